@@ -1,0 +1,156 @@
+"""An artifact: one folder, one shippable model variant, carrying its own proof.
+
+`manifest.json` is written last, so a folder without it is not an artifact. It lists every other file with
+its SHA-256 and size; safetensors, GGUF and ONNX carry no checksum of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import files
+from .errors import ArtifactError, UsageError
+from .runfile import Task
+from .strict import build
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What one file of the artifact must be."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Tokenizer facts that every engine needs."""
+
+    bos_id: int | None = None
+    eos_id: int | None = None
+    stop_ids: list[int] = field(default_factory=list)
+    """Every id that ends a turn: of the generation config, of the tokenizer and of the chat template."""
+    add_bos: bool = False
+    template_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of manifest.json."""
+
+    stage: str
+    """tune, distill or export."""
+    task: Task
+    family: str
+    """A file name of models/families, such as llama."""
+    scheme: str
+    """An export target such as gguf:Q4_0, or `hf` for a plain Hugging Face folder."""
+    model_file: str
+    """The file the engine loads, relative to the folder."""
+    dimensions: dict[str, int] = field(default_factory=dict)
+    """parameters, layers, hidden, vocabulary, context."""
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    parents: list[dict[str, Any]] = field(default_factory=list)
+    """What it was made from: {role: base | teacher | data | student, name, revision or sha256}."""
+    licences: dict[str, str] = field(default_factory=dict)
+    checks: dict[str, Any] = field(default_factory=dict)
+    """Measured numbers with their sample size, or {"not_run": why}."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Seed, threads and precision: what another run needs to make the same bytes."""
+    made_by: dict[str, str] = field(default_factory=dict)
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder whose manifest was read and whose file sizes were checked."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def model_path(self) -> Path:
+        """The file the engine loads."""
+        return self.folder / self.manifest.model_file
+
+    def model_bytes(self) -> int:
+        """Bytes of what ships: the model file and its external data, without tokenizer, proof and card."""
+        stem = Path(self.manifest.model_file).name
+        return sum(e.bytes for name, e in self.manifest.files.items() if Path(name).name.startswith(stem))
+
+    def verify(self) -> None:
+        """Check the SHA-256 of every file; ArtifactError names the first that differs."""
+        for name, entry in self.manifest.files.items():
+            found = files.sha256(self.folder / name)
+            if found != entry.sha256:
+                raise ArtifactError(
+                    f"{self.folder / name}: its SHA-256 is {found[:16]}…, the manifest says {entry.sha256[:16]}…",
+                    "the file was changed or damaged after it was made: copy the artifact again, or export it again",
+                )
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether `path` is a folder with a manifest."""
+    return (path / MANIFEST).is_file()
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Read the manifest and check schema, presence and size of every file; hashes are `verify`'s work.
+
+    Raises ArtifactError naming the file that is missing or of another size.
+    """
+    if not path.is_dir():
+        raise ArtifactError(f"{path}: no such folder", "give the folder that export, tune or distill wrote")
+    if not is_artifact(path):
+        raise ArtifactError(f"{path}: no {MANIFEST} in it, so it is not an artifact (or was never finished)",
+                            "make it again; a folder is an artifact only once its manifest stands")
+    try:
+        table = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if table.get("schema") != SCHEMA:
+            raise ArtifactError(f"{path / MANIFEST}: schema {table.get('schema')!r}, this version reads {SCHEMA}",
+                                "use the edgestill version that made it, or export it again")
+        manifest = build(Manifest, table, MANIFEST)
+    except (ValueError, AttributeError, UsageError) as error:
+        raise ArtifactError(f"{path / MANIFEST}: {error}", "the manifest is damaged: copy the artifact again") from error
+    for name, entry in manifest.files.items():
+        file = path / name
+        if not file.is_file() or not file.resolve().is_relative_to(path.resolve()):
+            raise ArtifactError(f"{file}: listed in the manifest and not there", "copy the artifact again, whole")
+        if file.stat().st_size != entry.bytes:
+            raise ArtifactError(f"{file}: {file.stat().st_size} bytes, the manifest says {entry.bytes}",
+                                "the file was cut short or changed: copy the artifact again")
+    return Artifact(path, manifest)
+
+
+def seal(folder: Path, **fields: Any) -> Manifest:
+    """Hash every file below `folder` and write the manifest last. `fields` are those of Manifest."""
+    listed = {
+        path.relative_to(folder).as_posix(): FileEntry(files.sha256(path), path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    manifest = Manifest(**fields, files=listed, made_by=versions())
+    files.write_json(folder / MANIFEST, asdict(manifest))
+    return manifest
+
+
+def versions(packages: Sequence[str] = ("edgestill", "numpy", "tokenizers", "onnxruntime", "torch", "transformers",
+                                        "llama-cpp-python", "gguf", "onnx", "onnxruntime-genai")) -> dict[str, str]:
+    """The installed versions of what can change the bytes of an artifact, read without importing it."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

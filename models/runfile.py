@@ -1,0 +1,244 @@
+"""The run file: run.toml as frozen dataclasses, checked before any weight is read.
+
+Tables that name a kind (`teacher`, `losses`, `adapter`, `method`) stay plain tables here and are checked
+against that kind's own `Config` by `kind_config`, so this room needs to know none of them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from . import kinds
+from .errors import UsageError
+from .scheme import Scheme
+from .strict import build, limited
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the model is for; it travels in every artifact."""
+
+    kind: str = limited("generate", choices=("generate", "classify"))
+    system: str = ""
+    """A system message put before every prompt."""
+    schema: str = ""
+    """generate: a JSON schema file that answers must satisfy."""
+    labels: list[str] = field(default_factory=list)
+    """classify: the labels in order of their id; empty means all labels of the training rows, sorted."""
+    max_new_tokens: int = limited(256, minimum=1, maximum=131072)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where rows come from. Paths are relative to `dir`, and `dir` to the run file."""
+
+    dir: str = "."
+    train: str = ""
+    validation: str = ""
+    """Empty: a share of the training rows."""
+    test: str = ""
+    """Empty: a share of the training rows."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our column name → the file's: prompt, completion, messages, tools, text, label."""
+    validation_share: float = limited(0.05, minimum=0.0, maximum=0.5)
+    test_share: float = limited(0.1, minimum=0.0, maximum=0.5)
+    max_tokens: int = limited(512, minimum=8, maximum=131072)
+    """Rows that are longer are left out of training and counted."""
+    skip_bad: bool = False
+    """Leave bad rows out and list them in a ledger instead of stopping."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """The model to train."""
+
+    model: str = ""
+    """A folder, a catalogue name or a hub name; empty means the teacher's model."""
+    revision: str = ""
+    layers: list[int] = field(default_factory=list)
+    """The layers of `model` to keep, from 0; empty keeps all."""
+    vocabulary: str = limited("all", choices=("all", "trim"))
+    """trim: keep only the tokens that the rows use, all bytes and all special tokens."""
+    initialise: str = limited("weights", choices=("weights", "random"))
+    """random: the model's shape and tokenizer with new weights."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run; `[tune]` and `[distill]` share these keys."""
+
+    epochs: float = limited(3.0, minimum=0.0, maximum=1000.0)
+    steps: int = limited(0, minimum=0)
+    """Optimizer steps; above 0 it replaces `epochs`."""
+    batch_size: int = limited(16, minimum=1, maximum=65536)
+    """Rows per optimizer step."""
+    micro_batch_tokens: int = limited(8192, minimum=16)
+    """Padded tokens per forward pass; an optimizer step accumulates as many passes as it needs."""
+    learning_rate: float = limited(2e-4, minimum=0.0, maximum=1.0)
+    warmup: float = limited(0.03, minimum=0.0, maximum=1.0)
+    """Share of the steps over which the learning rate rises from 0; it then falls along a cosine."""
+    final_learning_rate: float = limited(0.1, minimum=0.0, maximum=1.0)
+    """Share of the learning rate that is left at the last step."""
+    weight_decay: float = limited(0.01, minimum=0.0, maximum=1.0)
+    beta2: float = limited(0.95, minimum=0.0, maximum=1.0)
+    clip: float = limited(1.0, minimum=0.0)
+    """Largest norm of the gradient; 0 switches clipping off."""
+    adapter: dict[str, Any] = field(default_factory=lambda: {"kind": "full"})
+    precision: str = limited("auto", choices=("auto", "fp32", "bf16"))
+    """auto: bf16 autocast where this machine computes it faster than fp32."""
+    evaluate_every: int = limited(0, minimum=0)
+    """Steps between validations; 0 means ten times a run."""
+    patience: int = limited(0, minimum=0)
+    """Validations without a better loss after which training stops; 0 never stops early."""
+    checkpoint_seconds: float = limited(60.0, minimum=0.0)
+    """Seconds between checkpoints; 0 writes one after every step."""
+    seed: int = limited(0, minimum=0, maximum=2**32 - 1)
+
+
+@dataclass(frozen=True)
+class Distill(Training):
+    """Training to match a teacher."""
+
+    losses: list[dict[str, Any]] = field(default_factory=lambda: [{"kind": "forward_kl"}])
+    """Each names a file of distill/losses; `weight` scales it, the other keys are that loss's own."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """One file to ship."""
+
+    target: str
+    method: dict[str, Any] = field(default_factory=lambda: {"kind": "scale_search"})
+    """4-bit codes: a file of quantize/methods."""
+    calibration_rows: int = limited(128, minimum=0, maximum=100000)
+    certify_rows: int = limited(128, minimum=1, maximum=100000)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How the shipped file is timed."""
+
+    prompt_tokens: int = limited(128, minimum=1)
+    new_tokens: int = limited(64, minimum=1)
+    warmup: int = limited(2, minimum=0)
+    repeats: int = limited(10, minimum=1)
+    threads: int = limited(0, minimum=0)
+    """0: the physical cores this process may use."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Limits on measured numbers, by metric name; one that does not hold ends the run with exit code 3."""
+
+    minimum: dict[str, float] = field(default_factory=dict)
+    maximum: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """A whole run file, every default filled in."""
+
+    task: Task = field(default_factory=Task)
+    data: Data = field(default_factory=Data)
+    student: Student = field(default_factory=Student)
+    teacher: dict[str, Any] = field(default_factory=dict)
+    """A kind table: {kind = "local", model = …}; empty for a run on labels alone."""
+    tune: Training = field(default_factory=Training)
+    distill: Distill = field(default_factory=Distill)
+    export: list[Export] = field(default_factory=list)
+    profile: Profile = field(default_factory=Profile)
+    gates: Gates = field(default_factory=Gates)
+
+    def data_path(self, name: str, base: Path) -> Path:
+        """The file of the split `name` (train, validation, test) for a run file that lies in `base`."""
+        return base / self.data.dir / getattr(self.data, name)
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
+    """Read a run file; `overrides` are `table.key=value` with a TOML value (or plain text).
+
+    Raises UsageError for a file that is missing, is no TOML or holds a key or value that cannot be.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file", "edgestill init DATA writes a run file to start from") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}", "text stands in quotes; tables as [name]") from None
+    for override in overrides:
+        _apply(table, override)
+    run = build(RunFile, table)
+    for export in run.export:
+        Scheme.parse(export.target)
+    return run
+
+
+def kind_config(package: str, table: Mapping[str, Any], name: str) -> Any:
+    """The `Config` of the kind that `table["kind"]` names, built from the table's other keys."""
+    if not isinstance(table.get("kind"), str):
+        raise UsageError(f"{name}.kind: is required", f"one of: {', '.join(kinds.names(package))}")
+    module = kinds.load(package, table["kind"])
+    return build(module.Config, {key: value for key, value in table.items() if key != "kind"}, name)
+
+
+def to_toml(value: Any) -> str:
+    """A run file (or any dataclass of tables) as TOML that `read` reads back to the same value."""
+    table = _plain(value)
+    lines = [f"{key} = {_toml(item)}" for key, item in table.items() if not _is_table(item)]
+    for key, item in table.items():
+        if isinstance(item, dict):
+            lines += ["", f"[{key}]"] + [f"{k} = {_toml(v)}" for k, v in item.items()]
+        elif _is_table(item):
+            for row in item:
+                lines += ["", f"[[{key}]]"] + [f"{k} = {_toml(v)}" for k, v in row.items()]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise UsageError(f"--set {override!r}: no '=' in it", "write --set table.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = key.strip().split(".")
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"--set {override!r}: {part} is not a table", "only keys of tables can be set")
+    table[last] = value
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _is_table(item: Any) -> bool:
+    return isinstance(item, dict) or (isinstance(item, list) and bool(item) and isinstance(item[0], dict))
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _quote(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_quote(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return repr(value)
+
+
+def _quote(text: str) -> str:
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\f": "\\f"}
+    return '"' + "".join(
+        escapes.get(c) or (f"\\u{ord(c):04X}" if ord(c) < 32 or ord(c) == 127 else c) for c in text) + '"'

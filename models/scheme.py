@@ -1,0 +1,39 @@
+"""What an export target is: a format and how its weights are stored, such as `gguf:Q4_0`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import kinds
+
+BLOCK_SIZE = 32
+"""Weights that share one scale in Q4_0, Q8_0 and our MatMulNBits nodes."""
+
+TYPES: dict[str, tuple[str, ...]] = {
+    "gguf": ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"),
+    "onnx": ("fp32", "int8", "int4"),
+}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One export target. `format` is a key of TYPES, `type` one of its values."""
+
+    format: str
+    type: str
+
+    @classmethod
+    def parse(cls, text: str) -> Scheme:
+        """Read `format:type`; UsageError with the nearest known target otherwise."""
+        known = {f"{format}:{type}".lower(): (format, type) for format, types in TYPES.items() for type in types}
+        if text.lower() not in known:
+            raise kinds.unknown("export target", text, [f"{format}:{type}" for format, type in known.values()])
+        return cls(*known[text.lower()])
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the artifact's folder, such as `gguf-Q4_0`."""
+        return f"{self.format}-{self.type}"
+
+    def __str__(self) -> str:
+        return f"{self.format}:{self.type}"

@@ -1,0 +1,107 @@
+"""Tiny random checkpoints of true architectures, as plain Hugging Face folders.
+
+Weights are scaled so that logits spread (standard deviation of about 1 or more): with the usual
+initialisation every model predicts the same flat distribution, and a wrong export would go unseen.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+SENTENCES = [
+    "turn off the kitchen light in ten minutes", "what is the weather like today?", "set the alarm for 6:45",
+    "play some music in the living room", "Grüße aus Köln, naïve café", "привет мир", "你好，世界", "x = [i ** 2 for i in range(10)]",
+    '{"action":"turn_on","device":"light","room":"bedroom"}', "   leading blanks\tand tabs\n\nand lines", "🙂 emoji 👍🏽", "12345 67890",
+] * 4
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|pad|>"]
+
+
+def decoder(folder: Path, model_type: str, seed: int = 0, **changes: Any) -> Path:
+    """Write a decoder with a byte-level BPE tokenizer; `changes` are config keys."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder.mkdir(parents=True, exist_ok=True)
+    size = byte_level_tokenizer(folder)
+    shape: dict[str, Any] = {
+        "vocab_size": size, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 256, "tie_word_embeddings": True, "eos_token_id": 0,
+        "bos_token_id": None, "pad_token_id": 4, "head_dim": 16,
+    }
+    if model_type == "gpt2":
+        shape = {"vocab_size": size, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 256, "eos_token_id": 0,
+                 "bos_token_id": 0, "pad_token_id": 4}
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(shape | changes)))
+    _spread(model)
+    model.save_pretrained(folder)
+    return folder
+
+
+def classifier(folder: Path, model_type: str, labels: tuple[str, ...] = ("light", "music", "weather"), seed: int = 0) -> Path:
+    """Write an encoder with a classification head and a WordPiece tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    folder.mkdir(parents=True, exist_ok=True)
+    size = word_piece_tokenizer(folder)
+    names = {index: label for index, label in enumerate(labels)}
+    common = {"vocab_size": size, "id2label": names, "label2id": {label: index for index, label in names.items()},
+              "pad_token_id": 0}
+    shape = {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4} if model_type == "distilbert" else {
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_config(
+        AutoConfig.for_model(model_type, max_position_embeddings=128, **common, **shape))
+    _spread(model)
+    model.save_pretrained(folder)
+    return folder
+
+
+def byte_level_tokenizer(folder: Path) -> int:
+    """Write a byte-level BPE tokenizer with a chat template; return its vocabulary size."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(SENTENCES, trainers.BpeTrainer(
+        vocab_size=384, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>",
+                                   additional_special_tokens=SPECIAL[1:4], clean_up_tokenization_spaces=False)
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, "pad_token_id": 4}))
+    return int(tokenizer.get_vocab_size())
+
+
+def word_piece_tokenizer(folder: Path) -> int:
+    """Write a BERT tokenizer; return its vocabulary size."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+
+    trainer = BertWordPieceTokenizer(lowercase=True)
+    trainer.train_from_iterator(SENTENCES, vocab_size=256, show_progress=False)
+    trainer.save_model(str(folder))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    return int(trainer.get_vocab_size())
+
+
+def _spread(model: Any) -> None:
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0.0, 1.2 / parameter.shape[1] ** 0.5)
+            elif parameter.ndim == 1 and not bool((parameter == 1).all()):
+                parameter.normal_(0.0, 0.1)
