@@ -1,0 +1,1 @@
+"""edgestill: data and a teacher go in, a small model file comes out that is proven on its device."""
