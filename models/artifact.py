@@ -121,7 +121,7 @@ def open_artifact(path: Path) -> Artifact:
                                 "use the edgestill version that made it, or export it again")
         manifest = build(Manifest, table, MANIFEST)
     except (ValueError, AttributeError, UsageError) as error:
-        raise ArtifactError(f"{path / MANIFEST}: {error}", "the manifest is damaged: copy the artifact again") from error
+        raise ArtifactError(f"{path / MANIFEST}: {error}", "the manifest is damaged: copy it again") from error
     for name, entry in manifest.files.items():
         file = path / name
         if not file.is_file() or not file.resolve().is_relative_to(path.resolve()):

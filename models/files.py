@@ -39,7 +39,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_text` of `value` as JSON with sorted keys; NaN and infinity are refused, since no JSON reader takes them."""
+    """`write_text` of `value` as JSON with sorted keys; ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -73,7 +73,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 def refuse_non_empty(target: Path) -> None:
     """Raise EdgestillError when `target` is a file or a folder that holds anything."""
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise EdgestillError(f"{target}: already exists and is not empty", "choose another -o/--out, or remove it first")
+        raise EdgestillError(f"{target}: exists and is not empty", "choose another -o/--out, or remove it first")
 
 
 def sync_folder(path: Path) -> None:

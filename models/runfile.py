@@ -153,10 +153,6 @@ class RunFile:
     profile: Profile = field(default_factory=Profile)
     gates: Gates = field(default_factory=Gates)
 
-    def data_path(self, name: str, base: Path) -> Path:
-        """The file of the split `name` (train, validation, test) for a run file that lies in `base`."""
-        return base / self.data.dir / getattr(self.data, name)
-
 
 def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
     """Read a run file; `overrides` are `table.key=value` with a TOML value (or plain text).

@@ -96,7 +96,8 @@ def _check_limits(field: dataclasses.Field[Any], value: Any, name: str) -> None:
     if choices is not None and value not in choices:
         near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"{name}: {value!r} is not one of the choices", f"{hint}choices: {', '.join(map(str, choices))}")
+        known = ", ".join(map(str, choices))
+        raise UsageError(f"{name}: {value!r} is not one of the choices", f"{hint}choices: {known}")
     if minimum is not None and value < minimum:
         raise UsageError(f"{name}: {value!r} is below the limit {minimum}", f"use {minimum} or more")
     if maximum is not None and value > maximum:

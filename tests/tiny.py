@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 SENTENCES = [
-    "turn off the kitchen light in ten minutes", "what is the weather like today?", "set the alarm for 6:45",
-    "play some music in the living room", "Grüße aus Köln, naïve café", "привет мир", "你好，世界", "x = [i ** 2 for i in range(10)]",
-    '{"action":"turn_on","device":"light","room":"bedroom"}', "   leading blanks\tand tabs\n\nand lines", "🙂 emoji 👍🏽", "12345 67890",
+    "turn off the kitchen light in ten minutes", "what is the weather like today?",
+    "set the alarm for 6:45", "play some music in the living room", "Grüße aus Köln, naïve café", "привет мир",
+    "你好，世界", "x = [i ** 2 for i in range(10)]", '{"action":"turn_on","device":"light","room":"bedroom"}',
+    "   leading blanks\tand tabs\n\nand lines", "🙂 emoji 👍🏽", "12345 67890",
 ] * 4
 TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -30,9 +31,9 @@ def decoder(folder: Path, model_type: str, seed: int = 0, **changes: Any) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     size = byte_level_tokenizer(folder)
     shape: dict[str, Any] = {
-        "vocab_size": size, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 256, "tie_word_embeddings": True, "eos_token_id": 0,
-        "bos_token_id": None, "pad_token_id": 4, "head_dim": 16,
+        "vocab_size": size, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 256,
+        "tie_word_embeddings": True, "eos_token_id": 0, "bos_token_id": None, "pad_token_id": 4,
     }
     if model_type == "gpt2":
         shape = {"vocab_size": size, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 256, "eos_token_id": 0,
@@ -44,14 +45,17 @@ def decoder(folder: Path, model_type: str, seed: int = 0, **changes: Any) -> Pat
     return folder
 
 
-def classifier(folder: Path, model_type: str, labels: tuple[str, ...] = ("light", "music", "weather"), seed: int = 0) -> Path:
+LABELS = ("light", "music", "weather")
+
+
+def classifier(folder: Path, model_type: str, labels: tuple[str, ...] = LABELS, seed: int = 0) -> Path:
     """Write an encoder with a classification head and a WordPiece tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     folder.mkdir(parents=True, exist_ok=True)
     size = word_piece_tokenizer(folder)
-    names = {index: label for index, label in enumerate(labels)}
+    names = dict(enumerate(labels))
     common = {"vocab_size": size, "id2label": names, "label2id": {label: index for index, label in names.items()},
               "pad_token_id": 0}
     shape = {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4} if model_type == "distilbert" else {

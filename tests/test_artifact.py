@@ -1,0 +1,96 @@
+"""An artifact is whole or absent, and every changed byte is found."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from edgestill.models import artifact, files
+from edgestill.models.errors import ArtifactError, EdgestillError
+from edgestill.models.runfile import Task
+
+
+def make(target: Path) -> artifact.Artifact:
+    with files.new_folder(target) as folder:
+        (folder / "model.gguf").write_bytes(b"weights" * 10)
+        (folder / "tokenizer.json").write_text("{}")
+        artifact.seal(folder, stage="export", task=Task(), family="llama", scheme="gguf:Q4_0", model_file="model.gguf")
+    return artifact.open_artifact(target)
+
+
+def test_a_sealed_folder_opens_and_verifies(tmp_path: Path) -> None:
+    made = make(tmp_path / "a")
+    made.verify()
+    assert made.model_path.read_bytes() == b"weights" * 10
+    assert made.model_bytes() == 70
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_every_flipped_byte_is_found_and_its_file_named(tmp_path: Path) -> None:
+    made = make(tmp_path / "a")
+    for name in made.manifest.files:
+        content = bytearray((made.folder / name).read_bytes())
+        for position in range(len(content)):
+            content[position] ^= 1
+            (made.folder / name).write_bytes(bytes(content))
+            with pytest.raises(ArtifactError, match=name):
+                made.verify()
+            content[position] ^= 1
+        (made.folder / name).write_bytes(bytes(content))
+    made.verify()
+
+
+@pytest.mark.parametrize(("damage", "expected"), [
+    (lambda folder: (folder / "model.gguf").write_bytes(b"w"), "1 bytes, the manifest says 70"),
+    (lambda folder: (folder / "tokenizer.json").unlink(), "not there"),
+    (lambda folder: (folder / "manifest.json").unlink(), "not an artifact"),
+    (lambda folder: (folder / "manifest.json").write_text("{"), "damaged"),
+    (lambda folder: (folder / "manifest.json").write_text("[]"), "damaged"),
+    (lambda folder: change_manifest(folder, schema=99), "schema 99"),
+    (lambda folder: change_manifest(folder, surprise=1), "surprise"),
+    (lambda folder: change_manifest(folder, files={"../out": {"sha256": "", "bytes": 0}}), "not there"),
+])
+def test_a_damaged_folder_is_refused(tmp_path: Path, damage: object, expected: str) -> None:
+    folder = make(tmp_path / "a").folder
+    damage(folder)  # type: ignore[operator]
+    with pytest.raises(ArtifactError, match=expected):
+        artifact.open_artifact(folder)
+
+
+def change_manifest(folder: Path, **changes: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no such folder"):
+        artifact.open_artifact(tmp_path / "none")
+
+
+def test_a_folder_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), files.new_folder(tmp_path / "a") as folder:
+        (folder / "part").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_non_empty_target_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("x")
+    with pytest.raises(EdgestillError, match="not empty"), files.new_folder(tmp_path):
+        pass
+    assert (tmp_path / "kept").read_text() == "x"
+
+
+def test_a_failed_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write_text(tmp_path / "a.json", "old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        files.write_text(tmp_path / "a.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"] and (tmp_path / "a.json").read_text() == "old"
+
+
+def test_json_refuses_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "a.json", {"loss": float("nan")})

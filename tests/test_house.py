@@ -1,0 +1,75 @@
+"""The house rules that a reader relies on: file lengths, layers, names, and a wheel that holds everything."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("models", "runtime", "quantize", "distill", "cli")
+LONGEST_FILE = 400
+
+
+def tracked(*patterns: str) -> list[str]:
+    listing = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listing.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_no_file_is_longer_than_the_limit() -> None:
+    lengths = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in tracked("*.py")}
+    assert lengths and {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def test_the_root_holds_no_other_python_file() -> None:
+    assert sorted(name for name in tracked("*.py") if "/" not in name) == ["__init__.py", "__main__.py"]
+
+
+def test_no_module_shadows_the_standard_library() -> None:
+    names = {Path(name).stem for name in tracked(*(f"{room}/*.py" for room in ROOMS))} - {"__init__"}
+    # Inside a package only relative or absolute imports of ours reach these, but a script started beside one would not.
+    assert names & set(sys.stdlib_module_names) <= {"profile"} - {"profile"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_heavy_packages_are_imported_inside_functions(room: str) -> None:
+    heavy = {"torch", "transformers", "peft", "accelerate", "datasets", "onnx", "onnxruntime_genai", "gguf",
+             "llama_cpp", "llguidance", "pyarrow", "sklearn", "optimum", "tensorboard", "onnxscript"}
+    found = []
+    for name in tracked(f"{room}/*.py"):
+        for node in ast.parse((ROOT / name).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                imported = {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported = {(node.module or "").split(".")[0]}
+            else:
+                continue
+            found += [f"{name}: {module}" for module in sorted(imported & heavy)]
+    assert found == []
+
+
+def test_every_tracked_file_of_the_package_is_in_the_wheel(tmp_path: Path) -> None:
+    """An unlisted sub-package or data file would silently miss the wheel."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        check=True, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    listed = zipfile.ZipFile(wheel).namelist()
+    packed = {name.removeprefix("edgestill/") for name in listed if name.startswith("edgestill/")}
+    wanted = {name for name in tracked() if name.split("/")[0] in ROOMS or name in ("__init__.py", "__main__.py")}
+    assert wanted - packed == set()
+    assert {name for name in packed if name.startswith("tests/")} == set()
+
+
+def test_the_constraints_pin_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)}
+    names = {d.split(">=")[0].split("[")[0].strip().lower() for d in wanted} - {"edgestill"}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].strip().lower() for line in lines if "==" in line}
+    assert names - pinned == set()
