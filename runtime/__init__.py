@@ -1,0 +1,1 @@
+"""Run, evaluate and measure a shipped model; no torch."""

@@ -1,0 +1,261 @@
+"""Messages to token ids and back: the one place for training, calibration, evaluation and generation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.errors import ArtifactError, DataError
+from .stream import TextStream
+from .template import ChatTemplate
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from ..models.runfile import Task
+    from .rows import Row
+
+
+class Codec:
+    """A model's tokenizer and chat template."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None = None, bos_id: int | None = None,
+                 eos_id: int | None = None, pad_id: int | None = None, end_ids: frozenset[int] = frozenset(),
+                 system: str = "") -> None:
+        """`end_ids` are the stop ids of the generation config; `system` goes before every chat without one."""
+        self.tokenizer = tokenizer
+        self.vocabulary_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+        self.bos_id, self.eos_id, self.pad_id = bos_id, eos_id, pad_id
+        self.system = system
+        self._template = template
+        self._end_ids = end_ids
+
+    @classmethod
+    def from_folder(cls, folder: Path, task: Task | None = None) -> Codec:
+        """Read tokenizer.json and, where they are, tokenizer_config.json, chat_template.jinja and
+        generation_config.json of a Hugging Face folder or an artifact.
+
+        Raises ArtifactError when there is no tokenizer.json or a file cannot be read.
+        """
+        from tokenizers import Tokenizer
+
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ArtifactError(f"{folder}: no tokenizer.json in it",
+                                "save the tokenizer as tokenizer.json (transformers: save_pretrained of a fast tokenizer)")
+        with _boundary(f"{path}: cannot be read as a tokenizer"):
+            tokenizer = Tokenizer.from_file(str(path))
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+        settings = _settings(folder)
+        generation = _read(folder / "generation_config.json") or _read(folder / "config.json")
+        variables = _special_tokens(settings)
+        ids = {name: tokenizer.token_to_id(text) for name, text in variables.items()}
+        for name in ("bos", "eos", "pad"):
+            given = _listed(generation.get(f"{name}_token_id"))
+            if ids.get(f"{name}_token") is None and given:
+                ids[f"{name}_token"] = given[0]
+        sources = _templates(folder, settings)
+        return cls(tokenizer, ChatTemplate(sources, variables) if sources else None,
+                   ids.get("bos_token"), ids.get("eos_token"), ids.get("pad_token"),
+                   frozenset(_listed(generation.get("eos_token_id"))), task.system if task else "")
+
+    @property
+    def template(self) -> str | None:
+        """The chat template's text, or None for a model without one."""
+        return self._template.source() if self._template else None
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Every id that ends an answer: of the generation config, the tokenizer's end of sequence, and the token
+        that the chat template puts after an assistant's turn."""
+        return self._end_ids | {token for token in (self.eos_id, self._turn_end()) if token is not None}
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the tokenizer itself puts the begin-of-sequence token before a plain text."""
+        return self.bos_id is not None and self.encode("a", add_special_tokens=True)[:1] == [self.bos_id]
+
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (),
+               add_generation_prompt: bool = True) -> str:
+        """The conversation as text, `system` first where the messages have none.
+
+        Without a chat template the contents are joined by line ends. Raises DataError for messages that the
+        template refuses.
+        """
+        if self.system and not any(message.get("role") == "system" for message in messages):
+            messages = [{"role": "system", "content": self.system}, *messages]
+        if self._template is None:
+            return "\n".join(str(message.get("content") or "") for message in messages)
+        return self._template.render(messages, tools, add_generation_prompt)
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """The ids of a text; special tokens written out in it count as special tokens.
+
+        Raises DataError for a text that is no valid Unicode (lone surrogates).
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(f"text with a lone surrogate at character {error.start}: it is no valid Unicode",
+                            "clean the text before it is encoded") from error
+        with _boundary("the tokenizer failed on a text"):
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of ids; bytes that are no valid UTF-8 come out as U+FFFD."""
+        with _boundary("the tokenizer failed on token ids"):
+            text: str = self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        return text
+
+    def stream(self) -> TextStream:
+        """A decoder for ids that come one at a time."""
+        return TextStream(self.decode)
+
+    def prompt_ids(self, row: Row | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """The ids a model is given before it answers.
+
+        Messages are rendered with the opening of the assistant's turn. Of a row, a last assistant message is the
+        answer and left out; a plain text row is its own prompt. Without a chat template the prompt is plain text.
+        """
+        messages, tools, text = _question(row, tools)
+        if messages and self._template is not None:
+            return self.encode(self.render(messages, tools))
+        return self.plain_ids(self.render(messages) if messages else text)
+
+    def plain_ids(self, text: str) -> list[int]:
+        """A plain text's ids, with the begin-of-sequence token where the tokenizer adds it, open at the end."""
+        ids = self.encode(text, add_special_tokens=True)
+        if ids and ids[-1] == self.eos_id and self.encode(text)[-1:] != ids[-1:]:
+            ids.pop()
+        return ids
+
+    def training_ids(self, row: Row) -> tuple[list[int], int]:
+        """All ids of a row including the token that ends the turn, and the index where the completion starts.
+
+        `prompt_ids(row)` is their prefix. Plain text rows start at 0, or at 1 behind a begin-of-sequence token.
+        Raises DataError when the prompt is no prefix of the whole row.
+        """
+        prompt = self.prompt_ids(row)
+        if not row.messages:
+            return self._ended(prompt, 0), int(prompt[:1] == [self.bos_id] and self.bos_id is not None)
+        if row.messages[-1].get("role") != "assistant":
+            raise DataError(f"{row.where or 'row'}: its last message is of {row.messages[-1].get('role')!r}, "
+                            "so there is nothing to learn", "end every training row with an assistant message")
+        if self._template is None:
+            before = self.render(row.messages[:-1])
+            whole = before + str(row.messages[-1].get("content") or "")
+            ids = self.plain_ids(whole)
+        else:
+            before = self.render(row.messages[:-1], row.tools)
+            whole = self.render(row.messages, row.tools, add_generation_prompt=False)
+            ids = self.encode(whole)
+        if not whole.startswith(before):
+            raise DataError(f"{row.where or 'row'}: the chat template does not render the prompt as the beginning of "
+                            "the whole conversation", "this template cannot be trained on as it is: correct the template")
+        if ids[:len(prompt)] != prompt:
+            # A token spans the border. The model is prompted without it, so it is trained without it too.
+            joined = prompt + self.encode(whole[len(before):])
+            if self.decode(joined, False) != self.decode(ids, False):
+                raise DataError(f"{row.where or 'row'}: the prompt's ids are not the beginning of the whole row's ids, "
+                                "and the tokenizer cannot encode the completion by itself",
+                                "end the prompt or start the completion with a line end or a special token")
+            ids = joined
+        return self._ended(ids, len(prompt)), len(prompt)
+
+    def _ended(self, ids: list[int], start: int) -> list[int]:
+        """Cut `ids` behind the first stop id from `start` on; add the end of sequence where there is none."""
+        for index in range(start, len(ids)):
+            if ids[index] in self.stop_ids:
+                return ids[:index + 1]
+        return ids if self.eos_id is None else [*ids, self.eos_id]
+
+    def _turn_end(self) -> int | None:
+        if self._template is None:
+            return None
+        marker = "edgestill-answer"
+        try:
+            text = self._template.render([{"role": "user", "content": "question"}, {"role": "assistant", "content": marker}],
+                                         add_generation_prompt=False)
+        except DataError:
+            return None  # a template for other conversations than chats names no end of a turn
+        following = self.encode(text.rpartition(marker)[2].lstrip())[:1] if marker in text else []
+        added = self.tokenizer.get_added_tokens_decoder()
+        return next((token for token in following if token in added and token != self.bos_id), None)
+
+
+def _question(row: Row | Sequence[Mapping[str, Any]],
+              tools: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]], str]:
+    if isinstance(row, Sequence):
+        return row, tools, ""
+    messages = row.messages
+    if messages and messages[-1].get("role") == "assistant":
+        messages = messages[:-1]
+    return messages, tools or row.tools, row.text
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json, completed as transformers does from the older special_tokens_map.json."""
+    settings = _read(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in settings:
+        settings |= _read(folder / "special_tokens_map.json")
+    return settings
+
+
+def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Named special tokens such as {"bos_token": "<s>"}."""
+    named = dict(settings)
+    for key in ("extra_special_tokens", "model_specific_special_tokens"):
+        if isinstance(settings.get(key), Mapping):
+            named |= settings[key]
+    texts = {name: value.get("content") if isinstance(value, Mapping) else value
+             for name, value in named.items() if name.endswith("_token")}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Chat templates by name; files win over tokenizer_config.json."""
+    given = settings.get("chat_template")
+    found = {"default": given} if isinstance(given, str) else {}
+    if isinstance(given, list):
+        found = {str(item["name"]): str(item["template"]) for item in given}
+    paths = {"default": folder / "chat_template.jinja"}
+    paths |= {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    files = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.is_file()}
+    return files or found
+
+
+def _listed(value: Any) -> list[int]:
+    """Ids of a config key that holds one id, several or none."""
+    values = value if isinstance(value, list) else [value]
+    return [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: no valid JSON: {error}", "copy the model folder again") from error
+    if not isinstance(table, dict):
+        raise ArtifactError(f"{path}: a JSON object was expected, found {type(table).__name__}",
+                            "copy the model folder again")
+    return table
+
+
+@contextmanager
+def _boundary(what: str) -> Iterator[None]:
+    """Turn whatever `tokenizers` raises into an ArtifactError: its Rust panics are no `Exception`s."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ArtifactError(f"{what}: {error}", "the tokenizer file is damaged, or made by a newer version of "
+                                "tokenizers: copy it again from the model") from error
+        raise
