@@ -1,0 +1,119 @@
+"""The 4-bit grid that GGUF's Q4_0 and onnxruntime's MatMulNBits (block 32, zero point 8) share.
+
+A block of 32 neighbours along a row holds codes 0..15 and one signed float16 scale; a weight is
+`(code - 8) * scale`. Rounding is that of ggml's reference (quantize_row_q4_0_ref): codes are chosen with the
+float32 scale `m / -8`, where m is the block's value of largest magnitude, and the scale is stored as float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.errors import ArtifactError
+from ..models.scheme import BLOCK_SIZE
+
+ZERO_POINT = 8
+BLOCK_BYTES = 2 + BLOCK_SIZE // 2
+"""A Q4_0 block on disk: the scale, then byte j with element j in the low half and element j + 16 in the high one."""
+CHUNK_ELEMENTS = 1 << 18
+"""Weights worked on at once: bounds memory and stays in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Quantized rows: `values` uint8 [rows, columns] in 0..15, `scales` float16 [rows, columns // 32]."""
+
+    values: NDArray[np.uint8]
+    scales: NDArray[np.float16]
+
+    def __post_init__(self) -> None:
+        rows, columns = self.values.shape
+        if columns % BLOCK_SIZE or self.scales.shape != (rows, columns // BLOCK_SIZE):
+            raise ValueError(f"codes {self.values.shape} do not go with scales {self.scales.shape}: "
+                             f"one scale for {BLOCK_SIZE} columns")
+
+    def take(self, rows: NDArray[np.intp]) -> Codes:
+        """The same codes with rows in another order."""
+        return Codes(self.values[rows], self.scales[rows])
+
+
+def fits(columns: int) -> bool:
+    """Whether rows of this length can be stored in blocks."""
+    return columns % BLOCK_SIZE == 0
+
+
+def blocks_of(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`weight` [rows, columns] as [rows, blocks, 32]; ArtifactError when rows are no whole number of blocks."""
+    rows, columns = weight.shape
+    if not fits(columns):
+        raise ArtifactError(f"a weight with rows of {columns} values cannot be stored in blocks of {BLOCK_SIZE}",
+                            "store this tensor in a wider type")
+    return np.ascontiguousarray(weight, np.float32).reshape(rows, columns // BLOCK_SIZE, BLOCK_SIZE)
+
+
+def row_chunks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices over rows of at most CHUNK_ELEMENTS weights each (one row at least)."""
+    step = max(1, CHUNK_ELEMENTS // max(1, columns))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def full_scales(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Q4_0's own scale of every block [..., 32] → float32 [...]: the first value of largest magnitude over -8."""
+    largest = np.abs(blocks).argmax(axis=-1)[..., None]
+    return np.take_along_axis(blocks, largest, axis=-1)[..., 0] / np.float32(-ZERO_POINT)
+
+
+def choose(blocks: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The nearest codes of blocks [..., 32] for float32 scales [...]; a zero scale gives the zero code.
+
+    ggml multiplies by the reciprocal, so dividing would differ in the last bit.
+    """
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        inverse = np.where(scales == 0, np.float32(0), np.float32(1) / scales)[..., None]
+        codes = np.trunc(blocks * inverse + np.float32(ZERO_POINT + 0.5))
+    return np.nan_to_num(codes, nan=ZERO_POINT).clip(0, 15).astype(np.uint8)
+
+
+def to_half(scales: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Scales as they are stored; ArtifactError where float16 cannot hold one."""
+    with np.errstate(over="ignore"):
+        half = scales.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ArtifactError(f"a 4-bit scale of {float(np.abs(scales).max()):.3g} is above float16's limit 65504",
+                            "the weights are far too large: look at the training, or export gguf:F32")
+    return half
+
+
+def dequantize(codes: Codes) -> NDArray[np.float32]:
+    """The weights [rows, columns] that an engine sees."""
+    rows, columns = codes.values.shape
+    steps = codes.values.astype(np.float32).reshape(rows, -1, BLOCK_SIZE) - np.float32(ZERO_POINT)
+    steps *= codes.scales.astype(np.float32)[..., None]
+    return steps.reshape(rows, columns)
+
+
+def to_bytes(codes: Codes) -> NDArray[np.uint8]:
+    """The bytes of a Q4_0 tensor, uint8 [rows, columns // 32 * 18]."""
+    rows, columns = codes.values.shape
+    count = columns // BLOCK_SIZE
+    packed = np.empty((rows, count, BLOCK_BYTES), np.uint8)
+    packed[..., :2] = np.ascontiguousarray(codes.scales, "<f2").view(np.uint8).reshape(rows, count, 2)
+    halves = codes.values.reshape(rows, count, 2, BLOCK_SIZE // 2)
+    packed[..., 2:] = halves[..., 0, :] | (halves[..., 1, :] << 4)
+    return packed.reshape(rows, count * BLOCK_BYTES)
+
+
+def from_bytes(data: NDArray[np.uint8]) -> Codes:
+    """The codes in Q4_0 bytes [rows, blocks * 18]; ArtifactError when rows are no whole number of blocks."""
+    rows, length = data.shape
+    if length % BLOCK_BYTES:
+        raise ArtifactError(f"a Q4_0 row of {length} bytes is no whole number of {BLOCK_BYTES}-byte blocks",
+                            "the file is damaged: copy it again")
+    packed = np.ascontiguousarray(data).reshape(rows, -1, BLOCK_BYTES)
+    scales = np.ascontiguousarray(packed[..., :2]).view("<f2").reshape(rows, -1).astype(np.float16)
+    halves = np.stack([packed[..., 2:] & 0x0F, packed[..., 2:] >> 4], axis=2)
+    return Codes(halves.reshape(rows, -1), scales)

@@ -1,0 +1,101 @@
+"""What every quantization method must hold, whichever are there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from edgestill.models import kinds
+from edgestill.models.errors import ArtifactError
+from edgestill.quantize.codes import Codes, dequantize
+from edgestill.quantize.methods import rtn, scale_search
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+METHODS = kinds.names("quantize.methods")
+
+
+def quantize(name: str, weight: np.ndarray, importance: np.ndarray | None = None) -> Codes:
+    method = kinds.load("quantize.methods", name)
+    found = method.quantize(weight, importance, method.Config())
+    assert found.values.dtype == np.uint8 and found.values.shape == weight.shape and found.values.max(initial=0) <= 15
+    assert found.scales.dtype == np.float16 and np.isfinite(found.scales).all()
+    return found
+
+
+def error(weight: np.ndarray, found: Codes, importance: np.ndarray | float = 1.0) -> float:
+    return float((importance * (dequantize(found).astype(np.float64) - weight) ** 2).sum())
+
+
+def some_weight(seed: int, spread: float = 1.0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    weight = random.standard_normal((40, 128)) * random.lognormal(-3, spread, (40, 1))
+    weight[random.random(weight.shape) < 0.01] *= 20
+    weight[3] = 0
+    return weight.astype(np.float32)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32), spread=st.floats(0, 4))
+def test_weights_on_the_grid_stay_where_they_are(name: str, seed: int, spread: float) -> None:
+    once = dequantize(quantize(name, some_weight(seed, spread)))
+    assert np.array_equal(dequantize(quantize(name, once)), once)
+    importance = np.random.default_rng(seed).lognormal(0, 2, once.shape[1]).astype(np.float32)
+    assert np.array_equal(dequantize(quantize(name, once, importance)), once)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_error_is_not_above_rtns(name: str) -> None:
+    for seed in range(5):
+        weight = some_weight(seed)
+        assert error(weight, quantize(name, weight)) <= error(weight, quantize("rtn", weight)) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "rtn"])
+def test_importance_moves_the_error_away_from_what_matters(name: str) -> None:
+    weight = some_weight(1)
+    importance = np.random.default_rng(2).lognormal(0, 1.5, weight.shape[1]).astype(np.float32)
+    plain, weighted = quantize(name, weight), quantize(name, weight, importance)
+    assert error(weight, weighted, importance) < 0.97 * error(weight, plain, importance)
+    assert error(weight, plain) <= error(weight, weighted)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_zero_and_tiny_weights_are_harmless(name: str) -> None:
+    weight = np.zeros((3, 64), np.float32)
+    weight[1] = 1e-30
+    weight[2] = 1e-7
+    assert np.abs(dequantize(quantize(name, weight)) - weight).max() < 2e-7
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_matrix_larger_than_a_chunk_is_as_good_as_its_rows(name: str) -> None:
+    weight = np.random.default_rng(3).standard_normal((600, 1024)).astype(np.float32)
+    whole = quantize(name, weight)
+    assert np.array_equal(whole.values[500:520], quantize(name, weight[500:520]).values)
+
+
+def test_scale_search_gains_what_the_literature_says() -> None:
+    # Gaussian weights in blocks of 32: 0.0074 of the variance for Q4_0's own scales, 0.0066 for searched ones.
+    weight = np.random.default_rng(4).standard_normal((400, 512)).astype(np.float32)
+    assert error(weight, quantize("rtn", weight)) / weight.size == pytest.approx(0.0074, rel=0.02)
+    assert error(weight, quantize("scale_search", weight)) / weight.size < 0.0067
+
+
+def test_all_candidates_reach_whole_numbers_and_both_signs() -> None:
+    found = scale_search.candidates(1)
+    assert found == [-5, -6, -7, -8, 8, -9, 9, -10, 10, -11, 11]
+
+
+@pytest.mark.parametrize("importance", [np.ones(32), np.full(64, np.nan), np.full(64, -1.0)])
+def test_an_importance_that_does_not_fit_is_refused(importance: np.ndarray) -> None:
+    with pytest.raises(ArtifactError, match="importance of shape"):
+        scale_search.quantize(np.ones((2, 64), np.float32), importance.astype(np.float32), scale_search.Config())
+
+
+def test_an_importance_of_zeros_counts_all_columns_alike() -> None:
+    weight = some_weight(5)
+    zeros = np.zeros(weight.shape[1], np.float32)
+    found = scale_search.quantize(weight, zeros, scale_search.Config())
+    assert error(weight, found) == pytest.approx(error(weight, quantize("scale_search", weight)))
+    assert error(weight, found) <= error(weight, rtn.quantize(weight, None, rtn.Config()))
