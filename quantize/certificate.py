@@ -1,0 +1,105 @@
+"""A certificate: checks with measured values, limits and sample sizes, and the cause when one does not hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..models import files
+from ..models.artifact import MANIFEST, Manifest
+from ..models.errors import ArtifactError, CheckFailed
+from ..models.strict import build
+
+FILE = "certificate.json"
+CAUSES = ("files", "tokenizer", "template", "stop ids", "weights", "cache")
+"""What can be wrong, roots first: another tokenizer also spoils answers, wrong weights also spoil decoding."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One measured property of a packed file."""
+
+    name: str
+    passed: bool | None
+    """None: not run, and `detail` says why."""
+    cause: str = ""
+    """What is wrong when it did not pass: one of CAUSES."""
+    value: float | None = None
+    limit: float | None = None
+    n: int = 0
+    """Sample size: texts, tokens, rows."""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """All checks of one packed file."""
+
+    target: str
+    checks: tuple[Check, ...]
+    manifest_sha256: str = ""
+    """Of the manifest without its list of files, so that a change of the manifest shows too."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed; checks that were not run do not fail."""
+        return not self.failed
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not hold."""
+        return tuple(check for check in self.checks if check.passed is False)
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """What is wrong, roots first."""
+        found = {check.cause for check in self.failed}
+        return tuple(sorted(found, key=lambda cause: CAUSES.index(cause) if cause in CAUSES else len(CAUSES)))
+
+    def summary(self) -> dict[str, Any]:
+        """The checks as the manifest carries them: {name: {value, limit, n} or {not_run: why}}."""
+        return {check.name: {"not_run": check.detail} if check.passed is None else
+                {"passed": check.passed, "value": check.value, "limit": check.limit, "n": check.n} for check in self.checks}
+
+    def require(self, where: str = "") -> None:
+        """Raise CheckFailed naming the cause when a check failed; `where` is what the user can look at."""
+        if self.passed:
+            return
+        listed = "; ".join(f"{check.name}: {check.detail}" for check in self.failed)
+        raise CheckFailed(f"{self.target}: the packed file is not the float model; cause: {', '.join(self.causes)} ({listed})",
+                          where or "export it again; `edgestill verify` lists every check")
+
+    def write(self, folder: Path) -> None:
+        """Write certificate.json."""
+        files.write_json(folder / FILE, asdict(self))
+
+
+def read(folder: Path) -> Certificate:
+    """Read certificate.json; ArtifactError when it is missing or damaged."""
+    try:
+        return build(Certificate, json.loads((folder / FILE).read_text(encoding="utf-8")), FILE)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder / FILE}: cannot be read: {error}", "copy the artifact again, or export it again") from error
+
+
+def manifest_hash(manifest: Manifest) -> str:
+    """SHA-256 of everything in a manifest but its list of files (which holds the certificate's own hash)."""
+    table = {key: value for key, value in asdict(manifest).items() if key != "files"}
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def check_hashes(folder: Path, manifest: Manifest, expected_manifest: str) -> Iterable[Check]:
+    """One check a file, and one for the manifest itself, which no hash in it can cover."""
+    for name, entry in manifest.files.items():
+        found = files.sha256(folder / name)
+        yield Check(f"hash {name}", found == entry.sha256, "files", n=entry.bytes, detail=(
+            "" if found == entry.sha256 else f"{name}: SHA-256 {found[:16]}…, the manifest says {entry.sha256[:16]}…"))
+    written = (folder / MANIFEST).read_text(encoding="utf-8")
+    plain = json.dumps(asdict(manifest), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    same = written == plain and (not expected_manifest or manifest_hash(manifest) == expected_manifest)
+    yield Check(f"hash {MANIFEST}", same, "files", n=len(written),
+                detail="" if same else f"{MANIFEST}: changed after the artifact was sealed")

@@ -1,0 +1,123 @@
+"""The float model in torch: what every packed file is measured against. Loaded once per export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.errors import ArtifactError
+
+ANSWER_BATCH = 32
+"""Prompts that are answered in one batch."""
+KEEP_BYTES = 512 * 2**20
+
+
+class FloatModel:
+    """A Hugging Face folder's model in float32, in evaluation mode, with the tokenizer that belongs to it."""
+
+    def __init__(self, folder: Path, module: Any) -> None:
+        self.folder = folder
+        self.module = module
+        self._kept: dict[tuple[int, ...], NDArray[np.float32]] = {}
+        configs = (getattr(module, "generation_config", None), module.config)
+        given = [getattr(config, "eos_token_id", None) for config in configs]
+        self.end_ids = frozenset(
+            int(item) for value in given if value is not None for item in (value if isinstance(value, list) else [value]))
+        """Ids that the model's configs name as ends."""
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> FloatModel:
+        """Load the class that config.json names.
+
+        Raises ArtifactError when weights that the model needs are missing: they would be random numbers.
+        """
+        import torch
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        name = config["architectures"][0]
+        module, report = getattr(transformers, name).from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True)
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise ArtifactError(f"{folder}: {len(missing)} weights that {name} needs are not in the file, "
+                                f"the first is {missing[0]}", "copy the whole model folder again")
+        return cls(folder, module.eval())
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Width of the logits, padding included."""
+        return int(self.module.config.vocab_size)
+
+    @property
+    def context_length(self) -> int:
+        """Positions the model was made for."""
+        return int(getattr(self.module.config, "max_position_embeddings", 0) or 2048)
+
+    @property
+    def parameters(self) -> int:
+        """Weights, a tied matrix counted once."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer as transformers reads it, independent of this project's own reader."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+
+    def linear_layers(self) -> Iterator[tuple[str, Any]]:
+        """Name and module of every layer that multiplies its input's last dimension with a matrix."""
+        import torch
+        from transformers.pytorch_utils import Conv1D
+
+        for name, module in self.module.named_modules():
+            if isinstance(module, (torch.nn.Linear, Conv1D)):
+                yield name, module
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """One forward pass without a cache: float32 [len(ids), vocabulary] for a decoder, [labels] for a classifier.
+
+        Results are kept up to KEEP_BYTES: every target of an export is compared on the same sequences.
+        """
+        import torch
+
+        key = tuple(ids)
+        if key in self._kept:
+            return self._kept[key]
+        with torch.inference_mode():
+            result: NDArray[np.float32] = self.module(input_ids=torch.tensor([key])).logits[0].float().numpy()
+        if sum(kept.nbytes for kept in self._kept.values()) + result.nbytes <= KEEP_BYTES:
+            self._kept[key] = result
+        return result
+
+    def answers(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int], max_new_tokens: int) -> list[list[int]]:
+        """The greedy continuation of every prompt, without the stop id that ended it."""
+        import torch
+        from transformers import GenerationConfig
+
+        # The model's own generation config may ask for sampling or a repetition penalty.
+        self.module.generation_config = GenerationConfig()
+        config = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=sorted(stop_ids) or None,
+                                  pad_token_id=0)
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        found: dict[int, list[int]] = {}
+        for start in range(0, len(order), ANSWER_BATCH):
+            batch = order[start : start + ANSWER_BATCH]
+            width = max(len(prompts[index]) for index in batch)
+            ids = torch.tensor([[0] * (width - len(prompts[index])) + list(prompts[index]) for index in batch])
+            mask = torch.tensor([[0] * (width - len(prompts[index])) + [1] * len(prompts[index]) for index in batch])
+            with torch.inference_mode():
+                output = self.module.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            for index, row in zip(batch, output[:, width:].tolist(), strict=True):
+                end = next((position for position, token in enumerate(row) if token in stop_ids), len(row))
+                found[index] = row[:end]
+        return [found[index] for index in range(len(prompts))]

@@ -1,0 +1,230 @@
+"""What the float model says, kept beside the packed file so that agreement can be proved again without torch.
+
+`reference.npz` holds token ids, and per token the float model's 64 largest log-probabilities as float16 and the mass of
+all others as float32. `fixtures.json` holds the texts, the rendered chats' hashes and the stop ids. The KL from
+64 log-probabilities and a tail is a lower bound of the full KL, which only the export can measure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models import files
+from ..models.errors import ArtifactError
+from ..models.strict import build
+from .divergence import log_softmax
+from .float_model import FloatModel
+
+ARRAYS = "reference.npz"
+FIXTURES = "fixtures.json"
+TOP = 64
+TOKENS = 10_000
+"""Rows are taken until there are this many tokens: at 10,000 the mean KL has a relative error of about 3 %."""
+SEQUENCE_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """One conversation and the SHA-256 of what the float model's template makes of it; empty: it refuses it."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    add_generation_prompt: bool = True
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Fixtures:
+    """The part of the reference that is text."""
+
+    texts: list[str]
+    decoded: dict[str, str]
+    """Index of a text → what the tokenizer gives back for its ids, where that is not the text itself."""
+    renderings: list[Rendering]
+    clock: bool
+    """The template writes today's date, so renderings can be compared on the day of the export only."""
+    stop_ids: list[int]
+    scores: dict[str, float]
+    """Digest of a test row → the float model's score on it, 0 to 1."""
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Everything the checks compare a packed file with. Sequences are prompts with answers, or classifier inputs."""
+
+    fixtures: Fixtures
+    text_ids: list[NDArray[np.int32]]
+    """Ids of each text without added special tokens."""
+    special_ids: list[NDArray[np.int32]]
+    """Ids of each text with the special tokens that the tokenizer adds by itself."""
+    sequences: list[NDArray[np.int32]]
+    top_ids: list[NDArray[np.integer[Any]]]
+    """Per sequence [tokens, K]; empty for a classifier."""
+    top_logprobs: list[NDArray[np.float16]]
+    """Per sequence [tokens, K], descending; empty for a classifier."""
+    tails: list[NDArray[np.float32]]
+    """Per sequence [tokens]: the probability of all tokens outside the K."""
+    class_logits: NDArray[np.float32]
+    """[sequences, labels]; [0, 0] for a decoder."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sequences."""
+        return sum(map(len, self.sequences))
+
+    def decoded(self, index: int) -> str:
+        """What the float model's tokenizer gives back for the ids of text `index`."""
+        return self.fixtures.decoded.get(str(index), self.fixtures.texts[index])
+
+    def write(self, folder: Path) -> None:
+        """Write reference.npz and fixtures.json; the same content gives the same bytes."""
+        arrays: dict[str, NDArray[Any]] = {"class_logits": self.class_logits}
+        for name in ("text_ids", "special_ids", "sequences", "top_ids", "top_logprobs", "tails"):
+            parts = getattr(self, name)
+            arrays[name] = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+            arrays[f"{name}_lengths"] = np.array([len(part) for part in parts], np.int32)
+        np.savez_compressed(folder / ARRAYS, **arrays)
+        files.write_json(folder / FIXTURES, asdict(self.fixtures))
+
+
+def read(folder: Path) -> Reference:
+    """Read what `Reference.write` wrote; ArtifactError when a file is missing or damaged."""
+    try:
+        fixtures = build(Fixtures, json.loads((folder / FIXTURES).read_text(encoding="utf-8")), FIXTURES)
+        with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        parts = {name: np.split(arrays[name], np.cumsum(arrays[f"{name}_lengths"])[:-1]) if len(arrays[f"{name}_lengths"])
+                 else [] for name in ("text_ids", "special_ids", "sequences", "top_ids", "top_logprobs", "tails")}
+        return Reference(fixtures=fixtures, class_logits=arrays["class_logits"], **parts)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{folder}: its reference cannot be read: {error}",
+                            "copy the artifact again, or export it again") from error
+
+
+def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[Sequence[int]], classifies: bool,
+         scores: dict[str, float], metric: str) -> Reference:
+    """Ask the float model and its own tokenizer.
+
+    `sequences` are cut to SEQUENCE_TOKENS and taken until TOKENS; `scores` are the float model's on the test rows.
+    """
+    tokenizer = model.tokenizer
+    text_ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    decoded = {str(index): back for index, ids in enumerate(text_ids)
+               if (back := tokenizer.decode(ids, clean_up_tokenization_spaces=False)) != texts[index]}
+    taken: list[NDArray[np.int32]] = []
+    top_ids: list[NDArray[np.integer[Any]]] = []
+    top_logprobs: list[NDArray[np.float16]] = []
+    tails: list[NDArray[np.float32]] = []
+    class_logits: list[NDArray[np.float32]] = []
+    count = 0
+    for sequence in sequences:
+        ids = np.array(sequence[: min(SEQUENCE_TOKENS, model.context_length)], np.int32)
+        if not len(ids) or count >= TOKENS:
+            continue
+        count += len(ids)
+        taken.append(ids)
+        logits = model.logits(ids.tolist())
+        if classifies:
+            class_logits.append(logits)
+            continue
+        best, logprobs, tail = top(logits)
+        top_ids.append(best)
+        top_logprobs.append(logprobs)
+        tails.append(tail)
+    fixtures = Fixtures(list(texts), decoded, renderings(tokenizer), "strftime_now" in str(tokenizer.chat_template or ""),
+                        sorted(stop_ids(model)), scores, metric)
+    return Reference(
+        fixtures, [np.array(ids, np.int32) for ids in text_ids],
+        [np.array(tokenizer.encode(text, add_special_tokens=True), np.int32) for text in texts], taken, top_ids, top_logprobs, tails,
+        np.stack(class_logits) if class_logits else np.zeros((0, 0), np.float32))
+
+
+def top(logits: NDArray[np.float32]) -> tuple[NDArray[np.integer[Any]], NDArray[np.float16], NDArray[np.float32]]:
+    """The TOP largest log-probabilities of each row, descending: ids [n, K], values [n, K], mass of the others [n]."""
+    size = min(TOP, logits.shape[1])
+    everything = log_softmax(logits)
+    ids = np.argsort(-everything, axis=1, kind="stable")[:, :size]
+    logprobs = np.take_along_axis(everything, ids, axis=1)
+    np.put_along_axis(everything, ids, -np.inf, axis=1)
+    narrow = np.uint16 if logits.shape[1] <= 2**16 else np.int32
+    return ids.astype(narrow), logprobs.astype(np.float16), np.exp(everything).sum(axis=1).astype(np.float32)
+
+
+def renderings(tokenizer: Any) -> list[Rendering]:
+    """Conversations and the hash of what a transformers tokenizer renders for them; none without a chat template."""
+    found = []
+    for chat in CHATS if tokenizer.chat_template else ():
+        text = _render(tokenizer, chat)
+        found.append(replace(chat, sha256="" if text is None else text_hash(text)))
+    return found
+
+
+def _render(tokenizer: Any, chat: Rendering) -> str | None:
+    """What transformers renders; None where the template refuses the conversation."""
+    from jinja2 import TemplateError
+
+    try:
+        text: str = tokenizer.apply_chat_template(chat.messages, tools=chat.tools or None, tokenize=False,
+                                                  add_generation_prompt=chat.add_generation_prompt)
+    except (TemplateError, TypeError):  # the first is raised on purpose, the second by content that is not expected
+        return None
+    return text
+
+
+def stop_ids(model: FloatModel) -> set[int]:
+    """Every id that can end a turn: of the generation config, the config, the tokenizer, and the special token that
+    the chat template puts behind an assistant's answer."""
+    tokenizer = model.tokenizer
+    found = set(model.end_ids) | ({int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set())
+    if tokenizer.chat_template:
+        marker = "an-answer-to-find"
+        text = _render(tokenizer, Rendering([_user("question"), _assistant(marker)], add_generation_prompt=False))
+        behind = tokenizer.encode((text or "").rpartition(marker)[2].lstrip(), add_special_tokens=False)[:1]
+        found |= {token for token in behind if token in tokenizer.added_tokens_decoder and token != tokenizer.bos_token_id}
+    return found
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _user(content: str) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+def _system(content: str) -> dict[str, Any]:
+    return {"role": "system", "content": content}
+
+
+_TOOL: dict[str, Any] = {"type": "function", "function": {
+    "name": "turn_on", "description": "Turns a device on.", "parameters": {
+        "type": "object", "properties": {"device": {"type": "string"}, "minutes": {"type": "integer"}}, "required": ["device"]}}}
+CHATS = (
+    Rendering([_user("Hello!")]),
+    Rendering([_user("Hello!")], add_generation_prompt=False),
+    Rendering([_system("You are brief."), _user("turn off the light")]),
+    Rendering([_user("one"), _assistant("two"), _user("three")]),
+    Rendering([_system("s"), _user("one"), _assistant("two")], add_generation_prompt=False),
+    Rendering([_user("  blanks  \n\n and lines\n")]),
+    Rendering([_user("Grüße 你好 🙂 <|user|> {{ braces }} <b>&amp;</b> \"quotes\" 'single'")]),
+    Rendering([_user("")]),
+    Rendering([_user("on"), _assistant('{"action": "turn_on"}'), _user("off"), _assistant("")], add_generation_prompt=False),
+    Rendering([_user("turn the heater on")], tools=[_TOOL]),
+    Rendering([_system("Use tools."), _user("turn the heater on")], tools=[_TOOL], add_generation_prompt=False),
+)
+"""Kept inside one module with what renders them: a conversation is worth nothing without its hash."""
