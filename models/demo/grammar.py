@@ -19,9 +19,8 @@ NOVEL_EVERY = 3  # one test row in three needs a combination that training never
 PAIRS_HELD_OUT = 6  # one (device, room) pair in six is kept from training
 _SPLIT_BUCKETS = 8
 
-_LEXICON: dict[str, Any] = tomllib.loads(Path(__file__).with_name("lexicon.toml").read_text(encoding="utf-8"))
-_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_LEXICON_FILE = Path(__file__).with_name("lexicon.toml")
+_LEXICON: dict[str, Any] = tomllib.loads(_LEXICON_FILE.read_text(encoding="utf-8"))
 
 Call = dict[str, Any]
 
@@ -240,13 +239,14 @@ def _clock(random: Random) -> tuple[str, Call]:
 
 
 def _words(number: int) -> str:
+    ones: list[str] = _LEXICON["ones"]
     if number < 20:
-        return _ONES[number]
+        return ones[number]
     if number < 100:
-        ones = number % 10
-        return _TENS[number // 10 - 2] + (f" {_ONES[ones]}" if ones else "")
+        tens: str = _LEXICON["tens"][number // 10 - 2]
+        return f"{tens} {ones[number % 10]}" if number % 10 else tens
     rest = number % 100
-    return f"{_ONES[number // 100]} hundred" + (f" and {_words(rest)}" if rest else "")
+    return f"{ones[number // 100]} hundred" + (f" and {_words(rest)}" if rest else "")
 
 
 def _dress(random: Random, text: str) -> str:
