@@ -1,0 +1,208 @@
+"""A Hugging Face checkpoint, read lazily: names and shapes at once, weights one tensor at a time, without torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.errors import ArtifactError
+from ..models.family import Family, of_config
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+"""What is read as weights; numpy has no bfloat16, so those come as raw 16 bits."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor stands."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    """Offset of its first byte in the file."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checked folder. `config` is its config.json, `entries` its tensors by name."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    family: Family
+    entries: Mapping[str, Entry]
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Read config and headers, no weights.
+
+        Raises UsageError for an unknown architecture, ArtifactError for a folder that is incomplete: no config or
+        tokenizer, an adapter without its base, weights only as pickle, a missing or damaged shard, a layer that lacks
+        a tensor, or a vocabulary larger than the embedding.
+        """
+        if not folder.is_dir():
+            raise ArtifactError(f"{folder}: no such folder", "give a folder that tune, distill or save_pretrained wrote")
+        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            raise ArtifactError(f"{folder}: a LoRA adapter without its base model",
+                                "merge it first (peft: merge_and_unload, then save_pretrained)")
+        config = _json(folder / "config.json", "copy it from where the model was made")
+        family = of_config(config)
+        if not (folder / "tokenizer.json").is_file():
+            raise ArtifactError(f"{folder}: no tokenizer.json in it",
+                                "save the tokenizer there too (transformers: save_pretrained of a fast tokenizer)")
+        entries: dict[str, Entry] = {}
+        for file in _files(folder):
+            entries |= _header(file)
+        found = cls(folder, config, family, entries)
+        found._check_index()
+        found._check_layers()
+        found._check_vocabulary()
+        return found
+
+    @property
+    def embedding(self) -> str:
+        """The name of the token embedding [vocabulary, hidden]; ArtifactError when there is none."""
+        for name in self.family.embedding:
+            if name in self.entries:
+                return name
+        raise ArtifactError(f"{self.folder}: no token embedding; looked for {', '.join(self.family.embedding)}",
+                            "the checkpoint is incomplete: save it again")
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the token embedding."""
+        return self.entries[self.embedding].shape[0]
+
+    def parameters(self) -> int:
+        """The number of stored weights."""
+        return sum(int(np.prod(entry.shape)) for entry in self.entries.values() if entry.dtype in DTYPES)
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """One tensor as float32.
+
+        Raises ArtifactError when there is none of that name, its type is no float, or a value is NaN or infinite.
+        """
+        if name not in self.entries:
+            raise ArtifactError(f"{self.folder}: no tensor {name!r} in it", "the checkpoint is incomplete: save it again")
+        entry = self.entries[name]
+        if entry.dtype not in DTYPES:
+            raise ArtifactError(f"{entry.file}: {name} is of type {entry.dtype}; only {', '.join(DTYPES)} are read",
+                                "save the model in float32 or bfloat16 first")
+        count = int(np.prod(entry.shape))
+        stored = np.fromfile(entry.file, DTYPES[entry.dtype], count, offset=entry.start)
+        if entry.dtype == "BF16":
+            values = (stored.astype(np.uint32) << 16).view(np.float32)
+        else:
+            values = stored.astype(np.float32, copy=False)
+        if not np.isfinite(values).all():
+            count = int((~np.isfinite(values)).sum())
+            raise ArtifactError(f"{entry.file}: {name} holds {count} values of {values.size} that are NaN or infinite",
+                                "the training went wrong: take an earlier state of the model")
+        return values.reshape(entry.shape)
+
+    def _check_index(self) -> None:
+        path = self.folder / INDEX
+        if not path.is_file():
+            return
+        missing = sorted(set(_index(path)) - set(self.entries))
+        if missing:
+            raise ArtifactError(f"{path}: lists {missing[0]!r}, which is in none of the shards",
+                                "copy the model again, every shard from the same version")
+
+    def _check_layers(self) -> None:
+        """Every layer has the tensors that its neighbours have, and there are as many as the config says."""
+        layers: dict[str, dict[int, set[str]]] = {}
+        for name in self.entries:
+            match = re.fullmatch(r"(.*?)\.(\d+)\.(.+)", name)
+            if match:
+                layers.setdefault(match[1], {}).setdefault(int(match[2]), set()).add(match[3])
+        expected = int(self.family.of(self.config, "layers"))
+        if not layers:
+            raise ArtifactError(f"{self.folder}: no tensor of any layer in it", "the checkpoint is incomplete: save it again")
+        for prefix, found in layers.items():
+            if sorted(found) != list(range(expected)):
+                raise ArtifactError(f"{self.folder}: tensors of {len(found)} layers at {prefix!r}, config.json says "
+                                    f"{self.family.keys['layers']} = {expected}", "save config and weights together again")
+            every = set.union(*found.values())
+            for index, names in found.items():
+                if names != every:
+                    raise ArtifactError(f"{self.folder}: layer {index} lacks {prefix}.{index}.{min(every - names)}",
+                                        "the checkpoint is incomplete: save it again")
+
+    def _check_vocabulary(self) -> None:
+        tokenizer = _json(self.folder / "tokenizer.json", "save the tokenizer again")
+        ids = [item["id"] for item in tokenizer.get("added_tokens", [])]
+        vocabulary = (tokenizer.get("model") or {}).get("vocab", {})
+        ids += vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+        largest = max(ids, default=-1)
+        if largest >= self.vocabulary_size:
+            raise ArtifactError(f"{self.folder}: the tokenizer has ids up to {largest}, the embedding only "
+                                f"{self.vocabulary_size} rows",
+                                "resize the embedding and train it, or use the tokenizer the model was trained with")
+        size = self.config.get("vocab_size")
+        if size is not None and size != self.vocabulary_size:
+            raise ArtifactError(f"{self.folder}: config.json says vocab_size = {size}, the embedding has "
+                                f"{self.vocabulary_size} rows", "save config and weights together again")
+
+
+def _files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder: every shard of the index, or the single file."""
+    if (folder / INDEX).is_file():
+        files = sorted({folder / shard for shard in _index(folder / INDEX).values()})
+        for file in files:
+            if not file.is_file():
+                raise ArtifactError(f"{file}: a shard that {INDEX} lists and that is not there",
+                                    "copy the model again, with every shard")
+        return files
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
+    if pickled:
+        raise ArtifactError(f"{folder}: weights only as {pickled[0]}, a pickle, which can run code when it is read",
+                            f"convert it where it is trusted: save_pretrained writes {SINGLE}")
+    raise ArtifactError(f"{folder}: no {SINGLE} in it", "give a folder that tune, distill or save_pretrained wrote")
+
+
+def _index(path: Path) -> dict[str, str]:
+    shards = _json(path, "copy the model again").get("weight_map")
+    if not isinstance(shards, dict) or any(Path(shard).name != shard for shard in shards.values()):
+        raise ArtifactError(f"{path}: no valid weight_map in it", "copy the model again")
+    return shards
+
+
+def _header(file: Path) -> dict[str, Entry]:
+    """The tensors of one file; the safetensors package checks the layout against the file's size."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="np"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{file}: cannot be read as safetensors ({error})",
+                            "the file is cut short or damaged: copy it again") from error
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    return {name: Entry(file, item["dtype"], tuple(item["shape"]), 8 + length + item["data_offsets"][0])
+            for name, item in header.items()}
+
+
+def _json(path: Path, hint: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: is not there", hint)
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: no valid JSON ({error})", hint) from error
+    if not isinstance(table, dict):
+        raise ArtifactError(f"{path}: not a JSON object", hint)
+    return table
