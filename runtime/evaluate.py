@@ -1,0 +1,218 @@
+"""Measure a model on rows: its answers, the metrics with their intervals, and paired comparisons."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..models import kinds
+from ..models.errors import DataError, UsageError
+from ..models.strict import build
+from .intervals import Interval, McNemar, bootstrap, mcnemar, mean, paired
+from .likelihood import row_likelihoods
+from .metrics._common import Context, is_json, json_value
+from .row_shapes import Row
+from .rows import rows_digest
+
+PACKAGE = "runtime.metrics"
+BATCH = 64
+"""Texts classified between two reports of progress."""
+Progress = Callable[[int, int], None]
+"""Called with the rows answered so far and all rows."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model answered and how good that was; `to_json` and `from_json` are exact inverses."""
+
+    metrics: dict[str, Interval]
+    scores: dict[str, list[Any]]
+    """Per metric one value (or list of values) a row."""
+    answers: list[str]
+    """Empty where no metric needed answers."""
+    where: list[str]
+    """The place each row was read from."""
+    rows_sha256: str
+    seconds: float
+    """Wall clock of answering; scoring not included."""
+    constrained: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, table: dict[str, Any]) -> Evaluation:
+        """Read what `to_json` gave."""
+        known = {item.name: table[item.name] for item in fields(cls)}
+        return cls(**known | {"metrics": {name: Interval(**value) for name, value in table["metrics"].items()}})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations of the same rows, as first minus second."""
+
+    differences: dict[str, Interval]
+    tests: dict[str, McNemar] = field(default_factory=dict)
+    """McNemar's exact test, for metrics that are right or wrong on each row."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of JSON types."""
+        return {"differences": {name: asdict(value) for name, value in self.differences.items()},
+                "tests": {name: test._asdict() for name, test in self.tests.items()}}
+
+
+def evaluate(model: Any, rows: Sequence[Row], metrics: Sequence[str] = (), limit: int = 0, constrain: bool = False,
+             reference: Sequence[str] | None = None, progress: Progress | None = None) -> Evaluation:
+    """Let `model` (a Generator or Classifier) answer the rows greedily, and score the answers.
+
+    `metrics` are names of runtime/metrics, with the value of the first setting after a colon where there is one
+    ("field_match:intent"); without any, those that suit the rows. `limit` above 0 takes that many rows, evenly
+    spaced, since files are often sorted by label. `constrain` decodes under the task's JSON schema.
+    `reference` holds the teacher's answers to the same rows, for agreement.
+    Raises DataError without rows or for rows of mixed kinds; UsageError for a metric that does not suit them.
+    """
+    chosen = spaced(range(len(rows)), limit)
+    picked = [rows[index] for index in chosen]
+    if reference is not None and len(reference) == len(rows):
+        reference = [reference[index] for index in chosen]
+    schema = schema_of(model)
+    if constrain and schema is None:
+        raise UsageError("constrain: the model's task has no JSON schema", "name one in task.schema, or leave it out")
+    names = list(metrics) or default_metrics(picked, schema, reference)
+    modules = {name: metric(name)[0] for name in names}
+    started = time.perf_counter()
+    answers: list[str] = []
+    if any("text" not in module.KINDS for module in modules.values()):
+        _check_kind(picked)
+        answers = _answers(model, picked, schema if constrain else None, progress)
+    seconds = time.perf_counter() - started
+    likelihoods = None if hasattr(model, "classify_all") else functools.cache(lambda: row_likelihoods(model, picked))
+    context = Context(schema=schema, reference=None if reference is None else list(reference), likelihoods=likelihoods)
+    return _scored(answers, picked, names, context, seconds, constrain)
+
+
+def evaluate_answers(answers: Sequence[str], rows: Sequence[Row], metrics: Sequence[str] = (),
+                     schema: dict[str, Any] | None = None, reference: Sequence[str] | None = None,
+                     seconds: float = 0.0) -> Evaluation:
+    """Score answers that stand already, such as a baseline's or a teacher's; `metrics` as in `evaluate`."""
+    if len(answers) != len(rows):
+        raise DataError(f"{len(answers)} answers for {len(rows)} rows", "give one answer a row")
+    names = list(metrics) or default_metrics(rows, schema, reference)
+    context = Context(schema=schema, reference=None if reference is None else list(reference))
+    return _scored(list(answers), rows, names, context, seconds, False)
+
+
+def compare(a: Evaluation, b: Evaluation) -> Comparison:
+    """The paired differences a - b of all metrics that both measured. UsageError when the rows are not the same."""
+    if a.rows_sha256 != b.rows_sha256:
+        raise UsageError(f"the two evaluations are of different rows ({a.rows_sha256[:12]}…, {b.rows_sha256[:12]}…)",
+                         "evaluate both on the same file with the same limit")
+    differences, tests = {}, {}
+    for name in [name for name in a.scores if name in b.scores]:
+        differences[name] = paired(a.scores[name], b.scores[name], aggregate=_aggregate(metric(name)[0]))
+        both = np.array([a.scores[name], b.scores[name]])
+        if both.ndim == 2 and np.isin(both, (0.0, 1.0)).all():
+            tests[name] = mcnemar(a.scores[name], b.scores[name])
+    return Comparison(differences, tests)
+
+
+def metric(name: str) -> tuple[ModuleType, Any]:
+    """The file and settings of a metric as it is named: "accuracy", "field_match:intent". UsageError if unknown."""
+    kind, separator, value = name.partition(":")
+    module = kinds.load(PACKAGE, kind)
+    settings = [item.name for item in fields(module.Config)]
+    if separator and not settings:
+        raise UsageError(f"metric {name!r}: {kind} has no settings", f"write {kind}")
+    return module, build(module.Config, {settings[0]: value} if separator else {}, kind)
+
+
+def default_metrics(rows: Sequence[Row], schema: dict[str, Any] | None, reference: Sequence[str] | None) -> list[str]:
+    """The metrics that suit the rows: JSON validity only where the answers are to be JSON."""
+    kind = _check_kind(rows)
+    if kind == "text":
+        return ["perplexity", "bits_per_character"]
+    names = ["accuracy", "macro_f1"] if kind == "label" else ["exact_match"]
+    values = [json_value(row.answer) for row in rows] if kind == "chat" else []
+    if kind == "chat" and (schema is not None or all(isinstance(value, (dict, list)) for value in values)):
+        names.append("json_validity")
+    return names + (["agreement"] if reference is not None else [])
+
+
+def spaced(indices: Sequence[int], limit: int) -> list[int]:
+    """At most `limit` of the indices, evenly spaced; all of them when `limit` is 0."""
+    if limit <= 0 or limit >= len(indices):
+        return list(indices)
+    return [indices[position * len(indices) // limit] for position in range(limit)]
+
+
+def schema_of(model: Any) -> dict[str, Any] | None:
+    """The JSON schema of a loaded model's task, or None. UsageError when its file is no JSON object."""
+    artifact = getattr(model, "artifact", None)
+    name = artifact.manifest.task.schema if artifact is not None else ""
+    if artifact is None or not name:
+        return None
+    path = artifact.folder / Path(name).name
+    schema = json_value(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not is_json(schema) or not isinstance(schema, dict):
+        raise UsageError(f"{path}: the task's schema is missing or no JSON object", "export the model again")
+    return schema
+
+
+def _check_kind(rows: Sequence[Row]) -> str:
+    found = sorted({row.kind for row in rows})
+    if not found:
+        raise DataError("there are no rows to evaluate on", "give at least one row")
+    if len(found) > 1:
+        raise DataError(f"rows of mixed kinds: {' and '.join(found)}", "evaluate each kind by itself")
+    return found[0]
+
+
+def _answers(model: Any, rows: Sequence[Row], schema: dict[str, Any] | None, progress: Progress | None) -> list[str]:
+    answers: list[str] = []
+    size = BATCH if hasattr(model, "classify_all") else 1
+    for start in range(0, len(rows), size):
+        batch = rows[start:start + size]
+        if hasattr(model, "classify_all"):
+            answers += [result.label for result in model.classify_all([row.question for row in batch])]
+        else:
+            answers += [_generated(model, row, schema) for row in batch]
+        if progress:
+            progress(len(answers), len(rows))
+    return answers
+
+
+def _generated(model: Any, row: Row, schema: dict[str, Any] | None) -> str:
+    messages = row.prompt_messages or ({"role": "user", "content": row.text},)
+    options = {} if schema is None else {"schema": schema}
+    return str(model.generate(messages=list(messages), tools=row.tools, **options).text)
+
+
+def _scored(answers: list[str], rows: Sequence[Row], names: Sequence[str], context: Context, seconds: float,
+            constrained: bool) -> Evaluation:
+    kind = _check_kind(rows)
+    scores, intervals = {}, {}
+    for name in names:
+        module, config = metric(name)
+        if kind not in module.KINDS:
+            raise UsageError(f"metric {name!r}: does not measure {kind} rows, only {' and '.join(module.KINDS)}",
+                             f"for these rows: {', '.join(_suitable(kind))}")
+        values = module.score(answers, rows, Context(config, context.schema, context.reference, context.likelihoods))
+        scores[name] = values.tolist()
+        intervals[name] = bootstrap(values, aggregate=_aggregate(module))
+    return Evaluation(intervals, scores, answers, [row.where for row in rows], rows_digest(rows), seconds, constrained)
+
+
+def _suitable(kind: str) -> list[str]:
+    return [name for name in kinds.names(PACKAGE) if kind in kinds.load(PACKAGE, name).KINDS]
+
+
+def _aggregate(module: ModuleType) -> Callable[[Any], Any]:
+    return getattr(module, "aggregate", mean)

@@ -1,0 +1,19 @@
+"""The share of rows whose label is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..row_shapes import Row
+from ._common import Context, NoConfig, Scores
+
+KINDS = ("label",)
+Config = NoConfig
+
+
+def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scores:
+    """1 for an answer that is the row's label, surrounding blanks aside, else 0 [rows]."""
+    right = [answer.strip() == row.label.strip() for answer, row in zip(answers, rows, strict=True)]
+    return np.array(right, np.float64)

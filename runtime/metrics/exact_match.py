@@ -1,0 +1,22 @@
+"""The share of answers that are wholly right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..row_shapes import Row
+from ._common import Context, NoConfig, Scores, same_answer
+
+KINDS = ("chat", "label")
+Config = NoConfig
+
+
+def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scores:
+    """1 for an answer equal to the row's, else 0 [rows].
+
+    Nothing is normalised but surrounding blanks. Where both answers are JSON, their values are compared: the
+    order of keys and the blanks between them do not count, types do.
+    """
+    return np.array([same_answer(answer, row.answer) for answer, row in zip(answers, rows, strict=True)], np.float64)

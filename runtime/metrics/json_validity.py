@@ -1,0 +1,35 @@
+"""The share of answers that are JSON, and satisfy the schema where the task has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...models.errors import MissingExtra, UsageError
+from ..row_shapes import Row
+from ._common import Context, NoConfig, Scores, is_json, json_value
+
+KINDS = ("chat",)
+Config = NoConfig
+
+
+def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scores:
+    """1 for an answer that is one whole JSON value and satisfies the schema, else 0 [rows].
+
+    Raises UsageError for a schema that is none, MissingExtra where a schema is to be checked without jsonschema.
+    """
+    values = [json_value(answer) for answer in answers]
+    if context.schema is None:
+        return np.array([is_json(value) for value in values], np.float64)
+    try:
+        import jsonschema
+    except ImportError:
+        raise MissingExtra("jsonschema", "structure") from None
+    kind = jsonschema.validators.validator_for(context.schema, default=jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(context.schema)
+    except jsonschema.SchemaError as error:
+        raise UsageError(f"task.schema: not a JSON schema: {error.message}", "correct the schema file") from None
+    validator = kind(context.schema)
+    return np.array([is_json(value) and validator.is_valid(value) for value in values], np.float64)

@@ -1,0 +1,23 @@
+"""The mean negative log-likelihood of a token, in nats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..row_shapes import Row
+from ._common import Context, NoConfig, Scores
+
+KINDS = ("text", "chat")
+Config = NoConfig
+
+
+def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scores:
+    """Nats, tokens and characters of every row's scored text [rows, 3]; the answers are not looked at."""
+    return context.all_likelihoods("nats_per_token")
+
+
+def aggregate(scores: Scores) -> Scores:
+    """nats / tokens; [repeats, rows, 3] → [repeats]."""
+    totals = scores.sum(axis=1)
+    result: Scores = totals[:, 0] / totals[:, 1]
+    return result
