@@ -14,7 +14,7 @@ from .stream import TextStream
 from .template import ChatTemplate
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
     from ..models.runfile import Task
     from .rows import Row
@@ -98,14 +98,18 @@ class Codec:
 
         Raises DataError for a text that is no valid Unicode (lone surrogates).
         """
+        ids: list[int] = self.encoding(text, add_special_tokens).ids
+        return ids
+
+    def encoding(self, text: str, add_special_tokens: bool = True) -> Encoding:
+        """The tokenizer's full answer: ids, offsets and what a set truncation left out. Errors as in `encode`."""
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise DataError(f"text with a lone surrogate at character {error.start}: it is no valid Unicode",
                             "clean the text before it is encoded") from error
         with _boundary("the tokenizer failed on a text"):
-            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
-        return ids
+            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of ids; bytes that are no valid UTF-8 come out as U+FFFD."""

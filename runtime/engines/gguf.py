@@ -1,0 +1,206 @@
+"""llama.cpp over a GGUF file, driven through its C interface with a batch of our own."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...models.errors import ArtifactError, EdgestillError
+from ..engine import check_ids, check_length, chosen_context, rows_per_pass
+from ..threads import allowed_cores
+from ._llama import MESSAGES, library
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ...models.artifact import Artifact
+
+_BATCH = 512
+
+
+def open(artifact: Artifact, threads: int, context: int, exact: bool = False) -> GgufEngine:
+    """Load the artifact's file; `threads` 0 means the physical cores, `context` 0 the default length.
+
+    `exact` keeps keys and values in float32 and attends without the fused kernel: for comparing with the float
+    model, where a float16 cache would be counted as an error of the file.
+    Raises ArtifactError when llama.cpp refuses the file, MissingExtra without llama-cpp-python.
+    """
+    return GgufEngine(artifact.model_path, threads or allowed_cores(), context, exact)
+
+
+class GgufEngine:
+    """See `Engine`."""
+
+    def __init__(self, path: Path, threads: int, context: int, exact: bool) -> None:
+        """Load `path`; `context` tokens, 0 for the default length."""
+        self._c = c = library()
+        MESSAGES.clear()
+        self._free = weakref.finalize(self, _nothing)
+        model_options = c.llama_model_default_params()
+        model_options.n_gpu_layers = 0
+        if not path.is_file():
+            raise ArtifactError(f"{path}: no such file", "copy the artifact again, whole")
+        model = c.llama_model_load_from_file(str(path).encode(), model_options)
+        if not model:
+            raise _refused(path)
+        self._free = weakref.finalize(self, c.llama_model_free, model)
+        self._vocabulary = c.llama_model_get_vocab(model)
+        self.vocabulary_size = int(c.llama_vocab_n_tokens(self._vocabulary))
+        self.context_length = chosen_context(context, int(c.llama_model_n_ctx_train(model)))
+        self.threads, self.position = threads, 0
+        self._rows = rows_per_pass(self.vocabulary_size, _BATCH)
+        options = c.llama_context_default_params()
+        options.n_ctx = self.context_length
+        options.n_batch = options.n_ubatch = _BATCH
+        options.n_seq_max = 1
+        options.n_outputs_max = self._rows
+        options.n_threads = options.n_threads_batch = threads
+        options.offload_kqv = options.op_offload = False
+        options.no_perf = True
+        if exact:
+            options.type_k = options.type_v = c.GGML_TYPE_F32
+            options.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        context_pointer = c.llama_init_from_model(model, options)
+        if not context_pointer:
+            raise _refused(path)
+        self._free.detach()
+        self._free = weakref.finalize(self, _free, c, context_pointer, model)
+        self._context, self._memory = context_pointer, c.llama_get_memory(context_pointer)
+        self._tokens = (ctypes.c_int32 * _BATCH)()
+        self._places = (ctypes.c_int32 * _BATCH)()
+        self._wanted = (ctypes.c_int8 * _BATCH)()
+        self._batch = _batch(c, self._tokens, self._places, self._wanted)
+        self._address = 0
+        self._view: Any = None
+
+    def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """See `Engine.prefill`."""
+        check_ids(ids, self.position, self.context_length, self.vocabulary_size)
+        for start in range(0, len(ids), _BATCH):
+            part = ids[start:start + _BATCH]
+            ctypes.memset(self._wanted, 0, len(part))
+            self._wanted[len(part) - 1] = start + len(part) == len(ids)
+            self._pass(part)
+        return self._last()
+
+    def decode(self, token: int) -> NDArray[np.float32]:
+        """See `Engine.decode`."""
+        position = self.position
+        if position >= self.context_length or not 0 <= token < self.vocabulary_size:
+            check_ids([token], position, self.context_length, self.vocabulary_size)
+        self._tokens[0] = token
+        self._places[0] = position
+        self._wanted[0] = 1
+        self._batch.n_tokens = 1
+        if self._c.llama_decode(self._context, self._batch):
+            raise _failed(self)
+        self.position = position + 1
+        return self._last()
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """See `Engine.logits`."""
+        import numpy as np
+
+        check_ids(ids, 0, self.context_length, self.vocabulary_size)
+        self.truncate(0)
+        result = np.empty((len(ids), self.vocabulary_size), np.float32)
+        for start in range(0, len(ids), self._rows):
+            part = ids[start:start + self._rows]
+            ctypes.memset(self._wanted, 1, len(part))
+            self._pass(part)
+            pointer = self._c.llama_get_logits(self._context)
+            result[start:start + len(part)] = np.ctypeslib.as_array(pointer, (len(part), self.vocabulary_size))
+        return result
+
+    def truncate(self, length: int) -> None:
+        """See `Engine.truncate`."""
+        check_length(length, self.position)
+        if not self._c.llama_memory_seq_rm(self._memory, 0, length, -1):
+            raise EdgestillError(f"this model cannot forget part of its state (back to {length} tokens)",
+                                 "truncate to 0 and give the prompt again")
+        self.position = length
+
+    def reserve(self, length: int) -> None:
+        """See `Engine.reserve`. llama.cpp takes the whole context's memory when it opens the file."""
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._free()
+
+    def tokenize(self, text: str, special: bool = False) -> list[int]:
+        """llama.cpp's own ids of a text, to compare with `Codec.encode(text, add_special_tokens=special)`."""
+        data = text.encode()
+        size = len(data) + 8
+        while True:
+            ids = (ctypes.c_int32 * size)()
+            count = self._c.llama_tokenize(self._vocabulary, data, len(data), ids, size, special, True)
+            if count >= 0:
+                return list(ids[:count])
+            size = -count
+
+    def is_stop(self, token: int) -> bool:
+        """Whether llama.cpp ends generation at this token."""
+        return bool(self._c.llama_vocab_is_eog(self._vocabulary, token))
+
+    def chat_template(self) -> str | None:
+        """The chat template in the file, which every other program will use; None without one."""
+        model = self._c.llama_get_model(self._context)
+        text = self._c.llama_model_chat_template(model, None)
+        return None if text is None else str(text.decode())
+
+    def _pass(self, ids: Sequence[int]) -> None:
+        """Run up to one batch of tokens after what the cache holds."""
+        count = len(ids)
+        self._tokens[:count] = ids
+        self._places[:count] = range(self.position, self.position + count)
+        self._batch.n_tokens = count
+        if self._c.llama_decode(self._context, self._batch):
+            raise _failed(self)
+        self.position += count
+
+    def _last(self) -> NDArray[np.float32]:
+        """A view of the logits of the one token that asked for them."""
+        pointer = self._c.llama_get_logits(self._context)
+        address = ctypes.cast(pointer, ctypes.c_void_p).value or 0
+        if address != self._address:  # the buffer moves when it grows
+            import numpy as np
+
+            self._address = address
+            self._view = np.ctypeslib.as_array(pointer, (self.vocabulary_size,))
+        return self._view  # type: ignore[no-any-return]
+
+
+def _batch(c: Any, tokens: Any, places: Any, wanted: Any) -> Any:
+    """A llama_batch over our arrays; every token belongs to sequence 0."""
+    zero = ctypes.pointer(ctypes.c_int32(0))
+    batch = c.llama_batch()
+    batch.n_tokens, batch.embd = 0, None
+    batch.token, batch.pos, batch.logits = (ctypes.cast(array, ctypes.POINTER(array._type_)) for array in (tokens, places, wanted))
+    batch.n_seq_id = ctypes.cast((ctypes.c_int32 * _BATCH)(*[1] * _BATCH), ctypes.POINTER(ctypes.c_int32))
+    batch.seq_id = ctypes.cast((ctypes.POINTER(ctypes.c_int32) * _BATCH)(*[zero] * _BATCH),
+                               ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
+    return batch
+
+
+def _refused(path: Path) -> ArtifactError:
+    reason = "; ".join(MESSAGES) or "it gives no reason"
+    return ArtifactError(f"{path}: llama.cpp cannot load it: {reason}", "copy the artifact again, or export it again")
+
+
+def _failed(engine: GgufEngine) -> EdgestillError:
+    return EdgestillError(f"llama.cpp failed at token {engine.position}: {'; '.join(MESSAGES) or 'it gives no reason'}",
+                          "truncate to 0 and try again; report it if it stays")
+
+
+def _free(c: Any, context: Any, model: Any) -> None:
+    c.llama_free(context)
+    c.llama_model_free(model)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,216 @@
+"""onnxruntime over decoder graphs with GroupQueryAttention, as onnxruntime_genai's builder makes them.
+
+Past and present keys and values are the same memory: a token costs one row per layer, never a copy of the cache.
+All inputs and outputs are bound to arrays once; a decoding step rebinds only the attention mask, which grows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...models.errors import ArtifactError
+from ..engine import check_ids, check_length, chosen_context, rows_per_pass
+from ..threads import allowed_cores
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ...models.artifact import Artifact
+
+_FIRST_CAPACITY = 256
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+
+
+def open(artifact: Artifact, threads: int, context: int) -> OnnxEngine:
+    """Load the artifact's graph; `threads` 0 means the physical cores, `context` 0 the default length.
+
+    Raises ArtifactError when the graph cannot be loaded or is no decoder of this kind.
+    """
+    limit = artifact.manifest.dimensions.get("context") or _context_of(artifact.folder)
+    return OnnxEngine(artifact.model_path, threads or allowed_cores(), chosen_context(context, limit))
+
+
+def session(path: Path, threads: int, *, patterns: bool = False) -> Any:
+    """An InferenceSession on the CPU that makes no connection and is quiet when idle.
+
+    `patterns` plans memory per input shape: right for few shapes, a leak for a mask that grows with every token.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library initialises, so before the import
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_mem_pattern = patterns
+    options.log_severity_level = 3
+    # Workers may spin inside a run, where the next operator comes at once, but not after it: an idle model is idle.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exception types share no base but Exception
+        raise ArtifactError(f"{path}: onnxruntime cannot load it: {error}",
+                            "copy the artifact again, or export it again") from error
+
+
+class OnnxEngine:
+    """See `Engine`."""
+
+    def __init__(self, path: Path, threads: int, context_length: int) -> None:
+        """Load `path` for at most `context_length` tokens."""
+        import numpy as np
+
+        self.threads, self.context_length, self.position = threads, context_length, 0
+        self._session = session(path, threads)
+        inputs = {item.name: item for item in self._session.get_inputs()}
+        outputs = {item.name: item for item in self._session.get_outputs()}
+        layers = sum(name.startswith("past_key_values.") and name.endswith(".key") for name in inputs)
+        self._past = [f"past_key_values.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+        self._present = [f"present.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+        unknown = set(inputs) - {"input_ids", "attention_mask", "position_ids", *self._past}
+        missing = {"input_ids", "attention_mask", *self._past} - set(inputs) | {"logits", *self._present} - set(outputs)
+        if not layers or unknown or missing or outputs["logits"].type != "tensor(float)":
+            raise ArtifactError(
+                f"{path}: no decoder graph with a cache of keys and values "
+                f"(unknown inputs: {sorted(unknown) or 'none'}, missing: {sorted(missing) or 'none'})",
+                "export the model with edgestill, or with onnxruntime_genai's builder in fp32 activations")
+        self.vocabulary_size = int(outputs["logits"].shape[-1])
+        self._rows = rows_per_pass(self.vocabulary_size)
+        heads, size = inputs[self._past[0]].shape[1], inputs[self._past[0]].shape[3]
+        self._heads, self._size = int(heads), size if isinstance(size, int) else _head_size(path.parent)
+        self._dtype = np.dtype(_DTYPES[inputs[self._past[0]].type])
+        self._token = np.zeros((1, 1), np.int64)
+        self._place = np.zeros((1, 1), np.int64)
+        self._logits = np.zeros(self.vocabulary_size, np.float32)
+        self._mask = np.ones(0, np.int64)
+        self._cache: list[NDArray[Any]] = []
+        self._capacity = 0
+        self._with_places = "position_ids" in inputs
+        self._single = self._session.io_binding()
+        self._several = self._session.io_binding()
+        self.reserve(min(_FIRST_CAPACITY, context_length))
+
+    def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """See `Engine.prefill`."""
+        import numpy as np
+
+        check_ids(ids, self.position, self.context_length, self.vocabulary_size)
+        if len(ids) == 1:
+            return self.decode(ids[0])
+        self.reserve(self.position + len(ids))
+        rows = min(self._rows, len(ids))
+        scratch = np.empty((rows, self.vocabulary_size), np.float32)
+        for start in range(0, len(ids), rows):
+            part = ids[start:start + rows]
+            self._pass(part, scratch[:len(part)])
+        self._logits[:] = scratch[len(part) - 1]
+        return self._logits
+
+    def decode(self, token: int) -> NDArray[np.float32]:
+        """See `Engine.decode`."""
+        position = self.position
+        if position >= self._capacity or not 0 <= token < self.vocabulary_size:
+            check_ids([token], position, self.context_length, self.vocabulary_size)
+            self.reserve(position + 1)
+        self._token[0, 0] = token
+        self._place[0, 0] = position
+        self._single.bind_input("attention_mask", "cpu", 0, self._mask.dtype, (1, position + 1), self._mask_pointer)
+        self._session.run_with_iobinding(self._single)
+        self.position = position + 1
+        return self._logits
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """See `Engine.logits`."""
+        import numpy as np
+
+        check_ids(ids, 0, self.context_length, self.vocabulary_size)
+        self.position = 0
+        self.reserve(len(ids))
+        result = np.empty((len(ids), self.vocabulary_size), np.float32)
+        for start in range(0, len(ids), self._rows):
+            part = ids[start:start + self._rows]
+            self._pass(part, result[start:start + len(part)])
+        return result
+
+    def truncate(self, length: int) -> None:
+        """See `Engine.truncate`. What lies behind the mask is never read, so nothing is cleared."""
+        check_length(length, self.position)
+        self.position = length
+
+    def reserve(self, length: int) -> None:
+        """See `Engine.reserve`. The cache at least doubles, so growing token by token copies little."""
+        import numpy as np
+
+        if length <= self._capacity:
+            return
+        capacity = min(self.context_length, max(length, 2 * self._capacity))
+        shape = (1, self._heads, capacity, self._size)
+        grown = [np.empty(shape, self._dtype) for _ in self._past]
+        for new, old in zip(grown, self._cache, strict=False):
+            new[:, :, :self.position] = old[:, :, :self.position]
+        self._cache, self._capacity = grown, capacity
+        self._mask = np.ones(capacity, np.int64)
+        self._mask_pointer = self._mask.ctypes.data
+        for binding in (self._single, self._several):
+            for array, past, present in zip(grown, self._past, self._present, strict=True):
+                binding.bind_input(past, "cpu", 0, array.dtype, shape, array.ctypes.data)
+                binding.bind_output(present, "cpu", 0, array.dtype, shape, array.ctypes.data)
+        self._bind(self._single, self._token, self._place, self._logits.reshape(1, 1, -1))
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._cache = []
+        del self._single, self._several, self._session
+
+    def _pass(self, ids: Sequence[int], out: NDArray[np.float32]) -> None:
+        """Run several tokens after what the cache holds; their logits go to `out` [n, vocabulary]."""
+        import numpy as np
+
+        total = self.position + len(ids)
+        tokens = np.array(ids, np.int64)[None]
+        places = np.arange(self.position, total, dtype=np.int64)[None]
+        self._bind(self._several, tokens, places, out[None])
+        self._several.bind_input("attention_mask", "cpu", 0, self._mask.dtype, (1, total), self._mask_pointer)
+        self._session.run_with_iobinding(self._several)
+        self.position = total
+
+    def _bind(self, binding: Any, tokens: NDArray[Any], places: NDArray[Any], out: NDArray[np.float32]) -> None:
+        binding.bind_input("input_ids", "cpu", 0, tokens.dtype, tokens.shape, tokens.ctypes.data)
+        if self._with_places:
+            binding.bind_input("position_ids", "cpu", 0, places.dtype, places.shape, places.ctypes.data)
+        binding.bind_output("logits", "cpu", 0, out.dtype, out.shape, out.ctypes.data)
+
+
+def _head_size(folder: Path) -> int:
+    """The size of an attention head, for graphs that leave it symbolic."""
+    decoder = _table(folder / "genai_config.json").get("model", {}).get("decoder", {})
+    config = _table(folder / "config.json")
+    heads = config.get("num_attention_heads")
+    size = decoder.get("head_size") or config.get("head_dim") or (heads and config.get("hidden_size", 0) // heads)
+    if not size:
+        raise ArtifactError(f"{folder}: the graph does not say the size of an attention head",
+                            "put genai_config.json or config.json beside the graph")
+    return int(size)
+
+
+def _context_of(folder: Path) -> int:
+    """The model's own context length, 0 when no file says it."""
+    table = _table(folder / "genai_config.json").get("model", {})
+    return int(table.get("context_length") or _table(folder / "config.json").get("max_position_embeddings") or 0)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: no valid JSON: {error}", "copy the model folder again") from error
+    return table

@@ -1,0 +1,42 @@
+"""Open an artifact for inference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..models import kinds
+from ..models.artifact import open_artifact
+from ..models.errors import ArtifactError, UsageError
+from .classify import Classifier
+from .generate import Generator
+from .text import Codec
+
+
+def load(path: Path | str, threads: int = 0, context: int = 0, check_hashes: bool = True) -> Generator | Classifier:
+    """Load an exported artifact; `threads` 0 means the physical cores this process may use, `context` 0 the model's
+    own length up to 2048 tokens.
+
+    Raises ArtifactError when a file is missing or changed or the engine refuses it, UsageError for an artifact that
+    was not exported or a context longer than the model's, MissingExtra when its engine is not installed.
+    """
+    if threads < 0:
+        raise UsageError(f"threads: {threads} is below the limit 0", "use 1 or more, or 0 for the physical cores")
+    artifact = open_artifact(Path(path))
+    task, format = artifact.manifest.task, artifact.manifest.scheme.partition(":")[0]
+    if format not in kinds.names("runtime.engines"):
+        raise UsageError(f"{path}: its weights are stored as {artifact.manifest.scheme!r}, which no engine here runs",
+                         f"edgestill export {path} --to gguf:Q4_0")
+    if check_hashes:
+        artifact.verify()
+    codec = Codec.from_folder(artifact.folder, task)
+    if task.kind == "classify":
+        if format != "onnx":
+            raise UsageError(f"{path}: classifiers run as onnx only, this one is {artifact.manifest.scheme}",
+                             "edgestill export --to onnx:int8")
+        return Classifier(artifact, codec, threads)
+    engine = kinds.load("runtime.engines", format).open(artifact, threads=threads, context=context)
+    if codec.vocabulary_size > engine.vocabulary_size:
+        engine.close()
+        raise ArtifactError(f"{path}: the tokenizer has {codec.vocabulary_size} tokens, the model {engine.vocabulary_size}",
+                            "the tokenizer is another model's: export the artifact again")
+    return Generator(engine, codec, artifact, task.max_new_tokens)

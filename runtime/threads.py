@@ -1,0 +1,82 @@
+"""How many threads an engine should use: the physical cores that this process may run on."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_ROOT = Path("/")
+
+
+def allowed_cores(root: Path = _ROOT) -> int:
+    """Physical cores within this process's affinity mask and its container's CPU quota; at least 1.
+
+    Two hardware threads of one core share its arithmetic units, so matrix products gain nothing from the second.
+    `root` is the folder that holds `sys` and `proc`.
+    """
+    allowed = _affinity()
+    cores = _physical(allowed, root / "sys/devices/system/cpu")
+    if cores is None:
+        cores = _physical_elsewhere(len(allowed))
+    quota = _quota(root)
+    return max(1, cores if quota is None else min(cores, math.floor(quota)))
+
+
+def _affinity() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _physical(allowed: set[int], folder: Path) -> int | None:
+    """Distinct cores among `allowed` by the kernel's list of hardware threads; None where it has none."""
+    siblings = set()
+    for cpu in allowed:
+        try:
+            siblings.add((folder / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip())
+        except OSError:
+            return None
+    return len(siblings)
+
+
+def _physical_elsewhere(allowed: int) -> int:
+    """macOS and Windows: psutil knows the machine's cores, but not which of them are allowed."""
+    import psutil
+
+    physical, logical = psutil.cpu_count(logical=False), psutil.cpu_count(logical=True)
+    if not physical or not logical:
+        return allowed
+    return max(1, min(physical, math.ceil(allowed * physical / logical)))
+
+
+def _quota(root: Path) -> float | None:
+    """The smallest CPU quota, in cores, of the control groups this process is in; None without a quota."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    limits = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            limits += [_read_quota(folder / "cpu.max") for folder in _upwards(root / "sys/fs/cgroup", path)]
+        elif "cpu" in controllers.split(","):
+            for folder in _upwards(root / "sys/fs/cgroup" / "cpu", path):
+                limits.append(_read_quota(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _upwards(top: Path, path: str) -> list[Path]:
+    """The control group's folder and those above it: each may set a limit. Inside a container the path named in
+    /proc may lie outside what is mounted, so `top` is always among them."""
+    folder = top / path.strip("/")
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(top))]
+
+
+def _read_quota(*paths: Path) -> float | None:
+    try:
+        quota, period = " ".join(path.read_text() for path in paths).split()
+        return float(quota) / float(period) if float(quota) > 0 else None
+    except (OSError, ValueError):  # no such file, or "max": no limit here
+        return None
