@@ -1,0 +1,224 @@
+"""Rows as token ids, and the batches that training sees: same seed, same batches, from any step on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models import files
+from ..models.errors import DataError
+from ..runtime.rows import Row, rows_digest
+from ..runtime.text import Codec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CACHE_VERSION = 1
+MEGA_BATCH = 50
+"""Batches that are sorted by length together: enough that rows of a batch are of like length, few enough that
+their order stays random."""
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """Rows as ids: row i is ids[offsets[i]:offsets[i + 1]]."""
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    targets: NDArray[np.int32]
+    """Where the completion of a row starts; of a classifier's row, the id of its label."""
+    sources: NDArray[np.int32]
+    """Each row's place in the rows that were tokenized; -1 for a block of plain texts."""
+    left_out: int
+    """Rows that were longer than max_tokens."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> NDArray[np.int32]:
+        """The ids of one row."""
+        return self.ids[self.offsets[index]:self.offsets[index + 1]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one forward pass, padded on the right to the longest of them."""
+
+    rows: list[int]
+    """Their places in the TokenSet."""
+    ids: Tensor
+    """[rows, length]"""
+    mask: Tensor | None
+    """[rows, length] with 1 at real tokens; None where there is no padding."""
+    positions: Tensor
+    """Text: flat places in [rows * length] whose next token belongs to a completion."""
+    labels: Tensor
+    """The token that follows each of `positions`, or the label of each row."""
+    counts: list[int]
+    """Entries of `labels` that belong to each row."""
+    tokens: int
+    """Real tokens, without padding."""
+
+    @property
+    def count(self) -> int:
+        """What a loss is averaged over: completion tokens, or rows."""
+        return len(self.labels)
+
+
+def tokenize(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: Sequence[str] = (),
+             cache: Path | None = None) -> TokenSet:
+    """The ids of `rows`, from the folder `cache` where they were computed before.
+
+    Plain texts are joined and cut into blocks of `max_tokens`. Chats and texts to classify that are longer than
+    `max_tokens` are left out. Raises DataError for a label outside `labels`, or when no row is left.
+    """
+    path = None if cache is None else cache / f"{_key(rows, codec, max_tokens, labels)}.npz"
+    found = _read(path) if path is not None and path.is_file() else None
+    if found is None:
+        found = _tokenize(rows, codec, max_tokens, list(labels))
+        if path is not None:
+            _write(path, found)
+    if not len(found):
+        raise DataError(f"no row is left to train on: all {len(rows)} are longer than max_tokens = {max_tokens}",
+                        "raise [data] max_tokens, or shorten the rows")
+    return found
+
+
+def _tokenize(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: list[str]) -> TokenSet:
+    sequences: list[Sequence[int]] = []
+    targets: list[int] = []
+    sources: list[int] = []
+    left_out = 0
+    stream: list[int] = []
+    known = {label: index for index, label in enumerate(labels)}
+    for place, row in enumerate(rows):
+        if row.kind == "text":
+            stream += codec.training_ids(row)[0]
+            continue
+        if row.kind == "label":
+            if row.label not in known:
+                raise DataError(f"{row.where}: label {row.label!r} is not one of the {len(labels)} known labels",
+                                "correct the row, or add the label to [task] labels")
+            ids, target = codec.encode(row.text, add_special_tokens=True), known[row.label]
+        else:
+            ids, target = codec.training_ids(row)
+        if len(ids) > max_tokens:
+            left_out += 1
+            continue
+        sequences.append(ids)
+        targets.append(target)
+        sources.append(place)
+    # Each block begins with the last token of the one before, so that every token but the first is predicted once.
+    for start in range(0, len(stream) - 1, max_tokens - 1):
+        sequences.append(stream[start:start + max_tokens])
+        targets.append(1)
+        sources.append(-1)
+    flat = np.fromiter((token for ids in sequences for token in ids), dtype=np.int32)
+    offsets = np.cumsum([0, *(len(ids) for ids in sequences)], dtype=np.int64)
+    return TokenSet(flat, offsets, np.array(targets, dtype=np.int32), np.array(sources, dtype=np.int32), left_out)
+
+
+def _key(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: Sequence[str]) -> str:
+    digest = hashlib.sha256(rows_digest(rows).encode())
+    for part in (codec.tokenizer.to_str(), codec.template, codec.system, sorted(codec.stop_ids), max_tokens,
+                 list(labels), CACHE_VERSION):
+        digest.update(repr(part).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]
+
+
+def _write(path: Path, tokens: TokenSet) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, ids=tokens.ids, offsets=tokens.offsets, targets=tokens.targets, sources=tokens.sources,
+             left_out=np.array(tokens.left_out))
+    files.write_bytes(path, buffer.getvalue())
+
+
+def _read(path: Path) -> TokenSet | None:
+    """The cached ids, or None for a file that is damaged: it is only a cache."""
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as table:
+            return TokenSet(table["ids"], table["offsets"], table["targets"], table["sources"],
+                            int(table["left_out"]))
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError):
+        return None
+
+
+class Schedule:
+    """Which rows each optimizer step sees. Any step can be asked for without the ones before it."""
+
+    def __init__(self, tokens: TokenSet, batch_size: int, micro_batch_tokens: int, seed: int, classify: bool,
+                 device: str = "cpu", pad_id: int = 0) -> None:
+        self.tokens, self.batch_size, self.micro_batch_tokens = tokens, batch_size, micro_batch_tokens
+        self.seed, self.classify, self.device, self.pad_id = seed, classify, device, pad_id
+        self.steps_per_epoch = -(-len(tokens) // batch_size)
+        self._epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+
+    def step(self, step: int) -> list[Batch]:
+        """The forward passes of one optimizer step; rows of like length stand together."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._order(epoch))
+        return self._split(self._epoch[1][place])
+
+    def all(self) -> Iterator[Batch]:
+        """Every row once, shortest first: for validation and for what a teacher says."""
+        yield from self._split(np.arange(len(self.tokens)))
+
+    def _order(self, epoch: int) -> list[NDArray[np.int64]]:
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(len(self.tokens))
+        lengths = self.tokens.lengths
+        batches = []
+        for start in range(0, len(order), MEGA_BATCH * self.batch_size):
+            part = order[start:start + MEGA_BATCH * self.batch_size]
+            part = part[np.argsort(lengths[part], kind="stable")]
+            batches += [part[i:i + self.batch_size] for i in range(0, len(part), self.batch_size)]
+        return [batches[index] for index in random.permutation(len(batches))]
+
+    def _split(self, rows: NDArray[np.int64]) -> list[Batch]:
+        """Cut rows into batches of at most micro_batch_tokens padded tokens (one row at least)."""
+        lengths = self.tokens.lengths
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches, start = [], 0
+        for end in range(1, len(rows) + 1):
+            if end == len(rows) or (end + 1 - start) * lengths[rows[end]] > self.micro_batch_tokens:
+                batches.append(self._batch(rows[start:end]))
+                start = end
+        return batches
+
+    def _batch(self, rows: NDArray[np.int64]) -> Batch:
+        import torch
+
+        lengths = self.tokens.lengths[rows]
+        width = int(lengths.max())
+        ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
+        for place, row in enumerate(rows):
+            ids[place, : lengths[place]] = self.tokens.row(int(row))
+        targets = self.tokens.targets[rows]
+        column = np.arange(width)
+        real = column < lengths[:, None]
+        if self.classify:
+            positions, labels, counts = np.zeros(0, dtype=np.int64), targets.astype(np.int64), [1] * len(rows)
+        else:
+            # Position t predicts token t + 1, so a completion that starts at s is predicted from s - 1 on.
+            learned = (column >= np.maximum(targets, 1)[:, None]) & real
+            positions = np.flatnonzero(learned) - 1
+            labels, counts = ids[learned], [int(n) for n in learned.sum(axis=1)]
+        mask = None if bool(real.all()) else torch.from_numpy(real.astype(np.int64)).to(self.device)
+        return Batch([int(row) for row in rows], torch.from_numpy(ids).to(self.device), mask,
+                     torch.from_numpy(positions).to(self.device), torch.from_numpy(labels).to(self.device), counts,
+                     int(lengths.sum()))

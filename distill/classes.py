@@ -1,0 +1,56 @@
+"""What a teacher that classifies says about rows, each asked once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.errors import UsageError
+from ..models.runfile import Task
+from ..runtime.rows import Row
+from ..runtime.text import Codec
+from .batches import Schedule, TokenSet
+from .loading import load_model
+from .objectives import class_logits
+
+
+def load_teacher(folder: Path, task: Task, seed: int = 0) -> tuple[Any, list[int]]:
+    """A classifier and, for each of the task's labels, its place among the teacher's.
+
+    Raises UsageError for a model without a trained head, or one that lacks a label.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    hint = "set teacher.tune = true to fine-tune it on the labels first"
+    if not any("ForSequenceClassification" in name for name in config.get("architectures") or []):
+        raise UsageError(f"teacher.model: {folder} has no classification head, so it has nothing to teach", hint)
+    names = config.get("id2label") or {}
+    theirs = [names[key] for key in sorted(names, key=int)]
+    missing = [label for label in task.labels if label not in theirs]
+    if missing:
+        raise UsageError(f"teacher.model: {folder} does not know the label {missing[0]!r} "
+                         f"({len(missing)} of {len(task.labels)} are missing)", hint)
+    model = load_model(folder, replace(task, labels=theirs), seed)
+    return model.eval().requires_grad_(False), [theirs.index(label) for label in task.labels]
+
+
+def ask(model: Any, codec: Codec, rows: Sequence[Row], precision: str, micro_batch_tokens: int) -> NDArray[np.float32]:
+    """The teacher's logits [rows, its labels] for the texts of `rows`, each cut to the teacher's context."""
+    import torch
+
+    limit = int(model.config.max_position_embeddings)
+    ids = [codec.encode(row.text, add_special_tokens=True)[:limit] for row in rows]
+    tokens = TokenSet(np.array([token for row in ids for token in row], dtype=np.int32),
+                      np.cumsum([0, *map(len, ids)], dtype=np.int64), np.zeros(len(ids), dtype=np.int32),
+                      np.arange(len(ids), dtype=np.int32), 0)
+    device = next(model.parameters()).device.type
+    result = np.zeros((len(ids), model.config.num_labels), dtype=np.float32)
+    with torch.no_grad():
+        for batch in Schedule(tokens, 1, micro_batch_tokens, 0, True, device, codec.pad_id or 0).all():
+            result[batch.rows] = class_logits(model, batch, precision).cpu().numpy()
+    return result

@@ -1,0 +1,122 @@
+"""Hugging Face folders in and out of memory, for training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..models import files
+from ..models.errors import ArtifactError, UsageError
+from ..models.runfile import Task
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TEMPLATES = "additional_chat_templates"
+
+
+def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
+    """The model of a folder in float32: a decoder, or for `classify` a classifier with the task's labels.
+
+    A head for these labels that the folder lacks is initialised from `seed`. Raises ArtifactError when weights other
+    than a head are missing or do not fit, UsageError for a classifier without labels.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True,
+                               "dtype": torch.float32, "output_loading_info": True}
+    with _quiet_loading():
+        if task.kind == "classify":
+            set_labels(config, task.labels)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model, info = AutoModelForSequenceClassification.from_pretrained(
+                    folder, config=config, ignore_mismatched_sizes=True, **options)
+        else:
+            model, info = AutoModelForCausalLM.from_pretrained(folder, config=config, **options)
+    body = getattr(model, model.base_model_prefix, None)
+    inside = f"{model.base_model_prefix}."
+    missing = [name for name in info["missing_keys"] if name.startswith(inside) and ".pooler." not in name]
+    wrong = [str(name) for name in info["mismatched_keys"] if str(name[0]).startswith(inside)]
+    if body is None or missing or wrong or (task.kind == "generate" and info["missing_keys"]):
+        lacking = (missing or wrong or sorted(info["missing_keys"]) or ["its body"])[0]
+        raise ArtifactError(f"{folder}: the weights do not hold {lacking}, which {type(model).__name__} needs",
+                            "the checkpoint is incomplete or of another kind of model")
+    return model
+
+
+def new_model(config: Any, task: Task, seed: int) -> Any:
+    """A model of the shape that `config` describes with new weights drawn from `seed`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    kind: Any = AutoModelForSequenceClassification if task.kind == "classify" else AutoModelForCausalLM
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind.from_config(config, dtype=torch.float32)
+
+
+def set_labels(config: Any, labels: Sequence[str]) -> None:
+    """Write a classifier's labels into its configuration."""
+    if len(labels) < 2:
+        raise UsageError(f"task.labels: {len(labels)} labels, a classifier needs 2 or more",
+                         "give rows of at least two labels")
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    config.num_labels = len(labels)
+    config.problem_type = "single_label_classification"
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write config, generation config and weights, the weights as one file."""
+    model.save_pretrained(folder, max_shard_size="1000GB")
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy tokenizer and chat template as they are."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    if (source / TEMPLATES).is_dir():
+        shutil.copytree(source / TEMPLATES, folder / TEMPLATES)
+
+
+def write_trimmed_tokenizer(source: Path, folder: Path, kept: Sequence[int]) -> None:
+    """Copy tokenizer and chat template of `source`, with only the ids in `kept`, numbered anew."""
+    from .students.vocabulary import trim_settings, trim_tokenizer
+
+    copy_tokenizer(source, folder)
+    for name, cut in (("tokenizer.json", trim_tokenizer), ("tokenizer_config.json", trim_settings)):
+        if (folder / name).is_file():
+            table = json.loads((folder / name).read_text(encoding="utf-8"))
+            # Keys in their old order: transformers and llama.cpp read a vocabulary in the order of the file.
+            files.write_text(folder / name, json.dumps(cut(table, kept), ensure_ascii=False, indent=2) + "\n")
+
+
+def parameters(model: Any) -> int:
+    """Distinct parameters; tied ones count once."""
+    return sum(value.numel() for value in {id(value): value for value in model.parameters()}.values())
+
+
+def _quiet_loading() -> Any:
+    """transformers reports a fresh head on standard error as if it were a mistake; `load_model` checks by itself."""
+    from contextlib import contextmanager
+
+    from transformers.utils import logging
+
+    @contextmanager
+    def quiet() -> Any:
+        before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(before)
+            if bars:
+                logging.enable_progress_bar()
+
+    return quiet()

@@ -1,0 +1,234 @@
+"""The training loop: one function, read from top to bottom.
+
+Accelerate chooses the device, places model and optimizer and runs the backward pass. It is not asked for mixed
+precision: its choice holds for the whole process, and a pipeline trains a teacher and a student in one.
+
+Every step seeds the random numbers from its own number, and the order of the rows follows from the seed and the
+epoch. So nothing but weights, optimizer and the step's number is needed to go on exactly where a run was cut.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.errors import TrainingError
+from ..models.runfile import Training
+from .batches import Schedule
+from .checkpoint import State, Store
+from .objectives import Objective
+from .progress import Metrics, Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Validate = Callable[[], dict[str, float]]
+"""Numbers of the model as it stands; `loss` among them is what keep-best and patience look at."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training run came to. The model holds the best weights, or the last where nothing was validated."""
+
+    steps: int
+    best_step: int
+    validation: dict[str, float]
+    """Numbers of the best validation; empty where nothing was validated."""
+    tokens: int
+    tokens_per_s: float
+    """Real tokens, without padding, a second of training steps."""
+    seconds: float
+    stopped_early: bool
+    changed: list[str]
+    """What differed between two starts of the run, so that its weights cannot be made again bit by bit."""
+
+
+def train(model: Any, objective: Objective, schedule: Schedule, validate: Validate | None, settings: Training,
+          work: Path, description: Mapping[str, Any], progress: Progress, soft: Sequence[str] = ()) -> Outcome:
+    """Train the parameters of `model` that require gradients, continuing the work that lies in `work`.
+
+    `description` says what is trained on what; work of another description is refused (UsageError), unless only
+    its `soft` keys differ. Raises
+    TrainingError at the first loss or gradient that is not finite, KeyboardInterrupt after SIGINT or SIGTERM: in both
+    cases a checkpoint of the last good state stands.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=schedule.device == "cpu")
+    store = Store(work, progress.note)
+    changed = store.claim(description, soft)
+    named = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    optimizer = accelerator.prepare_optimizer(_adamw(named, settings))
+    steps = total_steps(settings, schedule.steps_per_epoch)
+    every = settings.evaluate_every or max(1, steps // 10)
+
+    state, found = State(), store.load()
+    if found is not None:
+        state, weights, moments = found
+        _set_weights(named, weights)
+        _set_moments(optimizer.optimizer, named, moments)
+        progress.note(f"continuing at step {state.step} of {steps}")
+    metrics = Metrics(work, state.step)
+    saved_at = time.monotonic()
+
+    def save() -> None:
+        metrics.sync()
+        store.save(state, named, _moments(optimizer.optimizer, named))
+
+    def check() -> None:
+        """Validate, and keep the weights when they are the best so far."""
+        assert validate is not None
+        model.eval()
+        with torch.no_grad():
+            numbers = validate()
+        model.train()
+        metrics.write(state.step, **{f"validation_{name}": value for name, value in numbers.items()})
+        if not math.isfinite(numbers["loss"]):
+            raise TrainingError(f"step {state.step}: the validation loss is {numbers['loss']}", _HINT.format(work=work))
+        if state.best_loss is None or numbers["loss"] < state.best_loss:
+            state.best_loss, state.best_step, state.not_better = numbers["loss"], state.step, 0
+            state.best = numbers
+            store.save_best(state, named)
+        else:
+            state.not_better += 1
+            state.stopped = 0 < settings.patience <= state.not_better
+
+    model.train()
+    try:
+        with progress.running(steps, state.step) as bar, _asked_to_stop() as asked:
+            while state.step < steps and not state.stopped:
+                began = time.monotonic()
+                torch.manual_seed(settings.seed * 1_000_003 + state.step)
+                rate = learning_rate(settings, state.step, steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                batches = schedule.step(state.step)
+                count = max(1, sum(batch.count for batch in batches))
+                loss = 0.0
+                for batch in batches:
+                    part = objective(batch) / count
+                    loss += part.item()
+                    if not math.isfinite(loss):
+                        save()
+                        raise TrainingError(f"step {state.step + 1}: the loss is {loss} (rows {_some(batch.rows)})",
+                                            _HINT.format(work=work))
+                    accelerator.backward(part)
+                # A limit of 0 switches clipping off; the norm is wanted all the same.
+                norm = float(torch.nn.utils.clip_grad_norm_(named.values(), settings.clip or math.inf, foreach=True))
+                if not math.isfinite(norm):
+                    save()
+                    raise TrainingError(f"step {state.step + 1}: the gradient's norm is {norm} "
+                                        f"(rows {_some([row for batch in batches for row in batch.rows])})",
+                                        _HINT.format(work=work))
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+
+                state.step += 1
+                tokens, seconds = sum(batch.tokens for batch in batches), time.monotonic() - began
+                state.tokens += tokens
+                state.seconds += seconds
+                speed = state.tokens / state.seconds
+                metrics.write(state.step, loss=loss, learning_rate=rate, gradient_norm=norm, tokens=tokens,
+                              tokens_per_s=round(tokens / seconds, 1))
+                progress.advance(bar, state.step, f"loss {loss:.4f}  {speed:,.0f} tokens/s")
+                if validate is not None and (state.step % every == 0 or state.step == steps):
+                    check()
+                if time.monotonic() - saved_at >= settings.checkpoint_seconds or asked.is_set():
+                    save()
+                    saved_at = time.monotonic()
+                if asked.is_set():
+                    raise KeyboardInterrupt
+        save()  # so that what comes after training can be repeated without it
+    finally:
+        metrics.close()
+    if state.best_step >= 0:
+        _set_weights(named, store.load_best(state))
+    model.eval()
+    return Outcome(state.step, state.best_step, state.best, state.tokens, state.tokens / max(state.seconds, 1e-9),
+                   state.seconds, state.stopped, changed)
+
+
+def total_steps(settings: Training, steps_per_epoch: int) -> int:
+    """Optimizer steps of a run: `steps` where given, else `epochs`; one at least where `epochs` is above 0."""
+    if settings.steps or not settings.epochs:
+        return settings.steps
+    return max(1, round(settings.epochs * steps_per_epoch))
+
+
+def learning_rate(settings: Training, step: int, steps: int) -> float:
+    """Linear warm-up from 0, then a cosine down to the final share at the last step."""
+    warmup = round(settings.warmup * steps)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    share = (step - warmup) / max(1, steps - 1 - warmup)
+    floor = settings.final_learning_rate
+    return settings.learning_rate * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share))))
+
+
+_HINT = ("lower the learning rate or look at these rows; the weights as they were before this step lie in the newest "
+         "checkpoint of {work}")
+
+
+def _adamw(named: Mapping[str, Tensor], settings: Training) -> Any:
+    """AdamW; biases and norms (tensors of one dimension) are not decayed."""
+    import torch
+
+    groups = [{"params": [p for p in named.values() if p.ndim > 1], "weight_decay": settings.weight_decay},
+              {"params": [p for p in named.values() if p.ndim <= 1], "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate,
+                             betas=(0.9, settings.beta2), fused=True)
+
+
+def _moments(optimizer: Any, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The optimizer's state as flat tensors, `<what>:<parameter>`."""
+    return {f"{what}:{name}": value for name, parameter in named.items()
+            for what, value in optimizer.state.get(parameter, {}).items()}
+
+
+def _set_moments(optimizer: Any, named: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
+    for key, value in moments.items():
+        what, _, name = key.partition(":")
+        optimizer.state[named[name]][what] = value.to(named[name].device)
+
+
+def _set_weights(named: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(weights[name])
+
+
+def _some(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:8])) + (", …" if len(rows) > 8 else "")
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second one acts as usual.
+
+    Stopping between steps only: inside a step, weights and optimizer do not belong together.
+    """
+    asked = threading.Event()
+    before: dict[int, Any] = {}
+
+    def ask(number: int, frame: Any) -> None:
+        asked.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    if threading.current_thread() is threading.main_thread():  # Python allows signal handlers nowhere else
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,49 @@
+"""What this machine computes with: threads and number types."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..models.errors import UsageError
+from ..runtime.threads import allowed_cores
+
+
+def threads() -> int:
+    """Threads for torch: OMP_NUM_THREADS where it is set, else the physical cores this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) > 0 else allowed_cores()
+
+
+@contextmanager
+def use_threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads inside the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def resolve_precision(wanted: str, device: str) -> str:
+    """`auto` as fp32 or bf16 for this machine.
+
+    The choice follows the processor's instructions and no measurement: a measurement can change its mind on a busy
+    machine, and a resumed run must compute as it began. With bfloat16 dot products (AVX512_BF16, AMX, Ampere and
+    later GPUs) a matrix product runs about three times faster; without them it is emulated, slower than fp32.
+    Raises UsageError where bf16 is asked for and the device cannot compute it at all.
+    """
+    import torch
+
+    if device.startswith("cuda"):
+        fast = possible = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        fast, possible = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")), device == "cpu"
+    if wanted == "bf16" and not possible:
+        raise UsageError(f"precision: bf16 cannot be computed on {device}", "set precision to auto or fp32")
+    return ("bf16" if fast else "fp32") if wanted == "auto" else wanted

@@ -1,0 +1,139 @@
+"""Where a model to train or to learn from lies: a folder, an artifact, a catalogue name or a hub name."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..models import catalogue, files
+from ..models.artifact import is_artifact, open_artifact
+from ..models.errors import ArtifactError, UsageError
+from ..models.family import of_config
+
+HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
+             "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/*",
+             "README.md")
+_CODE_KEYS = ("auto_map", "_attn_implementation_internal", "custom_pipelines")
+"""Keys of a config.json that make transformers load code."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checked Hugging Face folder on this machine and where it came from."""
+
+    folder: Path
+    name: str
+    """What the run file calls it, such as smollm2-135m or a path."""
+    revision: str
+    """The hub's commit; empty for a folder."""
+    licence: str
+    lineage: tuple[dict[str, Any], ...] = ()
+    """What the manifest of an artifact names as its parents."""
+
+    def parent(self, role: str) -> dict[str, Any]:
+        """The entry for a manifest's parents; a folder is named by the hash of its weights."""
+        if self.revision:
+            return {"role": role, "name": self.name, "revision": self.revision}
+        return {"role": role, "name": Path(self.name).name, "sha256": weights_digest(self.folder)}
+
+
+def resolve(model: str, revision: str = "", base: Path | None = None, key: str = "model") -> Source:
+    """Find `model`: a folder (relative to `base`), a catalogue name, or a hub name, which is downloaded unless it is
+    in the hub's cache already or HF_HUB_OFFLINE is set. `key` is the run file's key, for messages.
+
+    Raises UsageError for a name that is none of these or cannot be downloaded; ArtifactError for a folder that is
+    no plain Hugging Face model: packed, pickled, with code of its own, or a LoRA adapter.
+    """
+    folder = (base or Path()) / model
+    if folder.is_dir():
+        if is_artifact(folder):
+            return _artifact(folder, model)
+        check(folder)
+        return Source(folder, model, "", _card_licence(folder))
+    hub_id, licence = model, ""
+    if model in catalogue.names():
+        entry = catalogue.entry(model)
+        hub_id, licence = entry.hub_id, entry.licence
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith((".", "~")):
+        catalogue_error = f"catalogue names: {', '.join(catalogue.names())}"
+        raise UsageError(f"{key}: {model!r} is no folder, catalogue name or hub name (owner/name)", catalogue_error)
+    folder = _download(hub_id, revision, key)
+    check(folder)
+    return Source(folder, hub_id, folder.name, licence or _card_licence(folder))
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """The content of config.json of a folder that training may start from.
+
+    Raises ArtifactError or UsageError naming what is wrong with it, before any weight is read.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise ArtifactError(f"{folder}: a LoRA adapter, not a whole model",
+                            "merge it into its base model first (peft: merge_and_unload, then save_pretrained)")
+    if not (folder / "config.json").is_file():
+        raise ArtifactError(f"{folder}: no config.json in it, so it is no Hugging Face model folder",
+                            "give the folder that save_pretrained, tune or distill wrote; packed files cannot be trained")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not a JSON object")
+    except ValueError as error:
+        raise ArtifactError(f"{folder / 'config.json'}: {error}", "copy the model again") from error
+    code = [key for key in _CODE_KEYS if key in config]
+    if code:
+        raise ArtifactError(f"{folder / 'config.json'}: {code[0]!r} asks to run code that comes with the model",
+                            "code of a model is never run here: choose a model that transformers knows by itself")
+    if not any(folder.glob("*.safetensors")):
+        pickled = next((path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pt", ".pth")), None)
+        found = f"its weights are pickled ({pickled})" if pickled else "no weights in it"
+        raise ArtifactError(f"{folder}: {found}; only .safetensors are read",
+                            "unpickling runs code: convert it with transformers in a place you trust (save_pretrained)")
+    of_config(config, training=True)
+    return config
+
+
+def weights_digest(folder: Path) -> str:
+    """One SHA-256 over config, tokenizer and weights of a folder."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    names = ["config.json", "tokenizer.json", *sorted(path.name for path in folder.glob("*.safetensors"))]
+    for name in names:
+        if (folder / name).is_file():
+            digest.update(f"{name} {files.sha256(folder / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def _download(hub_id: str, revision: str, key: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=list(HUB_FILES)))
+    except Exception as error:  # the hub's client raises a dozen types; all of them mean: not there, or no way there
+        reason = str(error).strip().splitlines()
+        raise UsageError(f"{key}: {hub_id!r} could not be loaded from the hub: {reason[0] if reason else error!r}",
+                         "check name, revision and network; a private model needs `hf auth login`; "
+                         "offline only models downloaded before can be used") from error
+
+
+def _artifact(folder: Path, name: str) -> Source:
+    artifact = open_artifact(folder)
+    manifest = artifact.manifest
+    if manifest.scheme != "hf":
+        raise ArtifactError(f"{folder}: holds a model packed as {manifest.scheme}, which cannot be trained",
+                            "give the trained artifact it was exported from")
+    artifact.verify()
+    check(folder)
+    return Source(folder, name, "", manifest.licences.get("model", "unknown"), tuple(manifest.parents))
+
+
+def _card_licence(folder: Path) -> str:
+    """The licence that the front matter of the model's README.md names."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    front = text.split("\n---", 1)[0] if text.startswith("---") else ""
+    match = re.search(r"^licen[sc]e:\s*[\"']?([^\s\"']+)", front, re.MULTILINE)
+    return match[1] if match else "unknown"

@@ -1,0 +1,187 @@
+"""The verbs of this room: prepare a student, tune, distil."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ..models import kinds, runfile
+from ..models.artifact import is_artifact
+from ..models.errors import DataError, UsageError
+from ..models.family import of_config
+from ..models.runfile import RunFile, Task
+from ..runtime.rows import Row, load_splits, rows_digest
+from ..runtime.text import Codec
+from . import finish
+from .checkpoint import locked
+from .loading import load_model, new_model
+from .sources import Source, check, resolve, weights_digest
+from .training import Job, run_job
+
+TEACHERS = "distill.teachers"
+LABELS_ALONE = ({"kind": "ce"},)
+
+
+def tune(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (), base: Path | None = None,
+         student: Path | None = None, teacher: Path | None = None) -> Path:
+    """Train a student on labels alone, as [tune] says; returns the artifact folder `out`.
+
+    `run` is a run file or its path, `overrides` are `table.key=value`, and `base` is the folder its paths are relative
+    to (by default that of the file). `student` is a folder to start from instead of what [student] says; `teacher`
+    stands in for the teacher's model where the student is made from it. Killed at any moment, the same call
+    continues. Raises UsageError, DataError or ArtifactError for what cannot be trained, TrainingError when the loss
+    or a gradient is no longer finite.
+    """
+    run, base, splits = _read(run, overrides, base)
+    out = Path(out)
+    source = _student(run, base, splits, out, student, teacher)
+    return run_job(Job("tune", run, base, splits, source, run.tune, LABELS_ALONE), out)
+
+
+def distill(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (), base: Path | None = None,
+            student: Path | None = None, teacher: Path | None = None) -> Path:
+    """Train a student to match the teacher of [teacher], as [distill] says; returns the artifact folder `out`.
+
+    Arguments and errors as of `tune`. `teacher` is a folder to use instead of what [teacher] says; without it a
+    teacher with `tune = true` is first made by `tune_teacher` in `<out>-teacher`.
+    """
+    run, base, splits = _read(run, overrides, base)
+    out = Path(out)
+    if teacher is None and _teacher_config(run).tune:
+        teacher = tune_teacher(run, out.with_name(out.name + "-teacher"), base=base)
+    learned_from = _teacher(run, base, teacher)
+    source = _student(run, base, splits, out, student, teacher)
+    return run_job(Job("distill", run, base, splits, source, run.distill, run.distill.losses, learned_from), out)
+
+
+def tune_teacher(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (),
+                 base: Path | None = None) -> Path:
+    """Fine-tune the teacher's model on the labels, as [tune] says; returns the artifact folder `out`."""
+    run, base, splits = _read(run, overrides, base)
+    source = _teacher(run, base, None)
+    _check_family(source, run.task)
+    return run_job(Job("tune", run, base, splits, source, run.tune, LABELS_ALONE), Path(out))
+
+
+def prepare_student(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (),
+                    base: Path | None = None, teacher: Path | None = None) -> Path:
+    """Make the untrained student of [student]: fewer layers, a smaller vocabulary, or new weights; returns `out`.
+
+    `teacher` is a folder to start from where [student] names no model. The result is an artifact of stage `prepare`:
+    a plain Hugging Face folder that `tune` and `distill` take as `student`.
+    """
+    run, base, splits = _read(run, overrides, base)
+    source = _start(run, base, teacher)
+    _check_family(source, run.task)
+    chosen, task = run.student, run.task
+    model = load_model(source.folder, task, run.distill.seed)
+    kept = None
+    if chosen.layers:
+        from .students.depth import keep_layers
+
+        model = keep_layers(model, chosen.layers)
+    if chosen.vocabulary == "trim":
+        kept = _kept(source.folder, task, splits)
+        from .students.vocabulary import trim_model
+
+        model = trim_model(model, kept)
+    if chosen.initialise == "random":
+        model = new_model(model.config, task, run.distill.seed)
+    return finish.write(Path(out), model, source.folder, run, base, finish.Facts(
+        "prepare", [*source.lineage, source.parent("base")], {"model": source.licence},
+        settings={"seed": run.distill.seed, "layers": chosen.layers, "vocabulary": chosen.vocabulary,
+                  "initialise": chosen.initialise}), kept=kept)
+
+
+def _read(run: RunFile | Path | str, overrides: Sequence[str],
+          base: Path | None) -> tuple[RunFile, Path, dict[str, list[Row]]]:
+    if isinstance(run, RunFile):
+        if overrides:
+            raise UsageError("overrides need the path of a run file", "give the path, or change the RunFile yourself")
+        folder = base or Path()
+    else:
+        folder = base or Path(run).parent
+        run = runfile.read(Path(run), overrides)
+    splits = load_splits(run.data, folder)
+    return replace(run, task=_fill_task(run.task, splits)), folder, splits
+
+
+def _fill_task(task: Task, splits: Mapping[str, Sequence[Row]]) -> Task:
+    """The task with its labels; DataError for rows that do not fit it."""
+    first = splits["train"][0]
+    if (task.kind == "classify") != (first.kind == "label"):
+        wanted = "text and label" if task.kind == "classify" else "messages, prompt and completion, or text"
+        raise DataError(f"{first.where}: a {first.kind} row, and task.kind is {task.kind!r}",
+                        f"rows for {task.kind} hold {wanted}: change task.kind or map the columns in data.columns")
+    if task.kind == "classify" and not task.labels:
+        return replace(task, labels=sorted({row.label for row in splits["train"]}))
+    return task
+
+
+def _teacher_config(run: RunFile) -> Any:
+    if not run.teacher:
+        raise UsageError("teacher: the run file has no such table, and there is nothing to learn from",
+                         "add [teacher] with kind = \"local\" and model, or use `edgestill tune`")
+    return runfile.kind_config(TEACHERS, run.teacher, "teacher")
+
+
+def _teacher(run: RunFile, base: Path, folder: Path | None) -> Source:
+    if folder is not None:
+        return resolve(str(folder.absolute()), key="teacher")
+    source: Source = kinds.load(TEACHERS, run.teacher["kind"]).source(_teacher_config(run), base)
+    return source
+
+
+def _start(run: RunFile, base: Path, teacher: Path | None) -> Source:
+    """The model that the student is made from."""
+    if run.student.model:
+        return resolve(run.student.model, run.student.revision, base, "student.model")
+    if teacher is None and not run.teacher:
+        raise UsageError("student.model: is required where there is no teacher", "name a folder or a catalogue model")
+    return _teacher(run, base, teacher)
+
+
+def _student(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], out: Path, folder: Path | None,
+             teacher: Path | None) -> Source:
+    """What training starts from; a student that must be made first lies beside the work of `out`."""
+    chosen = run.student
+    if folder is not None:
+        source = resolve(str(folder.absolute()), key="student")
+    elif chosen.layers or chosen.vocabulary != "all" or chosen.initialise != "weights":
+        work = out.with_name(out.name + ".work")
+        made_from = [asdict(chosen), run.distill.seed, weights_digest(_start(run, base, teacher).folder), asdict(run.task),
+                     rows_digest([*splits["train"], *splits["validation"]])]
+        name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+        prepared = work / f"student-{name}"
+        with locked(work):
+            if not is_artifact(prepared):
+                prepare_student(run, prepared, base=base, teacher=teacher)
+        source = resolve(str(prepared.absolute()), key="student")
+    else:
+        source = _start(run, base, teacher)
+    _check_family(source, run.task)
+    return source
+
+
+def _check_family(source: Source, task: Task) -> None:
+    """Refuse before any weight is read what could be trained and never be exported."""
+    family = of_config(check(source.folder), training=True)
+    if task.kind not in family.tasks:
+        raise UsageError(f"{source.name}: models of the {family.name} family cannot be made for task.kind = {task.kind!r}",
+                         f"this family is for: {', '.join(family.tasks)}")
+
+
+def _kept(folder: Path, task: Task, splits: Mapping[str, Sequence[Row]]) -> list[int]:
+    """The token ids that the training and validation rows use, and what these are made of."""
+    from .students.vocabulary import kept_tokens
+
+    codec = Codec.from_folder(folder, task)
+    used: set[int] = set()
+    for row in [*splits["train"], *splits["validation"]]:
+        used.update(codec.encode(row.text, add_special_tokens=True) if row.kind == "label"
+                    else codec.training_ids(row)[0])
+    return kept_tokens(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")), used)

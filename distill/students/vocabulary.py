@@ -1,0 +1,173 @@
+"""A student with a smaller vocabulary: only the tokens that its rows use, and what those are made of.
+
+On covered text nothing changes. A byte-level BPE tokenizer applies the best-ranked merge that a word allows until
+none is left; if every merge that was applied is kept, in the old order, the same ones are applied again. WordPiece
+takes the longest piece that fits; a smaller vocabulary that holds this piece has no longer one. On other text words
+fall apart into smaller pieces; bytes (BPE) or ASCII letters (WordPiece) always stay.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import string
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...models.errors import UsageError
+
+if TYPE_CHECKING:
+    from ...runtime.text import Codec
+
+_LONE_BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
+
+
+def kept_tokens(tokenizer: Mapping[str, Any], used: Collection[int]) -> list[int]:
+    """The ids to keep, in rising order: those `used`, every special token, every byte and all that merges need.
+
+    `tokenizer` is the content of tokenizer.json. Raises UsageError for a kind of tokenizer that cannot be cut.
+    """
+    model = tokenizer["model"]
+    vocabulary: Mapping[str, int] = model.get("vocab") or {}
+    keep = {item["id"] for item in tokenizer["added_tokens"]} | set(used)
+    if model["type"] == "BPE":
+        # Byte-level alphabets spell a byte as one character; others hold bytes as <0x00> to <0xFF>.
+        keep |= {index for token, index in vocabulary.items() if token in _LONE_BYTES or token in _byte_alphabet(tokenizer)}
+        parts: dict[str, list[str]] = {}
+        for left, right in map(_pair, model["merges"]):
+            parts.setdefault(left + right, []).extend((left, right))
+        names = {index: token for token, index in vocabulary.items()}
+        open_tokens = [names[index] for index in keep if index in names]
+        while open_tokens:
+            for part in parts.get(open_tokens.pop(), ()):
+                if vocabulary[part] not in keep:
+                    keep.add(vocabulary[part])
+                    open_tokens.append(part)
+    elif model["type"] == "WordPiece":
+        continued = model.get("continuing_subword_prefix", "##")
+        letters = string.ascii_letters + string.digits + string.punctuation
+        keep |= {vocabulary[token] for letter in letters for token in (letter, continued + letter) if token in vocabulary}
+    else:
+        raise UsageError(f"student.vocabulary: a tokenizer of type {model['type']} cannot be trimmed",
+                         "Unigram weighs all of its pieces against each other, so that fewer pieces change how covered "
+                         "text is cut; set vocabulary = \"all\"")
+    if model.get("unk_token") is not None:
+        keep.add(vocabulary[model["unk_token"]])
+    return sorted(keep)
+
+
+def trim_tokenizer(tokenizer: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """The content of tokenizer.json with only the ids in `kept`, numbered anew in their old order."""
+    new = {old: index for index, old in enumerate(kept)}
+    result = copy.deepcopy(dict(tokenizer))
+    model = result["model"]
+    model["vocab"] = {token: new[old] for token, old in model["vocab"].items() if old in new}
+    if model["type"] == "BPE":
+        words = model["vocab"]
+        model["merges"] = [merge for merge in model["merges"]
+                           if all(token in words for token in (*_pair(merge), "".join(_pair(merge))))]
+    for item in result["added_tokens"]:
+        item["id"] = new[item["id"]]
+    for processor in _processors(result.get("post_processor")):
+        if processor["type"] == "TemplateProcessing":
+            for entry in processor["special_tokens"].values():
+                entry["ids"] = [new[old] for old in entry["ids"]]
+        for key in ("sep", "cls"):  # BertProcessing and RobertaProcessing: [token, id]
+            if key in processor:
+                processor[key] = [processor[key][0], new[processor[key][1]]]
+    if result.get("padding"):
+        result["padding"]["pad_id"] = new[result["padding"]["pad_id"]]
+    return result
+
+
+def trim_model(model: Any, kept: Sequence[int]) -> Any:
+    """Cut the embedding, the head and all token ids of the configurations of `model` to `kept`, in place.
+
+    Tied weights stay tied. Raises UsageError when the model has fewer embeddings than tokens.
+    """
+    import torch
+    from torch import nn
+
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    if kept[-1] >= inputs.num_embeddings:
+        raise UsageError(f"token {kept[-1]} has no embedding: the model has {inputs.num_embeddings}",
+                         "the tokenizer is not the one of this model")
+    rows = torch.tensor(kept, device=inputs.weight.device)
+    new = {old: index for index, old in enumerate(kept)}
+    with torch.no_grad():
+        tied = outputs is not None and outputs.weight is inputs.weight
+        embedding = nn.Embedding.from_pretrained(inputs.weight[rows].clone(), freeze=False)
+        if inputs.padding_idx is not None:
+            embedding.padding_idx = new.get(inputs.padding_idx)
+        model.set_input_embeddings(embedding)
+        if outputs is not None:
+            outputs.weight = embedding.weight if tied else nn.Parameter(outputs.weight[rows].clone())
+            if getattr(outputs, "bias", None) is not None:
+                outputs.bias = nn.Parameter(outputs.bias[rows].clone())
+            outputs.out_features = len(kept)
+    for config in (model.config, getattr(model, "generation_config", None)):
+        if config is not None:
+            for key, value in trim_ids(config.to_dict(), new).items():
+                setattr(config, key, value)
+    model.config.get_text_config().vocab_size = len(kept)
+    return model
+
+
+def trim_ids(table: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
+    """The entries of a configuration that hold token ids (`*_token_id`: one or several), in the new numbering."""
+    found = {}
+    for key, value in table.items():
+        if key.endswith("_token_id") and value is not None:
+            listed = [new[item] for item in (value if isinstance(value, list) else [value]) if item in new]
+            found[key] = listed if isinstance(value, list) else (listed[0] if listed else None)
+    return found
+
+
+def trim_settings(settings: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """The content of tokenizer_config.json in the new numbering."""
+    new = {old: index for index, old in enumerate(kept)}
+    result = dict(settings)
+    if "added_tokens_decoder" in result:
+        result["added_tokens_decoder"] = {str(new[int(old)]): item for old, item in result["added_tokens_decoder"].items()
+                                          if int(old) in new}
+    return result
+
+
+def token_map(student: Codec, teacher: Codec) -> list[int] | None:
+    """The teacher's id of each of the student's tokens; None where both number the same tokens alike.
+
+    Raises UsageError when the student has tokens that the teacher does not know.
+    """
+    ours = student.tokenizer.get_vocab(with_added_tokens=True)
+    theirs = teacher.tokenizer.get_vocab(with_added_tokens=True)
+    unknown = [token for token in ours if token not in theirs]
+    if unknown:
+        raise UsageError(
+            f"the teacher's tokenizer lacks {len(unknown)} of the student's {len(ours)} tokens, such as {unknown[0]!r}",
+            "teacher and student must be of one family, or one trimmed from the other; a text classifier need not be")
+    if all(theirs[token] == index for token, index in ours.items()):
+        return None
+    ordered = sorted(ours, key=ours.__getitem__)
+    if [ours[token] for token in ordered] != list(range(len(ordered))):
+        raise UsageError("the student's tokenizer leaves ids unused, so its tokens cannot be matched with the teacher's",
+                         "use the teacher's own tokenizer for the student")
+    return [theirs[token] for token in ordered]
+
+
+def _byte_alphabet(tokenizer: Mapping[str, Any]) -> set[str]:
+    if "ByteLevel" not in json.dumps(tokenizer.get("pre_tokenizer")):
+        return set()
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return set(ByteLevel.alphabet())
+
+
+def _pair(merge: Any) -> tuple[str, str]:
+    left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
+    return left, right
+
+
+def _processors(processor: Mapping[str, Any] | None) -> list[Any]:
+    if processor is None:
+        return []
+    return list(processor["processors"]) if processor["type"] == "Sequence" else [processor]

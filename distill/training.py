@@ -1,0 +1,240 @@
+"""One training job: rows, student and teacher in, an artifact out. `tune` and `distill` differ only in its losses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models import files, kinds
+from ..models.artifact import is_artifact, open_artifact, versions
+from ..models.errors import UsageError
+from ..models.runfile import RunFile, Training, kind_config
+from ..runtime.rows import Row, rows_digest
+from ..runtime.text import Codec
+from . import finish, loop, machine, temperature
+from .batches import Schedule, TokenSet, tokenize
+from .checkpoint import locked
+from .loading import load_model
+from .objectives import ClassObjective, Objective, Term, TextObjective, TextTeacher, class_logits, read_losses
+from .progress import Progress
+from .sources import Source, weights_digest
+from .students.vocabulary import token_map
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADAPTERS = "distill.adapters"
+KEPT_BYTES = 2**30
+"""A teacher's hidden states are kept between epochs up to this size."""
+SOFT = ("threads", "versions")
+"""What may change between two starts of a run, at the price of bit-identical weights."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything one training run needs."""
+
+    stage: str
+    run: RunFile
+    """With the task's labels filled in."""
+    base: Path
+    """The folder that the run file's paths are relative to."""
+    splits: Mapping[str, Sequence[Row]]
+    student: Source
+    settings: Training
+    losses: Sequence[Mapping[str, Any]]
+    teacher: Source | None = None
+
+    @property
+    def classify(self) -> bool:
+        """Whether a classifier is trained."""
+        return self.run.task.kind == "classify"
+
+
+def run_job(job: Job, out: Path) -> Path:
+    """Train and write the artifact `out`; what is half done lies in `<out>.work`, and the same job continues there.
+
+    An artifact of the very same job is left as it is. Raises what loop.train raises, and UsageError for a teacher
+    that does not fit.
+    """
+    progress = Progress(job.stage)
+    terms = read_losses(job.losses, f"{job.stage}.losses")
+    adapter = kinds.load(ADAPTERS, str(job.settings.adapter.get("kind")))
+    adapter_config = kind_config(ADAPTERS, job.settings.adapter, f"{job.stage}.adapter")
+    if job.run.task.schema:
+        finish.read_schema(job.base / job.run.task.schema)
+    device = _device()
+    precision = machine.resolve_precision(job.settings.precision, device)
+    threads = machine.threads()
+    description = _describe(job, precision, threads, device)
+    fingerprint = hashlib.sha256(json.dumps({key: value for key, value in description.items() if key not in SOFT},
+                                            sort_keys=True).encode()).hexdigest()
+    work = out.with_name(out.name + ".work")
+    with locked(work):
+        done = is_artifact(out) and open_artifact(out).manifest.settings.get("fingerprint") == fingerprint
+        if done:
+            progress.note(f"{out}: already made by this very run")
+        else:
+            files.refuse_non_empty(out)
+            with machine.use_threads(threads):
+                _train(job, out, work, terms, (adapter, adapter_config), description, fingerprint, device, progress)
+    shutil.rmtree(work)
+    return out
+
+
+def _train(job: Job, out: Path, work: Path, terms: list[Term], adapter: tuple[Any, Any],
+           description: dict[str, Any], fingerprint: str, device: str, progress: Progress) -> None:
+    settings, task, precision = job.settings, job.run.task, str(description["precision"])
+    codec = Codec.from_folder(job.student.folder, task)
+    cache = out.parent / ".tokens"
+    sets = {name: tokenize(job.splits[name], codec, job.run.data.max_tokens, task.labels, cache)
+            for name in ("train", "validation") if job.splits[name]}
+    for name, tokens in sets.items():
+        if tokens.left_out:
+            progress.note(f"{tokens.left_out} of {len(job.splits[name])} {name} rows are longer than max_tokens = "
+                          f"{job.run.data.max_tokens} and left out")
+    schedules = {name: Schedule(tokens, settings.batch_size, settings.micro_batch_tokens, settings.seed, job.classify,
+                                device, codec.pad_id or 0) for name, tokens in sets.items()}
+    model = load_model(job.student.folder, task, settings.seed).to(device)
+    if job.classify and model.config.pad_token_id is None:
+        model.config.pad_token_id = codec.pad_id or codec.eos_id
+    model, merge = adapter[0].attach(model, adapter[1], task.kind, settings.seed)
+    needs_teacher = any(term.module.TEACHER for term in terms)
+    if needs_teacher and job.teacher is None:
+        raise UsageError(f"{job.stage}.losses: needs a teacher, and the run file has no [teacher] table",
+                         "add [teacher] with kind and model, or use the loss ce alone")
+    teacher = job.teacher if needs_teacher else None
+    make = _class_objectives if job.classify else _text_objectives
+    objectives = make(job, model, terms, teacher, codec, schedules, precision, progress)
+
+    def validate() -> dict[str, float]:
+        return _validate(model, objectives["validation"], schedules["validation"], job.classify, precision)
+
+    outcome = loop.train(model, objectives["train"], schedules["train"], validate if "validation" in sets else None,
+                         settings, work, description, progress, SOFT)
+    extra: dict[str, Any] = {}
+    if job.classify and "validation" in sets:
+        logits, labels = _all_logits(model, schedules["validation"], precision)
+        extra["temperature"] = temperature.fit(logits, labels)
+    finish.write(out, merge(), job.student.folder, job.run, job.base, finish.Facts(
+        job.stage, _parents(job), _licences(job), _checks(outcome, sets),
+        {"seed": settings.seed, "threads": description["threads"], "precision": precision, "device": device,
+         "fingerprint": fingerprint, "steps": outcome.steps, **extra,
+         **({"not_reproducible": outcome.changed} if outcome.changed else {})}), work)
+
+
+def _text_objectives(job: Job, model: Any, terms: list[Term], source: Source | None, codec: Codec,
+                     schedules: Mapping[str, Schedule], precision: str, progress: Progress) -> dict[str, Objective]:
+    teachers: dict[str, TextTeacher] = {}
+    if source is not None:
+        theirs = Codec.from_folder(source.folder)
+        mapping = token_map(codec, theirs)
+        real_tokens = max(codec.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        loaded = load_model(source.folder, replace(job.run.task, kind="generate")).to(schedules["train"].device)
+        teacher = TextTeacher(loaded, real_tokens, mapping, precision)
+        teachers = {name: teacher.view() for name in schedules}  # rows are known by their numbers in one set
+        for name, schedule in schedules.items():
+            # Without dropout a teacher says the same in every epoch. It is asked in a fixed order, not as training
+            # goes along: batched otherwise its numbers would differ in the last bits after a restart.
+            epochs = loop.total_steps(job.settings, schedule.steps_per_epoch) / schedule.steps_per_epoch
+            if (name == "validation" or epochs > 1) and teacher.bytes_for(schedule.tokens) <= KEPT_BYTES:
+                _ask(teachers[name], schedule, progress)
+    return {name: TextObjective(model, terms, teachers.get(name), precision) for name in schedules}
+
+
+def _ask(teacher: TextTeacher, schedule: Schedule, progress: Progress) -> None:
+    with progress.running(len(schedule.tokens), name="teacher") as bar:
+        for done, batch in enumerate(schedule.all(), 1):
+            teacher.keep(batch)
+            progress.advance(bar, min(len(teacher.kept), len(schedule.tokens)), f"batch {done}")
+
+
+def _class_objectives(job: Job, model: Any, terms: list[Term], source: Source | None, codec: Codec,
+                      schedules: Mapping[str, Schedule], precision: str, progress: Progress) -> dict[str, Objective]:
+    import torch
+
+    known: dict[str, Tensor] = {}
+    if source is not None:
+        from .classes import ask, load_teacher
+
+        teacher, order = load_teacher(source.folder, job.run.task, job.settings.seed)
+        device = schedules["train"].device
+        theirs = Codec.from_folder(source.folder)
+        for name, schedule in schedules.items():
+            rows = [job.splits[name][place] for place in schedule.tokens.sources]
+            logits = ask(teacher.to(device), theirs, rows, precision, job.settings.micro_batch_tokens)
+            known[name] = torch.from_numpy(logits[:, order]).to(device)
+    return {name: ClassObjective(model, terms, known.get(name), precision) for name in schedules}
+
+
+def _validate(model: Any, objective: Objective, schedule: Schedule, classify: bool, precision: str) -> dict[str, float]:
+    total, count, right = 0.0, 0, 0
+    for batch in schedule.all():
+        total += float(objective(batch))
+        count += batch.count
+        if classify:
+            right += int((class_logits(model, batch, precision).argmax(-1) == batch.labels).sum())
+    numbers = {"loss": total / max(1, count)}
+    return numbers | ({"accuracy": right / max(1, count)} if classify else {})
+
+
+def _all_logits(model: Any, schedule: Schedule, precision: str) -> tuple[Any, Any]:
+    import numpy as np
+    import torch
+
+    with torch.no_grad():
+        pairs = [(class_logits(model, batch, precision).cpu().numpy(), batch.labels.cpu().numpy())
+                 for batch in schedule.all()]
+    return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+
+
+def _describe(job: Job, precision: str, threads: int, device: str) -> dict[str, Any]:
+    """What the weights depend on, as JSON values."""
+    settings = asdict(job.settings)
+    settings.pop("checkpoint_seconds")
+    settings["losses"] = [dict(table) for table in job.losses]
+    return {
+        "stage": job.stage, "settings": settings, "task": asdict(job.run.task), "max_tokens": job.run.data.max_tokens,
+        "data": {name: rows_digest(job.splits[name]) for name in ("train", "validation")},
+        "student": weights_digest(job.student.folder),
+        "teacher": weights_digest(job.teacher.folder) if job.teacher else "", "precision": precision, "device": device,
+        "threads": threads, "versions": {name: version for name, version in versions().items()
+                                         if name in ("torch", "transformers", "tokenizers", "numpy")},
+    }
+
+
+def _parents(job: Job) -> list[dict[str, Any]]:
+    parents = [*job.student.lineage, job.student.parent("student")]
+    if job.teacher:
+        parents += [*job.teacher.lineage, job.teacher.parent("teacher")]
+    parents += [{"role": "data", "name": name, "rows": len(rows), "sha256": rows_digest(rows)}
+                for name, rows in job.splits.items() if rows]
+    return [parent for place, parent in enumerate(parents) if parent not in parents[:place]]
+
+
+def _licences(job: Job) -> dict[str, str]:
+    licences = {"model": job.student.licence, "data": "not stated"}
+    return licences | ({"teacher": job.teacher.licence} if job.teacher else {})
+
+
+def _checks(outcome: loop.Outcome, sets: Mapping[str, TokenSet]) -> dict[str, Any]:
+    checks: dict[str, Any] = {
+        "training": {"steps": outcome.steps, "tokens": outcome.tokens, "seconds": round(outcome.seconds, 3),
+                     "tokens_per_s": round(outcome.tokens_per_s, 1), "rows": len(sets["train"]),
+                     "rows_left_out": sets["train"].left_out, "stopped_early": outcome.stopped_early}}
+    if outcome.validation:
+        checks["validation"] = {**outcome.validation, "n": len(sets["validation"]), "step": outcome.best_step}
+    else:
+        checks["validation"] = {"not_run": "there are no validation rows"}
+    return checks
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
