@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,6 +77,11 @@ class Certificate:
     def write(self, folder: Path) -> None:
         """Write certificate.json."""
         files.write_json(folder / FILE, asdict(self))
+
+
+def rounded(value: float) -> float | None:
+    """A measured number as it is written down: four digits; None for one that is not finite, which JSON cannot hold."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 def read(folder: Path) -> Certificate:

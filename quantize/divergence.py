@@ -64,12 +64,22 @@ def _terms(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64
     return np.where(p > 0, p * (np.log(np.maximum(p, tiny)) - np.log(np.maximum(q, tiny))), 0.0)
 
 
+def decisive(logits: Floats) -> NDArray[np.bool_]:
+    """Rows of logits or log-probabilities [n, vocabulary] whose first choice is twice as likely as the second."""
+    best = np.partition(logits.astype(np.float64), -2, axis=-1)[:, -2:]
+    return np.asarray(best[:, 1] - best[:, 0] >= np.log(2.0))
+
+
 @dataclass(frozen=True)
 class Divergence:
-    """KL in nats and whether the most likely token is the same, for every position."""
+    """What was found at every position."""
 
     kl: NDArray[np.float64]
+    """In nats."""
     same_top: NDArray[np.bool_]
+    """Both have the same most likely token."""
+    decisive: NDArray[np.bool_]
+    """The reference's first choice is at least twice as likely as its second."""
 
     @property
     def n(self) -> int:
@@ -94,7 +104,7 @@ class Divergence:
 
 def join(parts: Sequence[Divergence]) -> Divergence:
     """All positions of `parts` as one."""
-    return Divergence(np.concatenate([part.kl for part in parts]), np.concatenate([part.same_top for part in parts]))
+    return Divergence(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("kl", "same_top", "decisive")))
 
 
 def _finite(value: float) -> float:

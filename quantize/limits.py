@@ -19,8 +19,8 @@ class Limits:
     """Largest mean KL(float || packed)."""
     kl_p999_nats: float
     """Largest 99.9th percentile of it."""
-    same_top1: float
-    """Smallest share of positions with the same most likely token."""
+    decisive_top1: float
+    """Smallest share of the same most likely token, where the float model's first choice is twice as likely as its second."""
     cache_kl_nats: float
     """Largest mean KL between the packed file's prefill and its own cached decode."""
     metric_drop: float
@@ -32,7 +32,7 @@ HALF = Limits(1e-3, 0.02, 0.98, 1e-3, 0.01)
 EIGHT_BITS = Limits(0.02, 0.3, 0.93, 0.005, 0.02)
 SIX_BITS = Limits(0.03, 0.5, 0.9, 0.005, 0.03)
 FIVE_BITS = Limits(0.06, 1.0, 0.85, 0.005, 0.05)
-FOUR_BITS = Limits(0.25, 4.0, 0.7, 0.01, 0.1)
+FOUR_BITS = Limits(0.3, 4.0, 0.6, 0.01, 0.1)
 
 LIMITS = {
     "gguf:F32": LOSSLESS, "gguf:F16": HALF, "gguf:BF16": HALF, "gguf:Q8_0": EIGHT_BITS, "gguf:Q6_K": SIX_BITS,

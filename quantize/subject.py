@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from ..models import kinds
 from ..models.artifact import Artifact
+from ..models.runfile import Task
 from ..models.scheme import Scheme
-from ..runtime.rows import Row
+from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
 from . import divergence, limits
-from .packed_tokenizer import GgufTokenizer
 from .reference import Reference
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ class Subject:
         self.reference = reference
         self.float_model = float_model
         self.rows = rows
-        self.test_rows = test_rows
+        self.test_rows = [row for row in test_rows if rows_digest([row]) in reference.fixtures.scores]
+        """Those that the float model was scored on."""
         self.threads = threads
         self.scheme = Scheme.parse(artifact.manifest.scheme)
         self.limits = limits.of(self.scheme)
         self._engine: Any = None
-        self._gguf: GgufTokenizer | None = None
 
     def __enter__(self) -> Subject:
         return self
@@ -51,11 +51,10 @@ class Subject:
         self.close()
 
     def close(self) -> None:
-        """Free the engine and the vocabulary."""
-        for held in (self._engine, self._gguf):
-            if held is not None:
-                held.close()
-        self._engine = self._gguf = None
+        """Free the engine."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     @property
     def classifies(self) -> bool:
@@ -67,20 +66,26 @@ class Subject:
         """The tokenizer and the template as the runtime reads them from the artifact, without a system prompt."""
         return Codec.from_folder(self.artifact.folder)
 
+    @cached_property
+    def prompts(self) -> Codec:
+        """`codec` with the task's system prompt: what the runtime answers with."""
+        return Codec.from_folder(self.artifact.folder, self.artifact.manifest.task)
+
     @property
-    def gguf(self) -> GgufTokenizer | None:
-        """The tokenizer inside the model file, for formats that carry one."""
-        if self._gguf is None and self.scheme.format == "gguf":
-            self._gguf = GgufTokenizer(self.artifact.model_path)
-        return self._gguf
+    def inner(self) -> Any:
+        """The engine where its file carries a tokenizer of its own (GGUF), else None."""
+        return self.engine if self.scheme.format == "gguf" else None
 
     @property
     def engine(self) -> Any:
-        """The runtime's engine for a decoder, with room for the longest sequence."""
+        """The runtime's engine for a decoder, with room for the longest sequence and the longest answer."""
         if self._engine is None:
-            room = max((len(ids) for ids in self.reference.sequences), default=0) + 1
+            room = max((len(ids) for ids in self.reference.sequences), default=1)
+            for row in self.test_rows:
+                room = max(room, len(self.prompts.prompt_ids(row)) + self.answer_tokens)
+            limit = self.artifact.manifest.dimensions.get("context", room)
             module = kinds.load("runtime.engines", self.scheme.format)
-            self._engine = module.open(self.artifact, threads=self.threads, context=room)
+            self._engine = module.open(self.artifact, threads=self.threads, context=min(room, limit))
         return self._engine
 
     @cached_property
@@ -94,13 +99,13 @@ class Subject:
 
     def compare(self, index: int, part: slice, logits: NDArray[np.float32]) -> divergence.Divergence:
         """Float model against packed `logits` [n, vocabulary] at the positions `part` of sequence `index`."""
-        reference = self.reference
-        same = reference.top_ids[index][part, 0] == logits.argmax(axis=1)
+        stored = self.reference
+        top_ids, logprobs = stored.top_ids[index][part], stored.top_logprobs[index][part]
         if self.float_model is None:
-            return divergence.Divergence(divergence.kl_of_top(
-                reference.top_ids[index][part], reference.top_logprobs[index][part], reference.tails[index][part], logits), same)
-        full = self.float_model.logits(reference.sequences[index].tolist())[part]
-        return divergence.Divergence(divergence.kl(full, logits), same)
+            kl = divergence.kl_of_top(top_ids, logprobs, stored.tails[index][part], logits)
+        else:
+            kl = divergence.kl(self.float_model.logits(stored.sequences[index].tolist())[part], logits)
+        return divergence.Divergence(kl, top_ids[:, 0] == logits.argmax(axis=1), divergence.decisive(logprobs))
 
     @cached_property
     def decode(self) -> tuple[divergence.Divergence, divergence.Divergence]:
@@ -122,7 +127,57 @@ class Subject:
             logits = np.stack([np.array(self.engine.decode(int(token))) for token in ids[start:end]])
             part = slice(start, end)
             against_float.append(self.compare(index, part, logits))
-            against_prefill.append(divergence.Divergence(
-                divergence.kl(whole[part], logits), whole[part].argmax(axis=1) == logits.argmax(axis=1)))
+            against_prefill.append(divergence.Divergence(divergence.kl(whole[part], logits), np.asarray(
+                whole[part].argmax(axis=1) == logits.argmax(axis=1)), divergence.decisive(whole[part])))
             left -= end - start
         return divergence.join(against_float), divergence.join(against_prefill)
+
+    @cached_property
+    def answer_tokens(self) -> int:
+        """Tokens an answer to a test row may have."""
+        return answer_tokens(self.prompts, self.test_rows, self.artifact.manifest.task)
+
+    def answers(self, rows: Sequence[Row]) -> list[str]:
+        """The packed file's greedy answers, or its most likely labels."""
+        if self.classifies:
+            labels = self.artifact.manifest.task.labels
+            ids = [class_ids(self.codec, row.text, self.artifact.manifest.dimensions["context"]) for row in rows]
+            return [labels[int(best)] for best in self.class_logits(ids).argmax(axis=1)]
+        return [self.prompts.decode(self._answer(self.prompts.prompt_ids(row))) for row in rows]
+
+    def class_logits(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Logits [sequences, labels] of a classifier's graph in onnxruntime, one text at a time."""
+        from ..runtime.engines.onnx import session
+        from ..runtime.threads import allowed_cores
+
+        graph = session(self.artifact.model_path, self.threads or allowed_cores())
+        names = {item.name for item in graph.get_inputs()}
+        rows = []
+        for sequence in sequences:
+            ids = np.array([sequence], np.int64)
+            given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+            rows.append(graph.run(["logits"], {name: given[name] for name in names})[0][0])
+        return np.stack(rows).astype(np.float32)
+
+    def _answer(self, prompt: list[int]) -> list[int]:
+        self.engine.truncate(0)
+        logits, answer = self.engine.prefill(prompt), []
+        while len(answer) < self.answer_tokens:
+            token = int(logits.argmax())
+            if token in self.prompts.stop_ids:
+                break
+            answer.append(token)
+            logits = self.engine.decode(token)
+        return answer
+
+
+def answer_tokens(codec: Codec, rows: Sequence[Row], task: Task) -> int:
+    """Tokens that an answer needs to be right, with a margin: what is longer than every row's answer is wrong anyway."""
+    longest = max((len(codec.encode(row.answer)) for row in rows), default=0)
+    return min(task.max_new_tokens, longest + 8)
+
+
+def class_ids(codec: Codec, text: str, context: int) -> list[int]:
+    """A classifier's input: the text's ids with the tokenizer's special tokens, cut so that the last of them stays."""
+    ids = codec.encode(text, add_special_tokens=True)
+    return ids if len(ids) <= context else [*ids[: context - 1], ids[-1]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..certificate import Check
-from ..divergence import Divergence, kl
+from ..certificate import Check, rounded
+from ..divergence import Divergence, decisive, kl
 from ..subject import Subject
 
 TASKS = ("generate", "classify")
@@ -19,17 +19,28 @@ def check(subject: Subject) -> list[Check]:
     return [
         _at_most("kl_nats", found.mean, limits.kl_nats, found.n, bound),
         _at_most("kl_p999_nats", found.p999, limits.kl_p999_nats, found.n, bound),
-        Check("same_top1", found.top1 >= limits.same_top1, "weights", round(found.top1, 6), limits.same_top1, found.n,
-              "" if found.top1 >= limits.same_top1 else f"{found.top1:.4f}, at least {limits.same_top1} is needed"),
+        Check("same_top1", True, "weights", round(found.top1, 6), None, found.n),
+        _decisive(found, limits.decisive_top1),
     ]
+
+
+def _decisive(found: Divergence, limit: float) -> Check:
+    """The most likely token where the float model is sure of it. Between near ties any rounding decides, so the share
+    over all positions says more about the model's doubts than about the file, and has no limit."""
+    name = "same_top1_decisive"
+    if not found.decisive.any():
+        return Check(name, None, detail="no position where the float model's first choice is twice as likely as its second")
+    share = float(found.same_top[found.decisive].mean())
+    return Check(name, share >= limit, "weights", round(share, 6), limit, int(found.decisive.sum()),
+                 "" if share >= limit else f"{share:.4f}, at least {limit} is needed")
 
 
 def _classes(subject: Subject) -> Divergence:
     expected = subject.reference.class_logits
-    logits = subject.class_logits()
-    return Divergence(kl(expected, logits), np.asarray(expected.argmax(axis=1) == logits.argmax(axis=1)))
+    logits = subject.class_logits([ids.tolist() for ids in subject.reference.sequences])
+    return Divergence(kl(expected, logits), np.asarray(expected.argmax(axis=1) == logits.argmax(axis=1)), decisive(expected))
 
 
 def _at_most(name: str, value: float, limit: float, n: int, note: str) -> Check:
     detail = note if value <= limit else f"{value:.3g} nats, at most {limit:g} is allowed"
-    return Check(name, value <= limit, "weights", float(f"{value:.4g}"), limit, n, detail)
+    return Check(name, value <= limit, "weights", rounded(value), limit, n, detail)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..certificate import Check
+from ..certificate import Check, rounded
 from ..subject import Subject
 
 TASKS = ("generate",)
@@ -18,9 +18,9 @@ def check(subject: Subject) -> list[Check]:
     own, other = against_prefill.mean, against_float.mean
     consistent = own <= limits.cache_kl_nats
     return [
-        Check("cache_kl_nats", consistent, "cache", float(f"{own:.4g}"), limits.cache_kl_nats, against_prefill.n, "" if consistent
+        Check("cache_kl_nats", consistent, "cache", rounded(own), limits.cache_kl_nats, against_prefill.n, "" if consistent
               else f"cached decode is {own:.3g} nats from prefill of the same file, at most {limits.cache_kl_nats:g} is allowed"),
-        Check("decode_kl_nats", other <= limits.kl_nats, "weights" if consistent else "cache", float(f"{other:.4g}"),
+        Check("decode_kl_nats", other <= limits.kl_nats, "weights" if consistent else "cache", rounded(other),
               limits.kl_nats, against_float.n,
               "" if other <= limits.kl_nats else f"{other:.3g} nats from the float model, at most {limits.kl_nats:g} is allowed"),
     ]

@@ -16,8 +16,8 @@ def check(subject: Subject) -> list[Check]:
     manifest = subject.artifact.manifest.tokenizer
     found = {"the artifact's tokenizer files": wanted - subject.codec.stop_ids,
              "the manifest": wanted - set(manifest.stop_ids)}
-    if subject.gguf is not None:
-        found["the end-of-generation tokens of the GGUF"] = {token for token in wanted if not subject.gguf.is_end(token)}
+    if subject.inner is not None:
+        found["the end-of-generation tokens of the GGUF"] = {token for token in wanted if not subject.inner.is_stop(token)}
     missing = {place: sorted(ids) for place, ids in found.items() if ids}
     detail = "; ".join(f"{ids} missing in {place}" for place, ids in missing.items())
     return [Check("stop_ids", not missing, "stop ids", float(len(set().union(*missing.values()))), 0.0, len(wanted), detail)]

@@ -20,8 +20,8 @@ def check(subject: Subject) -> list[Check]:
     if template is None:
         return [Check("template", False, "template", n=1, detail="the artifact has no chat template")]
     checks = []
-    if subject.gguf is not None:
-        same = subject.gguf.template() == template
+    if subject.inner is not None:
+        same = subject.inner.chat_template() == template
         checks.append(Check("template_in_file", same, "template", n=1,
                             detail="" if same else "the template in the GGUF is not the artifact's"))
     if fixtures.clock and subject.float_model is None:

@@ -25,11 +25,11 @@ def check(subject: Subject) -> list[Check]:
         tokenizer = subject.float_model.tokenizer
         wrong = [text for text in own if codec.encode(text) != tokenizer.encode(text, add_special_tokens=False)]
         checks.append(_verdict("token_ids_rows", wrong, len(own)))
-    if subject.gguf is not None:
+    if subject.inner is not None:
         # Where a tokenizer loses part of a text (a normalizer that folds blanks, say), GGUF has no rule for that
         # loss; such texts are left out, and counted. Byte-level tokenizers lose nothing, so none is left out.
         kept = [index for index, text in enumerate(texts) if reference.decoded(index).removeprefix(" ") == text.removeprefix(" ")]
-        encode = subject.gguf.encode
+        encode = subject.inner.tokenize
         wrong = [texts[index] for index in kept if encode(texts[index]) != plain[index]]
         wrong += [texts[index] for index in kept if index not in wrong
                   and encode(texts[index], True) != reference.special_ids[index].tolist()]

@@ -1,0 +1,86 @@
+"""The README.md of an artifact: what it is, how it was made, how it was proven, how to run it."""
+
+from __future__ import annotations
+
+from ..models.artifact import Manifest
+from ..models.scheme import Scheme
+from .certificate import Certificate, Check
+
+KINDS = {"generate": "generates text", "classify": "classifies text"}
+
+
+def render(name: str, manifest: Manifest, certificate: Certificate, megabytes: float) -> str:
+    """The card as Markdown. `manifest` is the one about to be sealed, `megabytes` (10^6 bytes) the model file's size."""
+    scheme, size = Scheme.parse(manifest.scheme), manifest.dimensions
+    parts = [
+        f"# {name}\n",
+        f"A {manifest.family} model of {size['parameters']:,} parameters that {KINDS[manifest.task.kind]}, packed as "
+        f"`{scheme}` ({megabytes:.1f} MB). {size['layers']} layers, hidden size {size['hidden']}, "
+        f"vocabulary {size['vocabulary']:,}, context {size['context']:,} tokens.\n",
+        _task(manifest), _origin(manifest), _settings(manifest), _proof(certificate), _use(manifest, scheme),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _task(manifest: Manifest) -> str:
+    task = manifest.task
+    lines = []
+    if task.system:
+        lines.append(f"System prompt:\n\n> {task.system}\n".replace("\n> \n", "\n"))
+    if task.schema:
+        lines.append(f"Answers are JSON under `{task.schema}`.\n")
+    if task.labels:
+        shown = ", ".join(f"`{label}`" for label in task.labels[:20])
+        lines.append(f"{len(task.labels)} labels: {shown}{' …' if len(task.labels) > 20 else ''}\n")
+    return "## Task\n\n" + "\n".join(lines) if lines else ""
+
+
+def _origin(manifest: Manifest) -> str:
+    rows = ["## Made from\n", "| role | name | identity |", "|---|---|---|"]
+    for parent in manifest.parents:
+        identity = parent.get("revision") or parent.get("sha256") or ""
+        rows.append(f"| {parent.get('role', '')} | {_cell(parent.get('name', ''))} | {_cell(str(identity)[:16])} |")
+    rows += ["", "| licence of | |", "|---|---|"]
+    rows += [f"| {role} | {_cell(manifest.licences.get(role) or 'not stated')} |" for role in ("base", "teacher", "data")]
+    return "\n".join(rows) + "\n"
+
+
+def _settings(manifest: Manifest) -> str:
+    made = "\n".join(f"- {key}: {value}" for key, value in manifest.settings.items())
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.made_by.items())
+    return f"## How\n\n{made}\n- versions: {versions}\n"
+
+
+def _proof(certificate: Certificate) -> str:
+    rows = ["## Certificate\n", "Measured on the packed file in its engine, against the float model. KL is in nats.\n",
+            "| check | value | limit | sample | |", "|---|---|---|---|---|"]
+    rows += [f"| {check.name} | {_number(check.value)} | {_number(check.limit)} | {check.n:,} | {_state(check)} |"
+             for check in certificate.checks]
+    return "\n".join(rows) + "\n\n`edgestill verify .` proves it again without torch: hashes first, then every check.\n"
+
+
+def _use(manifest: Manifest, scheme: Scheme) -> str:
+    if manifest.task.kind == "classify":
+        run = 'edgestill classify . "your text"'
+        call = 'print(load(".").classify("your text"))'
+    else:
+        run = 'edgestill generate . "your prompt"'
+        call = 'print(load(".").generate("your prompt").text)'
+    lines = ["## Run\n", f"```sh\n{run}\n```\n", f"```python\nfrom edgestill.runtime import load\n{call}\n```"]
+    if scheme.format == "gguf":
+        lines.append(f"\nThe GGUF also runs in llama.cpp: `llama-cli -m {manifest.model_file}`.")
+    return "\n".join(lines) + "\n"
+
+
+def _state(check: Check) -> str:
+    if check.passed is None:
+        return _cell(f"not run: {check.detail}")
+    return _cell(f"{'passed' if check.passed else 'FAILED'}{': ' + check.detail if check.detail else ''}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,137 @@
+"""What is exported: a tuned or distilled artifact, or a plain Hugging Face folder, checked before weights load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..models import files
+from ..models.artifact import MANIFEST, is_artifact, open_artifact
+from ..models.errors import ArtifactError, UsageError
+from ..models.runfile import Task
+from ..models.scheme import Scheme
+from .checkpoint import Checkpoint
+
+SCHEMA = "schema.json"
+COPIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+          "added_tokens.json", "chat_template.jinja", "run.toml", "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to export and what is known of where it comes from."""
+
+    folder: Path
+    checkpoint: Checkpoint
+    task: Task
+    schema: dict[str, Any] | None
+    """The JSON schema that answers must satisfy."""
+    parents: list[dict[str, Any]]
+    licences: dict[str, str]
+
+    @classmethod
+    def open(cls, path: Path, task: Task | None = None) -> Source:
+        """Read everything but the weights; `task` stands in for the artifact's own.
+
+        Raises ArtifactError for a folder that is incomplete or was changed, UsageError for a model that cannot be
+        exported or not for this task.
+        """
+        parents: list[dict[str, Any]] = []
+        licences: dict[str, str] = {}
+        if is_artifact(path):
+            artifact = open_artifact(path)
+            if artifact.manifest.scheme != "hf":
+                raise UsageError(f"{path}: is packed already, as {artifact.manifest.scheme}",
+                                 "export the folder that tune or distill wrote")
+            artifact.verify()
+            task = task or artifact.manifest.task
+            parents, licences = list(artifact.manifest.parents), dict(artifact.manifest.licences)
+        checkpoint = Checkpoint.open(path)
+        named = MANIFEST if is_artifact(path) else "config.json"
+        parents.append({"role": "source", "name": path.resolve().name, "file": named, "sha256": files.sha256(path / named)})
+        task = _complete(task, checkpoint)
+        return cls(path, checkpoint, task, _schema(task, path), parents, licences)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    def check_target(self, scheme: Scheme) -> None:
+        """Raise UsageError when this model's family cannot be written in the scheme's format."""
+        family = self.checkpoint.family
+        if (family.gguf if scheme.format == "gguf" else family.onnx) is None:
+            other = "onnx:int8" if scheme.format == "gguf" else "gguf:Q4_0"
+            raise UsageError(f"{scheme}: models of the {family.name} family are not exported as {scheme.format}",
+                             f"take another target, such as {other}")
+
+    def dimensions(self) -> dict[str, int]:
+        """Parameters, layers, hidden size, vocabulary and context, for the manifest."""
+        config, family = self.checkpoint.config, self.checkpoint.family
+        return {"parameters": self.checkpoint.parameters(), "vocabulary": self.checkpoint.vocabulary_size,
+                **{key: int(family.of(config, key)) for key in ("layers", "hidden", "context")}}
+
+    def copy_files(self, folder: Path) -> None:
+        """Put tokenizer, template, configs and the schema into an artifact."""
+        for name in COPIED:
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, folder / name)
+        if (self.folder / "additional_chat_templates").is_dir():
+            shutil.copytree(self.folder / "additional_chat_templates", folder / "additional_chat_templates")
+        _put_template_in_config(folder)
+        if self.schema is not None:
+            files.write_json(folder / SCHEMA, self.schema)
+
+    def shipped_task(self) -> Task:
+        """The task as the artifact states it: its schema lies inside."""
+        return replace(self.task, schema=SCHEMA if self.schema is not None else "")
+
+
+def _complete(task: Task | None, checkpoint: Checkpoint) -> Task:
+    """The task with the labels that the config names, checked against the family."""
+    kinds = checkpoint.family.tasks
+    task = task or Task(kind=kinds[0])
+    if task.kind not in kinds:
+        raise UsageError(f"task.kind = {task.kind!r}: models of the {checkpoint.family.name} family do {', '.join(kinds)}",
+                         "choose a model that was made for this task")
+    if task.kind != "classify":
+        return task
+    names = {int(index): str(name) for index, name in (checkpoint.config.get("id2label") or {}).items()}
+    labels = [names[index] for index in sorted(names)]
+    if task.labels and labels and len(task.labels) != len(labels):
+        raise UsageError(f"task.labels: {len(task.labels)} labels, the model has {len(labels)}",
+                         "give the labels the model was trained with, in the order of their ids")
+    return replace(task, labels=list(task.labels or labels))
+
+
+def _schema(task: Task, folder: Path) -> dict[str, Any] | None:
+    if not task.schema:
+        return None
+    places: Sequence[Path] = (folder / task.schema, Path(task.schema))
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise UsageError(f"task.schema: {task.schema}: no such file", f"looked in {folder} and in the working folder")
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"task.schema: {path}: no valid JSON: {error}", "correct the schema file") from error
+    if not isinstance(schema, dict):
+        raise UsageError(f"task.schema: {path}: a JSON object was expected", "correct the schema file")
+    return schema
+
+
+def _put_template_in_config(folder: Path) -> None:
+    """Write the chat template into tokenizer_config.json too: transformers.js reads it from nowhere else."""
+    template, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if not template.is_file() or not config.is_file():
+        return
+    try:
+        settings = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{config}: no valid JSON: {error}", "copy the model folder again") from error
+    settings["chat_template"] = template.read_text(encoding="utf-8")
+    files.write_json(config, settings)
