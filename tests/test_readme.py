@@ -1,0 +1,79 @@
+"""What the README says can be typed: its commands exist and its help block is the tool's own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from edgestill.cli.main import root
+from edgestill.models import kinds, runfile
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Every `edgestill …` line of the shell blocks, as words without what follows a pipe or a comment."""
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line[1:] for line in words if line and line[0] == "edgestill"]
+
+
+@pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words)[:60])
+def test_every_command_of_the_readme_parses(words: list[str]) -> None:
+    """The verb exists and takes these options; nothing is run."""
+    context = root.make_context("edgestill", list(words), resilient_parsing=True)
+    verb = root.get_command(context, words[0])
+    assert verb is not None, f"no such verb: {words[0]}"
+    known = {option for parameter in [*verb.params, *(p for sub in getattr(verb, "commands", {}).values()
+                                                      for p in sub.params)] for option in parameter.opts}
+    used = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
+    assert used <= known | {"--help"}, f"{words[0]} does not take {used - known}"
+
+
+def test_the_help_block_is_the_tools_own() -> None:
+    printed = CliRunner().invoke(root, ["--help"], prog_name="edgestill", terminal_width=100).output
+    shown = [block for block in blocks("text") if block.startswith("Usage: edgestill")]
+    assert shown == [printed]
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"`?make ([a-z-]+)`?", "\n".join(blocks("sh"))))
+    assert {"demo", "test"} <= named
+    assert all(re.search(rf"^{name}:", makefile, flags=re.MULTILINE) for name in named)
+
+
+@pytest.mark.parametrize("text", blocks("toml"))
+def test_every_run_file_of_the_readme_is_valid(text: str, tmp_path: Path) -> None:
+    tomllib.loads(text)
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+    runfile.read(tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize("path", sorted([*(ROOT / "benchmarks").glob("*.toml"), ROOT / "models/demo/run.toml"]),
+                         ids=lambda path: path.name)
+def test_every_shipped_run_file_is_valid(path: Path) -> None:
+    run = runfile.read(path)
+    for loss in run.distill.losses:
+        runfile.kind_config("distill.losses", {key: value for key, value in loss.items() if key != "weight"}, "losses")
+    runfile.kind_config("distill.teachers", run.teacher, "teacher")
+
+
+def test_every_file_that_the_readme_links_to_exists() -> None:
+    linked = [target for target in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in target]
+    assert linked and [target for target in linked if not (ROOT / target).exists()] == []
+
+
+def test_the_kinds_that_the_readme_lists_are_the_kinds_there_are() -> None:
+    for name in kinds.names("distill.losses"):
+        assert f"`{name}`" in README
