@@ -1,0 +1,26 @@
+"""`edgestill distill`: training to match a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .. import options, training
+
+
+@click.command("distill", epilog=options.example(
+    "edgestill distill run.toml -o out/student", "edgestill distill run.toml -o out/student --set distill.steps=500"))
+@options.run_file
+@options.out(what="Artifact folder to write; a run that was stopped continues there.")
+@options.settings
+@options.dry_run
+@options.as_json
+@options.verbose
+def command(run_file: Path, out: Path, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Train a student to match a teacher.
+
+    Uses [teacher], [student], [data] and [distill] of the run file. Killed at any moment, the same command
+    continues and ends with the same weights.
+    """
+    training.train("distill", run_file, out, overrides, dry_run, as_json)

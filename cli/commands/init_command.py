@@ -1,0 +1,54 @@
+"""`edgestill init`: a run file to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ...models import files
+from ...models.catalogue import entry, names
+from ...models.errors import UsageError
+from .. import inputs, options, output, starting
+
+
+@click.command("init", epilog=options.example(
+    "edgestill init train.jsonl", "edgestill init tickets.csv --column text=body --column label=queue --student minilm-l6"))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--student", metavar="NAME", help="Model to start from, a name that `edgestill models` lists.")
+@click.option("--teacher", metavar="NAME", help="Model to learn from; default: the next larger one of the student's series.")
+@click.option("--test", type=click.Path(path_type=Path), help="Data file of the test rows; default: a share of DATA.")
+@click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS",
+              help="Column of the data, such as prompt=question; may be repeated.")
+@options.out("run.toml", what="Run file to write; it must not exist.")
+@options.dry_run
+@options.as_json
+@options.verbose
+def command(data: Path, student: str | None, teacher: str | None, test: Path | None, columns: tuple[str, ...], out: Path,
+            dry_run: bool, as_json: bool) -> None:
+    """Write a commented run file that fits your data.
+
+    DATA is read to find its columns, its kind of task and how long its rows are. Columns with common names
+    (prompt, completion, messages, text, label …) are found by themselves. --dry-run prints the file instead.
+    """
+    if out.exists() and not dry_run:
+        raise UsageError(f"{out}: already exists", "choose another -o/--out, or remove it first")
+    for name in filter(None, (student, teacher)):
+        entry(name)
+    from ...runtime.rows import read_rows
+
+    mapping = inputs.read_columns(columns)
+    rows = read_rows(data, columns=mapping)
+    start = starting.describe(rows, student or "", teacher or "", {name: entry(name) for name in names()})
+    text = starting.run_file(start, data, test, mapping, out)
+    starting.check(text)
+    if not dry_run:
+        files.write_text(out, text)
+    if as_json:
+        output.result({"run_file": out, "written": not dry_run, "task": start.task, "rows": start.rows, "student": start.student,
+                       "teacher": start.teacher, "text": text})
+    elif dry_run:
+        click.echo(text, nl=False)
+    else:
+        output.note(f"{start.rows} {start.task} rows; next: edgestill run {out} -o out")
+        click.echo(out)

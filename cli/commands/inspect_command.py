@@ -1,0 +1,54 @@
+"""`edgestill inspect`: the manifest for a human."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...models.artifact import Manifest, open_artifact
+from .. import options, output
+
+
+@click.command("inspect", epilog=options.example("edgestill inspect out/gguf-Q4_0"))
+@click.argument("artifact", type=click.Path(path_type=Path))
+@options.as_json
+@options.verbose
+def command(artifact: Path, as_json: bool) -> None:
+    """Show what an artifact is, holds and has proven.
+
+    Reads the manifest and checks that every file stands with its size; `edgestill verify` checks the hashes.
+    """
+    opened = open_artifact(artifact)
+    if as_json:
+        output.result({"folder": artifact, "model_bytes": opened.model_bytes(), **output.plain(opened.manifest)})
+        return
+    output.table(["fact", "value"], _facts(opened.manifest) + [["model bytes", opened.model_bytes()]])
+    output.table(["file", "bytes", "sha256"], [
+        [name, entry.bytes, entry.sha256[:16] + "…"] for name, entry in opened.manifest.files.items()], title="\nfiles")
+    if opened.manifest.checks:
+        output.table(["check", "result"], _flat(opened.manifest.checks), title="\nchecks")
+    if opened.manifest.parents:
+        output.table(["role", "name", "revision or sha256"], [
+            [parent.get("role"), parent.get("name"), parent.get("revision") or parent.get("sha256")]
+            for parent in opened.manifest.parents], title="\nmade from")
+
+
+def _facts(manifest: Manifest) -> list[list[Any]]:
+    facts: list[list[Any]] = [
+        ["stage", manifest.stage], ["task", manifest.task.kind], ["family", manifest.family], ["scheme", manifest.scheme],
+        ["model file", manifest.model_file], *([key, value] for key, value in manifest.dimensions.items()),
+        ["stop ids", ", ".join(map(str, manifest.tokenizer.stop_ids))],
+        ["labels", f"{len(manifest.task.labels)}" if manifest.task.labels else None],
+        *([f"licence of {key}", value] for key, value in manifest.licences.items()),
+        *([f"made by {key}", value] for key, value in manifest.made_by.items()),
+    ]
+    return [[name, str(value)] for name, value in facts if value not in (None, "")]
+
+
+def _flat(value: Any, name: str = "") -> list[list[Any]]:
+    """Nested tables as [dotted name, value] lines."""
+    if isinstance(value, dict):
+        return [line for key, item in value.items() for line in _flat(item, f"{name}.{key}" if name else str(key))]
+    return [[name, output.cell(value) if not isinstance(value, list) else ", ".join(map(str, value))]]

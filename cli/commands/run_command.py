@@ -1,0 +1,27 @@
+"""`edgestill run`: a whole run file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .. import options, running
+
+
+@click.command("run", epilog=options.example(
+    "edgestill run run.toml -o out", "edgestill run run.toml -o out --set distill.steps=500 --dry-run"))
+@options.run_file
+@options.out(what="Folder of this run; give the same one again to continue or to redo what changed.")
+@options.settings
+@options.dry_run
+@options.as_json
+@options.verbose
+def command(run_file: Path, out: Path, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Run every stage of a run file, skipping what is unchanged.
+
+    Checks the data, tunes the teacher where asked, trains the student, exports and certifies every target, evaluates
+    and profiles the shipped files, and writes report.html. A stage whose inputs and settings are unchanged is
+    skipped; a run that was stopped continues. Exit code 3 when a certificate or a gate does not hold.
+    """
+    running.run(run_file, out, overrides, dry_run, as_json, title=out.resolve().name)

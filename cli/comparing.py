@@ -1,0 +1,97 @@
+"""Comparisons for `edgestill compare`: quality paired row by row, profiles by their medians."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.errors import UsageError
+
+if TYPE_CHECKING:
+    from ..runtime.evaluate import Evaluation
+    from ..runtime.rows import Row
+
+MEASURES = ("file_bytes", "load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s", "latency_ms", "peak_rss_bytes")
+
+
+def read_profiles(items: Sequence[Path]) -> dict[str, dict[str, Any]] | None:
+    """The saved profiles `items`, or None when they are evaluations or artifacts.
+
+    Raises UsageError when profiles and others are mixed: they have nothing to compare.
+    """
+    tables = {str(item): _json(item) for item in items if item.suffix == ".json"}
+    profiles = {name: table for name, table in tables.items() if "rows_sha256" not in table}
+    if not profiles:
+        return None
+    if len(profiles) < len(items):
+        raise UsageError("saved profiles can only be compared with saved profiles",
+                         "make the others with edgestill profile ARTIFACT -o FILE.json")
+    return profiles
+
+
+def compare_profiles(profiles: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The median of every measure, and its ratio to that of the first profile."""
+    names = list(profiles)
+    rows: list[list[Any]] = []
+    for measure in MEASURES:
+        values = [_median(profiles[name].get(measure)) for name in names]
+        if values[0] is None or any(value is None for value in values):
+            continue
+        ratios = [value / values[0] if values[0] else None for value in values[1:] if value is not None]
+        rows.append([measure, *values, *ratios])
+    return {"kind": "profiles", "columns": ["measure", *names, *(f"{name} / first" for name in names[1:])], "rows": rows,
+            "note": "medians; profiles of different machines or threads are no comparison of models"}
+
+
+def compare_quality(items: Sequence[Path], rows: Sequence[Row] | None, metrics: Sequence[str] = (), limit: int = 0,
+                    constrain: bool = False, threads: int = 0) -> dict[str, Any]:
+    """Evaluate every artifact on `rows` (or read its saved evaluation) and pair each with the first.
+
+    Raises UsageError for an artifact without rows, and for evaluations of different rows.
+    """
+    from ..runtime.evaluate import compare
+
+    found = {str(item): _evaluation(item, rows, metrics, limit, constrain, threads) for item in items}
+    first, *others = found
+    lines: list[list[Any]] = []
+    for name, evaluation in found.items():
+        comparison = compare(evaluation, found[first]) if name in others else None
+        for metric, interval in evaluation.metrics.items():
+            difference = comparison.differences.get(metric) if comparison else None
+            test = comparison.tests.get(metric) if comparison else None
+            lines.append([name, metric, interval.value, interval.low, interval.high, interval.n,
+                          difference.value if difference else None, difference.low if difference else None,
+                          difference.high if difference else None, test.p if test else None])
+    return {"kind": "quality", "first": first, "rows": lines, "columns": [
+        "model", "metric", "value", "low", "high", "n", "difference", "difference low", "difference high", "McNemar p"]}
+
+
+def _evaluation(item: Path, rows: Sequence[Row] | None, metrics: Sequence[str], limit: int, constrain: bool,
+                threads: int) -> Evaluation:
+    from ..runtime import evaluate, load
+    from ..runtime.evaluate import Evaluation
+
+    if item.suffix == ".json":
+        return Evaluation.from_json(_json(item))
+    if rows is None:
+        raise UsageError(f"{item}: an artifact is compared on rows, and --rows was not given", "add --rows run.toml or a data file")
+    return evaluate(load(item, threads=threads), rows, metrics=metrics, limit=limit, constrain=constrain)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file", "give what evaluate -o or profile -o wrote") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not valid JSON: {error}", "give what evaluate -o or profile -o wrote") from error
+    if not isinstance(table, dict):
+        raise UsageError(f"{path}: not a JSON object", "give what evaluate -o or profile -o wrote")
+    return table
+
+
+def _median(value: Any) -> float | None:
+    value = value.get("p50") if isinstance(value, dict) else value
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

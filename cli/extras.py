@@ -1,0 +1,33 @@
+"""Which package belongs to which optional extra, for hints and for `doctor`."""
+
+from __future__ import annotations
+
+from ..models.errors import MissingExtra
+
+EXTRAS: dict[str, dict[str, str]] = {
+    "base": {
+        "numpy": "numpy", "onnxruntime": "onnxruntime", "tokenizers": "tokenizers", "jinja2": "jinja2",
+        "click": "click", "rich": "rich", "psutil": "psutil",
+    },
+    "gguf": {"llama_cpp": "llama-cpp-python"},
+    "structure": {"llguidance": "llguidance"},
+    "train": {
+        "torch": "torch", "transformers": "transformers", "accelerate": "accelerate", "peft": "peft",
+        "datasets": "datasets", "safetensors": "safetensors", "sklearn": "scikit-learn", "tensorboard": "tensorboard",
+        "optimum": "optimum", "zstandard": "zstandard",
+    },
+    "export": {
+        "gguf": "gguf", "onnx": "onnx", "onnxruntime_genai": "onnxruntime-genai", "onnxscript": "onnxscript",
+        "onnx_ir": "onnx-ir",
+    },
+}
+"""Extra → {import name: distribution name}, as in pyproject.toml (a test compares the two)."""
+
+
+def missing(module: str) -> MissingExtra | None:
+    """The error for a module that an extra installs; None for any other module."""
+    top = module.partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        if top in packages and extra != "base":
+            return MissingExtra(packages[top], extra)
+    return None

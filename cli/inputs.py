@@ -1,0 +1,68 @@
+"""What verbs take as input: rows of a run file's split or of a data file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..models.errors import UsageError
+
+if TYPE_CHECKING:
+    from ..models.runfile import Data, Task
+    from ..runtime.rows import Row
+
+
+def read_columns(pairs: Sequence[str]) -> dict[str, str]:
+    """`ours=theirs` options as a mapping; UsageError for one without an equals sign."""
+    columns = {}
+    for pair in pairs:
+        ours, separator, theirs = pair.partition("=")
+        if not separator or not ours or not theirs:
+            raise UsageError(f"--column {pair!r}: not of the form ours=theirs", "for example --column prompt=question")
+        columns[ours] = theirs
+    return columns
+
+
+def read_rows(path: Path, pairs: Sequence[str] = (), overrides: Sequence[str] = (), limit: int = 0,
+              split: str = "test") -> list[Row]:
+    """The rows of a data file, or of one split of the run file `path`; at most `limit` of them when it is above 0."""
+    from ..runtime.rows import load_splits
+    from ..runtime.rows import read_rows as read
+
+    if path.suffix == ".toml":
+        from ..models import runfile
+
+        if pairs:
+            raise UsageError("--column: not used with a run file", "write it as [data] columns, or --set data.columns=…")
+        rows = load_splits(runfile.read(path, overrides).data, path.parent)[split]
+    else:
+        if overrides:
+            raise UsageError(f"--set: {path} is no run file", "give a run file (.toml), or leave --set out")
+        rows = read(path, columns=read_columns(pairs))
+    return rows[:limit] if limit else rows
+
+
+def read_data(path: Path, test: Path | None, pairs: Sequence[str], overrides: Sequence[str]) -> tuple[Data, Path]:
+    """The [data] table of a run file, or one made of data files, and the folder its paths are relative to."""
+    from ..models import runfile
+
+    if path.suffix != ".toml":
+        if overrides:
+            raise UsageError(f"--set: {path} is no run file", "give a run file (.toml), or leave --set out")
+        return runfile.Data(train=str(path), test=str(test or ""), columns=read_columns(pairs)), Path()
+    if pairs or test:
+        raise UsageError("--column and --test: not used with a run file", "write them into its [data] table, or use --set")
+    return runfile.read(path, overrides).data, path.parent
+
+
+def read_task(path: Path, overrides: Sequence[str] = ()) -> Task | None:
+    """The task of a run file with its schema's path made whole; None for a data file."""
+    if path.suffix != ".toml":
+        return None
+    from dataclasses import replace
+
+    from ..models import runfile
+
+    task = runfile.read(path, overrides).task
+    return replace(task, schema=str((path.parent / task.schema).resolve())) if task.schema else task

@@ -1,0 +1,142 @@
+"""Evaluations that a pipeline keeps: of trivial baselines, float models and shipped files, on the same rows.
+
+Each is one JSON file: {name, role, parameters, model_bytes, evaluation, constrained}.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.runfile import Task
+
+if TYPE_CHECKING:
+    from ..runtime.evaluate import Evaluation
+    from ..runtime.rows import Row
+
+Progress = Callable[[int, int], None]
+
+
+BASELINES = {"nearest_tfidf": "nearest training row (TF-IDF)", "linear_svm": "linear SVM (TF-IDF)"}
+
+
+def baseline(train: Sequence[Row], test: Sequence[Row], schema: dict[str, Any] | None) -> Kept | None:
+    """The strongest baseline that needs no language model; None for plain text, which has no answers."""
+    from ..distill.baselines import trivial_answers
+    from ..runtime.evaluate import evaluate_answers
+
+    started = time.perf_counter()
+    found = trivial_answers(train, test)
+    if not found:
+        return None
+    name, answers = list(found.items())[-1]
+    seconds = time.perf_counter() - started
+    scored = evaluate_answers(answers, test, schema=schema, seconds=seconds)
+    return Kept(BASELINES.get(name, name), "baseline", scored)
+
+
+def shipped(artifact: Path, rows: Sequence[Row], reference: Sequence[str] | None, threads: int, constrain: bool,
+            progress: Progress | None = None) -> tuple[Evaluation, Evaluation | None]:
+    """An exported file through the runtime, and once more held to the task's schema when `constrain`."""
+    from ..runtime import evaluate, load
+
+    model = load(artifact, threads=threads)
+    free = evaluate(model, rows, reference=reference, progress=progress)
+    held = evaluate(model, rows, reference=reference, constrain=True, progress=progress) if constrain else None
+    return free, held
+
+
+class FloatSubject:
+    """A trained model in torch, with as much of a Generator's face as `evaluate` needs for plain text."""
+
+    def __init__(self, folder: Path, task: Task) -> None:
+        """`folder`: a Hugging Face folder; `task`: with the path of its schema made whole."""
+        from ..quantize.float_model import FloatModel
+        from ..runtime.text import Codec
+
+        self.model = FloatModel.from_folder(folder)
+        self.codec = Codec.from_folder(folder, task)
+        self.engine = self  # `row_likelihoods` asks the engine for logits
+        self.context_length = self.model.context_length
+        self._task = task
+
+    @property
+    def parameters(self) -> int:
+        """Distinct weights."""
+        return self.model.parameters
+
+    def logits(self, ids: Sequence[int]) -> Any:
+        """float32 [len(ids), vocabulary]."""
+        return self.model.logits(ids)
+
+    @cached_property
+    def schema(self) -> dict[str, Any] | None:
+        """The task's JSON schema."""
+        return read_schema(self._task)
+
+    def evaluate(self, rows: Sequence[Row], reference: Sequence[str] | None = None) -> Evaluation:
+        """Greedy answers in batches (or the labels, or the likelihood of plain text), scored as shipped files are."""
+        from ..runtime.evaluate import evaluate, evaluate_answers
+
+        if rows and rows[0].kind == "text":
+            return evaluate(self, rows)
+        started = time.perf_counter()
+        answers = self._labels(rows) if rows and rows[0].kind == "label" else self._answers(rows)
+        seconds = time.perf_counter() - started
+        return evaluate_answers(answers, rows, schema=self.schema, reference=reference, seconds=seconds)
+
+    def _answers(self, rows: Sequence[Row]) -> list[str]:
+        prompts = [self.codec.prompt_ids(row) for row in rows]
+        found = self.model.answers(prompts, sorted(self.codec.stop_ids), self._task.max_new_tokens)
+        return [self.codec.decode(ids) for ids in found]
+
+    def _labels(self, rows: Sequence[Row]) -> list[str]:
+        names = self.model.module.config.id2label
+        ids = [self.codec.encode(row.text, add_special_tokens=True)[:self.context_length] for row in rows]
+        return [str(names[int(self.model.logits(one).argmax())]) for one in ids]
+
+
+def read_schema(task: Task) -> dict[str, Any] | None:
+    """The JSON schema file of a resolved task."""
+    if not task.schema:
+        return None
+    schema = json.loads(Path(task.schema).read_text(encoding="utf-8"))
+    assert isinstance(schema, dict)
+    return schema
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One evaluation file."""
+
+    name: str
+    role: str
+    evaluation: Evaluation
+    constrained: Evaluation | None = None
+    parameters: int | None = None
+    model_bytes: int | None = None
+    """Of the model file; for a float model its parameters in float32."""
+
+    def write(self, path: Path) -> None:
+        """Write the file in one step."""
+        from ..models import files
+
+        files.write_json(path, {
+            "name": self.name, "role": self.role, "parameters": self.parameters, "model_bytes": self.model_bytes,
+            "evaluation": self.evaluation.to_json(),
+            "constrained": self.constrained.to_json() if self.constrained else None})
+
+    @classmethod
+    def read(cls, path: Path) -> Kept:
+        """Read what `write` wrote."""
+        from ..runtime.evaluate import Evaluation
+
+        table = json.loads(path.read_text(encoding="utf-8"))
+        table["evaluation"] = Evaluation.from_json(table["evaluation"])
+        table["constrained"] = Evaluation.from_json(table["constrained"]) if table["constrained"] else None
+        return cls(**table)

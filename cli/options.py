@@ -1,0 +1,39 @@
+"""Options that verbs share, so that they read and behave the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _set_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    if value and isinstance(context.find_root().obj, dict):
+        context.find_root().obj["verbose"] = True
+    return value
+
+
+verbose = click.option("-v", "--verbose", is_flag=True, is_eager=True, expose_value=False, callback=_set_verbose,
+                       help="Show the traceback of a failure.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done and change nothing.")
+settings = click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE",
+                        help="Override a value of the run file; may be given several times.")
+threads = click.option("--threads", type=click.IntRange(0), default=0, metavar="N",
+                       help="CPU threads; 0 takes the physical cores this process may use.")
+run_file = click.argument("run_file", metavar="RUN.TOML", type=click.Path(path_type=Path))
+
+
+def out(default: str | None = None, what: str = "Folder to write; it must be empty or new.") -> Callable[[F], F]:
+    """`-o/--out`, required when there is no default."""
+    return click.option("-o", "--out", type=click.Path(path_type=Path), required=default is None,
+                        default=None if default is None else Path(default), show_default=default is not None, help=what)
+
+
+def example(*lines: str) -> str:
+    """An epilog that shows `lines` as they are, below the word Example."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)

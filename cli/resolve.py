@@ -1,0 +1,84 @@
+"""A run file made whole: paths absolute, kinds checked, so that what follows depends on no working folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..models import kinds, runfile
+from ..models.errors import UsageError
+from ..models.runfile import RunFile, Training
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
+    """Read a run file and resolve it; UsageError for anything in it that cannot be. Imports no heavy package."""
+    run = resolve(runfile.read(path, overrides), path.resolve().parent)
+    check(run)
+    return run
+
+
+def resolve(run: RunFile, base: Path) -> RunFile:
+    """`run` with the paths in it made absolute from `base`, the run file's folder."""
+    teacher = dict(run.teacher)
+    if isinstance(teacher.get("model"), str):
+        teacher["model"] = _folder(teacher["model"], base)
+    return replace(
+        run,
+        task=replace(run.task, schema=str((base / run.task.schema).resolve()) if run.task.schema else ""),
+        data=replace(run.data, dir=str((base / run.data.dir).resolve())),
+        student=replace(run.student, model=_folder(run.student.model, base)),
+        teacher=teacher,
+    )
+
+
+def check(run: RunFile) -> None:
+    """Build the Config of every kind that `run` names, and check what no single table can say.
+
+    Raises UsageError with the key's full name.
+    """
+    for name, settings in (("tune", run.tune), ("distill", run.distill)):
+        runfile.kind_config("distill.adapters", settings.adapter, f"{name}.adapter")
+    for index, loss in enumerate(run.distill.losses):
+        table = {key: value for key, value in loss.items() if key != "weight"}
+        runfile.kind_config("distill.losses", table, f"distill.losses[{index}]")
+    if run.teacher:
+        runfile.kind_config("distill.teachers", run.teacher, "teacher")
+    elif not run.student.model:
+        raise UsageError("student.model: is empty and there is no teacher to take it from",
+                         "name a model in [student], or a teacher in [teacher]")
+    for index, export in enumerate(run.export):
+        runfile.kind_config("quantize.methods", export.method, f"export[{index}].method")
+    targets = [export.target for export in run.export]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise UsageError(f"export.target: {target!r} stands {targets.count(target)} times", "keep one table a target")
+    if run.task.schema and not Path(run.task.schema).is_file():
+        raise UsageError(f"task.schema: {run.task.schema}: no such file", "paths are relative to the run file")
+    for side in ("minimum", "maximum"):
+        for name in getattr(run.gates, side):
+            if name.partition(":")[0] not in gate_names():
+                raise kinds.unknown(f"gates.{side}", name, gate_names())
+
+
+def gate_names() -> list[str]:
+    """What a gate may limit: a metric, the ratio of the main metric to the teacher's, or a number of the profile."""
+    return [*kinds.names("runtime.metrics"), "ratio_to_teacher", "file_bytes", "model_bytes", "load_ms", "ttft_ms",
+            "prefill_tokens_per_s", "decode_tokens_per_s", "latency_ms", "texts_per_s", "peak_rss_bytes"]
+
+
+def labels_run(run: RunFile) -> RunFile:
+    """The run that trains the same student for the same steps on labels alone."""
+    shared = {item.name: getattr(run.distill, item.name) for item in fields(Training)}
+    return replace(run, tune=Training(**shared))
+
+
+def _folder(name: str, base: Path) -> str:
+    """A folder beside the run file as an absolute path; a catalogue or hub name as it is."""
+    return str((base / name).resolve()) if name and (base / name).is_dir() else name
+
+
+def data_sources(run: RunFile) -> dict[str, Any]:
+    """Split → path or hub name, for the splits that have a source of their own."""
+    return {name: getattr(run.data, name) for name in ("train", "validation", "test") if getattr(run.data, name)}

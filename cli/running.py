@@ -1,0 +1,104 @@
+"""What the verbs `run` and `demo` share: plan, work, show, judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..models import files, kinds, runfile
+from ..models.errors import CheckFailed
+from . import output, pipeline, quiet, resolve
+from .stages import Plan
+from .summary import ModelSummary, Summary, read_summary
+
+DEMO_ROWS = {"train": 6000, "validation": 300, "test": 600}
+DEMO_TITLE = "A voice assistant for the home"
+
+
+def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, title: str) -> None:
+    """Bring the run file `path` up to date in `out` and show what it found; or the plan alone when `dry_run`.
+
+    Raises CheckFailed when a gate does not hold, after everything else is written and shown.
+    """
+    plan = Plan(resolve.read(path, overrides), out.resolve(), title, output.note)
+    if dry_run:
+        _show_plan(plan, out, as_json)
+        return
+    with quiet.stdout_kept_clean():
+        pipeline.run(plan.stages, plan.folder, output.note)
+    summary = read_summary(plan.folder)
+    if as_json:
+        output.result(summary)
+    else:
+        show(summary, out)
+    broken = [gate for gate in summary.gates if not gate.passed]
+    if broken:
+        first = broken[0]
+        raise CheckFailed(
+            f"{len(broken)} of {len(summary.gates)} gates do not hold; {first.model}: {first.name} is {first.value:.4g}, "
+            f"its {first.side} is {first.limit:.4g}", f"{out / 'report.html'} shows every gate")
+
+
+def demo(out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
+    """Write the demo's rows into `out` and run its run file."""
+    data = out.resolve() / "data"
+    if not dry_run:
+        write_demo_rows(data)
+    path = kinds.folder("models.demo") / "run.toml"
+    run(path, out, [f"data.dir={json.dumps(str(data))}", *overrides], dry_run, as_json, DEMO_TITLE)
+
+
+def write_demo_rows(folder: Path) -> None:
+    """Write the grammar's rows as JSONL files, unless they stand there already."""
+    from ..models.demo import grammar
+
+    for split, count in DEMO_ROWS.items():
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in grammar.rows(split, count))
+        path = folder / f"{split}.jsonl"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            files.write_text(path, text)
+
+
+def show(summary: Summary, out: Path) -> None:
+    """One table: every model with its quality, size, speed and proof."""
+    held = any(model.constrained for model in summary.models)
+    name = summary.metric.replace("_", " ")
+    columns = ["model", f"{name} [95 %]", *([f"{name}, schema held"] if held else []), "of teacher", "parameters", "bytes"]
+    columns += ["tokens/s", "TTFT ms"] if summary.task == "generate" else ["ms a text"]
+    output.table([*columns, "certificate"], [_line(model, summary, held) for model in summary.models],
+                 title=f"{summary.title}: {summary.test_rows} test rows")
+    output.note(f"report: {out / 'report.html'}")
+
+
+def _line(model: ModelSummary, summary: Summary, held: bool) -> list[Any]:
+    from .gather import measured
+
+    timed = ("decode_tokens_per_s", "ttft_ms") if summary.task == "generate" else ("latency_ms",)
+    numbers = [measured(model, name) for name in timed]
+    proven = {True: "passed", False: "failed", None: ""}[model.certified]
+    return [model.name, _interval(model.metrics.get(summary.metric)),
+            *([_interval(model.constrained.get(summary.metric))] if held else []), _interval(model.ratio_to_teacher),
+            output.cell(model.parameters), output.size(model.model_bytes), *map(output.cell, numbers), proven]
+
+
+def _interval(measure: Any) -> str:
+    if measure is None:
+        return ""
+    if max(abs(measure.value), abs(measure.high)) > 2:  # perplexity and the like are no shares
+        return f"{measure.value:.3f} [{measure.low:.3f}, {measure.high:.3f}]"
+    return f"{100 * measure.value:.1f} [{100 * measure.low:.1f}, {100 * measure.high:.1f}]"
+
+
+def _show_plan(plan: Plan, out: Path, as_json: bool) -> None:
+    lines = pipeline.plan(plan.stages, plan.folder)
+    if as_json:
+        output.result({"out": out, "run": plan.run, "stages": [
+            {"name": name, "state": state, "output": path} for name, state, path in lines]})
+        return
+    output.table(["stage", "state", "output"], [
+        [name, state, str(out / path.relative_to(plan.folder))] for name, state, path in lines], title="plan")
+    click.echo("\n" + runfile.to_toml(plan.run), nl=False)

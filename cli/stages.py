@@ -1,0 +1,217 @@
+"""The stages of a run file: what each reads, what it writes, and the call that does it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models import files, runfile
+from ..models.artifact import open_artifact
+from ..models.runfile import Export, RunFile
+from ..models.scheme import Scheme
+from . import measure, resolve
+from .pipeline import Stage, digest_of_input
+
+if TYPE_CHECKING:
+    from ..runtime.rows import Row
+
+DATA, SUMMARY, REPORT = "data.json", "summary.json", "report.html"
+BASELINE, TEACHER, STUDENT, LABELS = "baseline", "teacher", "student", "student-labels"
+
+
+class Plan:
+    """All stages of a resolved run file, in order, for the output folder `folder`."""
+
+    def __init__(self, run: RunFile, folder: Path, title: str, say: Callable[[str], None]) -> None:
+        self.run, self.folder, self.title, self.say = run, folder, title, say
+        self.has_teacher = bool(run.teacher)
+        self.tunes_teacher = bool(run.teacher.get("tune"))
+        self.stages: list[Stage] = []
+        self._build()
+
+    @cached_property
+    def rows(self) -> dict[str, list[Row]]:
+        """The splits, read once for all stages of this process."""
+        from ..runtime.rows import load_splits
+
+        return load_splits(self.run.data, Path("/"), ledger=self.folder / "bad-rows.jsonl")
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """What stands for the rows in a stage's key."""
+        sources = resolve.data_sources(self.run)
+        found = {name: Path(self.run.data.dir) / source for name, source in sources.items()}
+        return {"settings": asdict(self.run.data), "files": {
+            name: digest_of_input(path) if path.exists() else sources[name] for name, path in found.items()}}
+
+    def writes(self, output: str) -> bool:
+        """Whether a stage of this plan writes `output`; a folder may hold files of an earlier run file."""
+        return any(stage.output == output for stage in self.stages)
+
+    def _add(self, name: str, output: str, work: Callable[[Path], None], needs: Sequence[str],
+             reads: Mapping[str, Any]) -> str:
+        self.stages.append(Stage(name, output, reads, tuple(needs), work))
+        return name
+
+    def _build(self) -> None:
+        run = self.run
+        task = asdict(run.task) | {"schema": files.sha256(Path(run.task.schema)) if run.task.schema else ""}
+        shared = {"data": self.data, "task": task}
+        everything = [self._add("check the data", DATA, self._check_data, (), shared),
+                      self._add("answer with a trivial baseline", evaluation_file(BASELINE), self._baseline, (), shared)]
+        teacher: dict[str, Any] = {"teacher": [run.teacher, self._model_key(run.teacher.get("model", ""))]}
+        tuned: list[str] = []
+        if self.tunes_teacher:
+            tuned = [self._add("tune the teacher", TEACHER, self._tune_teacher, (),
+                               shared | teacher | {"tune": asdict(run.tune)})]
+        graded: list[str] = []
+        if self.has_teacher:
+            graded = [self._add("evaluate the teacher", evaluation_file(TEACHER), self._evaluate_teacher, tuned,
+                                shared | teacher)]
+        reads = shared | teacher | {"student": [asdict(run.student), self._model_key(run.student.model)]}
+        settings = asdict(run.distill)
+        control = settings.pop("labels_control")
+        if self.has_teacher:
+            student = self._add("distill the student", STUDENT, self._distill, tuned, reads | {"distill": settings})
+        else:
+            student = self._add("tune the student", STUDENT, self._tune, (), reads | {"tune": asdict(run.tune)})
+        everything += [*tuned, *graded, student]
+        everything.append(self._add("evaluate the student", evaluation_file(STUDENT), self._evaluate_student,
+                                    [student, *graded], shared))
+        if control and self.has_teacher:
+            labels = self._add("train the student on labels alone", LABELS, self._tune_labels, tuned,
+                               reads | {"tune": settings | {"losses": []}})
+            everything += [labels, self._add("evaluate the student on labels alone", evaluation_file(LABELS),
+                                             self._evaluate_labels, [labels, *graded], shared)]
+        for export in run.export:
+            everything += self._add_export(export, student, graded, shared)
+        made = self._add("sum up", SUMMARY, self._summary, everything, {
+            "gates": asdict(run.gates), "title": self.title, "run": runfile.to_toml(run)})
+        self._add("write the report", REPORT, self._report, [made], {})
+
+    def _add_export(self, export: Export, student: str, graded: Sequence[str], shared: Mapping[str, Any]) -> list[str]:
+        target, name = export.target, Scheme.parse(export.target).folder_name
+        packed = self._add(f"export and certify {target}", name, partial(self._export, export), [student],
+                           {**shared, "export": asdict(export)})
+        evaluated = self._add(f"evaluate {target}", evaluation_file(name), partial(self._evaluate_shipped, name, target),
+                              [packed, *graded], {**shared, "threads": self.run.profile.threads})
+        profiled = self._add(f"profile {target}", profile_file(name), partial(self._profile, name), [packed],
+                             {"profile": asdict(self.run.profile), "machine": platform.processor() or platform.machine()})
+        return [packed, evaluated, profiled]
+
+    def teacher_folder(self) -> Path:
+        """The teacher's Hugging Face folder: the tuned one, or where its name leads."""
+        if self.tunes_teacher:
+            return self.folder / TEACHER
+        from ..distill.sources import resolve as find
+
+        return find(self.run.teacher["model"], self.run.teacher.get("revision", ""), key="teacher.model").folder
+
+    def _model_key(self, name: str) -> Any:
+        path = Path(name)
+        return digest_of_input(path) if name and path.is_dir() else name
+
+    def _check_data(self, path: Path) -> None:
+        from ..runtime.row_checks import check_splits
+
+        report = check_splits(self.rows)
+        for finding in report.findings:
+            self.say(f"  {finding.level}: {finding.split}: {finding.message}")
+        files.write_json(path, report.to_json())
+
+    def _baseline(self, path: Path) -> None:
+        kept = measure.baseline(self.rows["train"], self.rows["test"], measure.read_schema(self.run.task))
+        if kept is None:
+            files.write_json(path, {})
+        else:
+            kept.write(path)
+
+    def _tune_teacher(self, path: Path) -> None:
+        from ..distill import tune_teacher
+
+        tune_teacher(self.run, path)
+
+    def _distill(self, path: Path) -> None:
+        from ..distill import distill
+
+        distill(self.run, path, teacher=self._tuned_teacher())
+
+    def _tune(self, path: Path) -> None:
+        from ..distill import tune
+
+        tune(self.run, path)
+
+    def _tune_labels(self, path: Path) -> None:
+        from ..distill import tune
+
+        tune(resolve.labels_run(self.run), path, teacher=self._tuned_teacher())
+
+    def _tuned_teacher(self) -> Path | None:
+        return self.folder / TEACHER if self.tunes_teacher else None
+
+    def _evaluate_teacher(self, path: Path) -> None:
+        self._evaluate_float("teacher", "teacher", self.teacher_folder(), path)
+
+    def _evaluate_student(self, path: Path) -> None:
+        self._evaluate_float("student, float", "student", self.folder / STUDENT, path)
+
+    def _evaluate_labels(self, path: Path) -> None:
+        self._evaluate_float("student on labels alone, float", "labels", self.folder / LABELS, path)
+
+    def _evaluate_float(self, name: str, role: str, folder: Path, path: Path) -> None:
+        subject = measure.FloatSubject(folder, self.run.task)
+        reference = None if role == "teacher" else self._teacher_answers()
+        found = subject.evaluate(self.rows["test"], reference)
+        measure.Kept(name, role, found, None, subject.parameters, 4 * subject.parameters).write(path)
+
+    def _teacher_answers(self) -> list[str] | None:
+        if not self.has_teacher:
+            return None
+        kept = measure.Kept.read(self.folder / evaluation_file(TEACHER))
+        return kept.evaluation.answers or None
+
+    def _export(self, export: Export, path: Path) -> None:
+        from ..quantize import export as pack
+
+        pack(self.folder / STUDENT, [export], path.parent, rows=self.rows["train"], test_rows=self.rows["test"])
+
+    def _evaluate_shipped(self, name: str, target: str, path: Path) -> None:
+        artifact = open_artifact(self.folder / name)
+        free, held = measure.shipped(artifact.folder, self.rows["test"], self._teacher_answers(), self.run.profile.threads,
+                                     bool(self.run.task.schema))
+        parameters = artifact.manifest.dimensions.get("parameters")
+        measure.Kept(target, "shipped", free, held, parameters, artifact.model_bytes()).write(path)
+
+    def _profile(self, name: str, path: Path) -> None:
+        from ..runtime import profile
+        from .output import plain
+
+        wanted = self.run.profile
+        found = profile(self.folder / name, prompt_tokens=wanted.prompt_tokens, new_tokens=wanted.new_tokens,
+                        warmup=wanted.warmup, repeats=wanted.repeats, threads=wanted.threads)
+        files.write_json(path, plain(found))
+
+    def _summary(self, path: Path) -> None:
+        from .gather import gather
+        from .output import plain
+
+        files.write_json(path, plain(gather(self)))
+
+    def _report(self, path: Path) -> None:
+        from .report import write
+
+        write(self.folder, path)
+
+
+def evaluation_file(name: str) -> str:
+    """Where the evaluation of a model is kept, relative to the output folder."""
+    return f"evaluations/{name}.json"
+
+
+def profile_file(name: str) -> str:
+    """Where the profile of a shipped file is kept, relative to the output folder."""
+    return f"profiles/{name}.json"

@@ -1,0 +1,136 @@
+"""From rows to the run file that `edgestill init` writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..models.errors import UsageError
+from ..models.runfile import RunFile
+from ..models.strict import build
+
+if TYPE_CHECKING:
+    from ..models.catalogue import Entry
+    from ..runtime.rows import Row
+
+DEFAULT_STUDENT = {"generate": "smollm2-135m", "classify": "minilm-l6"}
+TOKEN_CHARACTERS = 3
+"""Characters of a token, at the least, in the languages that these tokenizers were made for."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What was found out about the rows, and the models that fit them."""
+
+    task: str
+    rows: int
+    labels: int
+    json_answers: bool
+    max_tokens: int
+    """Holds 99 of 100 rows."""
+    max_new_tokens: int
+    student: str
+    teacher: str
+    """Empty where the catalogue has no larger model of the student's series."""
+    learning_rate: float
+    context: int
+
+
+def describe(rows: Sequence[Row], student: str, teacher: str, catalogue: Mapping[str, Entry]) -> Start:
+    """Choose the task from the rows' kind, the models from the catalogue, the lengths from the rows' characters.
+
+    Raises UsageError for a student or teacher that is for another task.
+    """
+    task = "classify" if rows[0].kind == "label" else "generate"
+    student = student or DEFAULT_STUDENT[task]
+    teacher = teacher or _larger(student, catalogue)
+    for role, name in (("--student", student), ("--teacher", teacher)):
+        if name and catalogue[name].task != task:
+            fitting = ", ".join(key for key, item in catalogue.items() if item.task == task)
+            raise UsageError(f"{role} {name}: is for {catalogue[name].task}, these are {rows[0].kind} rows, a task of kind "
+                             f"{task}", f"choose one of: {fitting}")
+    chosen = catalogue[student]
+    longest = _tokens([sum(len(str(message["content"])) for message in row.messages) + len(row.text) for row in rows], 0.99)
+    answers = _tokens([len(row.answer) for row in rows], 1.0)
+    return Start(
+        task=task, rows=len(rows), labels=len({row.label for row in rows if row.label}), json_answers=_all_json(rows),
+        max_tokens=min(longest, chosen.context), max_new_tokens=min(answers, chosen.context), student=student, teacher=teacher,
+        learning_rate=chosen.learning_rate_full, context=chosen.context)
+
+
+def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, str], out: Path) -> str:
+    """The text of a commented run file, with paths relative to where it will lie."""
+    base = out.resolve().parent
+    quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in (
+        ("train", _relative(data, base)), ("test", _relative(test, base) if test else ""))}
+    mapping = "{" + ", ".join(f"{json.dumps(ours)} = {json.dumps(theirs)}" for ours, theirs in columns.items()) + "}"
+    rate = f"{start.learning_rate:g}"
+    lines = [
+        "# Made for your data by `edgestill init`. Next: edgestill run " + out.name + " -o out",
+        "# Every key that is not here has a default; `edgestill run --dry-run` prints them all.", "",
+        "[task]", f'kind = "{start.task}"',
+    ]
+    if start.task == "classify":
+        lines += [f"# labels: the {start.labels} labels of the training rows, sorted; list them here to fix their order"]
+    else:
+        lines += [f"max_new_tokens = {start.max_new_tokens}  # holds the longest answer of your rows", '# system = "…"  # goes before every prompt']
+        lines += ['# schema = "schema.json"  # every answer of your rows is JSON: a schema would hold decoding to it'] if start.json_answers else []
+    lines += ["", "[data]  # paths are relative to this file", f"train = {quoted['train']}  # {start.rows} rows"]
+    lines += [f"test = {quoted['test']}"] if test else ["test_share = 0.1  # or test = \"a file of its own\""]
+    lines += ["validation_share = 0.05"]
+    lines += [f"columns = {mapping}"] if columns else []
+    if start.task == "classify" or start.max_tokens:
+        lines += [f"max_tokens = {start.max_tokens}  # holds 99 of 100 rows, at {TOKEN_CHARACTERS} characters a token"]
+    lines += ["", "[student]  # `edgestill models` lists more", f'model = "{start.student}"']
+    if start.teacher:
+        lines += ["", "[teacher]", 'kind = "local"', f'model = "{start.teacher}"  # shares the student\'s tokenizer',
+                  "tune = true  # first fine-tune it on your rows, as [tune] says", "", "[tune]", "epochs = 3.0",
+                  f"learning_rate = {rate}", "", "[distill]", "epochs = 3.0", f"learning_rate = {rate}",
+                  "labels_control = true  # also train the student on labels alone, to see what the teacher adds",
+                  'losses = [{kind = "forward_kl", weight = 1.0}, {kind = "ce", weight = 0.5}]']
+    else:
+        lines += ["", "[tune]  # training on labels alone; add [teacher] and [distill] to learn from a larger model",
+                  "epochs = 3.0", f"learning_rate = {rate}"]
+    targets = ("onnx:int8",) if start.task == "classify" else ("gguf:Q4_0", "onnx:int4")
+    for target in targets:
+        lines += ["", "[[export]]", f'target = "{target}"']
+    metric = "accuracy" if start.task == "classify" else "exact_match"
+    lines += ["", "# Limits on measured numbers: a shipped file that breaks one ends the run with exit code 3.", "[gates.minimum]",
+              f"# {metric} = 0.9", "# ratio_to_teacher = 0.97"]
+    return "\n".join(lines) + "\n"
+
+
+def check(text: str) -> RunFile:
+    """The run file that `text` is; UsageError if it were none."""
+    return build(RunFile, tomllib.loads(text))
+
+
+def _larger(name: str, catalogue: Mapping[str, Entry]) -> str:
+    """The next larger model whose name begins as this one's does: those of a series share a tokenizer."""
+    series = name.rpartition("-")[0]
+    larger = [key for key, item in catalogue.items() if series and key.rpartition("-")[0] == series
+              and item.parameters > catalogue[name].parameters and item.task == catalogue[name].task]
+    return min(larger, key=lambda key: catalogue[key].parameters, default="")
+
+
+def _tokens(characters: Sequence[int], share: float) -> int:
+    """Tokens that hold the given share of the texts, rounded up to a multiple of 32."""
+    wanted = sorted(characters)[min(len(characters) - 1, int(share * len(characters)))]
+    return max(32, -(-(wanted // TOKEN_CHARACTERS + 16) // 32) * 32)
+
+
+def _all_json(rows: Sequence[Row]) -> bool:
+    try:
+        return all(isinstance(json.loads(row.answer), (dict, list)) for row in rows)
+    except ValueError:
+        return False
+
+
+def _relative(path: Path, base: Path) -> str:
+    """`path` from `base`; a hub name stays as it is."""
+    return os.path.relpath(path.resolve(), base) if path.exists() else str(path)

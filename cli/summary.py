@@ -1,0 +1,97 @@
+"""What a run found, in one value: what the table in the terminal, `--json` and the report all show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..models.errors import ArtifactError
+from ..models.strict import build
+
+FILE = "summary.json"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number over `n` rows with the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One line of the result: a baseline, a float model or a shipped file."""
+
+    name: str
+    role: str
+    """baseline, teacher, labels (the student trained on labels alone), student or shipped."""
+    metrics: dict[str, Measure] = field(default_factory=dict)
+    constrained: dict[str, Measure] = field(default_factory=dict)
+    """The same metrics with decoding held to the task's schema."""
+    ratio_to_teacher: Measure | None = None
+    """The main metric over the teacher's, on the same rows, resampled together."""
+    parameters: int | None = None
+    model_bytes: int | None = None
+    profile: dict[str, Any] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    """The certificate: name, passed, value, limit, n, detail."""
+    training: list[dict[str, float]] = field(default_factory=list)
+    """Lines of metrics.jsonl."""
+    folder: str = ""
+
+    @property
+    def certified(self) -> bool | None:
+        """Whether every check that ran passed; None without a certificate."""
+        ran = [check["passed"] for check in self.checks if check.get("passed") is not None]
+        return all(ran) if ran else None
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """A limit of the run file and what was measured."""
+
+    model: str
+    name: str
+    value: float
+    limit: float
+    passed: bool
+    side: str = "minimum"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything one run found."""
+
+    title: str
+    task: str
+    metric: str
+    """The main metric: what the task is judged by."""
+    test_rows: int = 0
+    models: list[ModelSummary] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    gates: list[GateResult] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    """name and seconds of every stage."""
+    run_file: str = ""
+    made_by: dict[str, str] = field(default_factory=dict)
+
+    def of_role(self, role: str) -> list[ModelSummary]:
+        """The models with this role, in order."""
+        return [model for model in self.models if model.role == role]
+
+
+def read_summary(folder: Path) -> Summary:
+    """Read summary.json of a run's folder; ArtifactError when it is missing or damaged."""
+    path = folder / FILE
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: no {FILE} in it, so no run has finished there",
+                            f"edgestill run RUN.TOML -o {folder} makes or finishes it")
+    try:
+        return build(Summary, json.loads(path.read_text(encoding="utf-8")), FILE)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not valid JSON: {error}", "run the pipeline again: it writes the file anew") from error

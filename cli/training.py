@@ -1,0 +1,32 @@
+"""What the verbs `tune` and `distill` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ..models import runfile
+from ..models.artifact import open_artifact
+from . import output, quiet
+
+
+def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
+    """Train as `run_file` says, or print the resolved run file when `dry_run`; the result is the artifact folder."""
+    run = runfile.read(run_file, overrides)
+    if dry_run:
+        if as_json:
+            output.result({"verb": verb, "out": out, "run": run})
+        else:
+            click.echo(runfile.to_toml(run), nl=False)
+        return
+    from .. import distill
+
+    with quiet.stdout_kept_clean():
+        folder = getattr(distill, verb)(run_file, out, overrides)
+    artifact = open_artifact(folder)
+    if as_json:
+        output.result({"folder": folder, "dimensions": artifact.manifest.dimensions, "checks": artifact.manifest.checks})
+    else:
+        click.echo(folder)
