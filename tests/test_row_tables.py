@@ -1,0 +1,123 @@
+"""Parquet files, folders that `datasets` wrote, and names on the hub."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgestill.models.errors import DataError, MissingExtra
+from edgestill.runtime import row_tables
+from edgestill.runtime.rows import locate, read_rows
+
+CALL = {"function": {"name": "on", "arguments": {"room": "hall"}}}
+TALK = [{"role": "user", "content": "light"}, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
+
+
+def parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def saved(folder: Path, labels: bool = True, splits: tuple[str, ...] = ()) -> Path:
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features if labels else None)
+    source = datasets.DatasetDict({name: table for name in splits}) if splits else table
+    source.save_to_disk(folder)
+    return folder
+
+
+def test_parquet_rows(tmp_path: Path) -> None:
+    rows = read_rows(parquet(tmp_path / "a.parquet", {"text": ["a", "b"], "label": ["x", "y"]}))
+    assert [(row.text, row.label, row.where) for row in rows] == [("a", "x", "a.parquet:1"), ("b", "y", "a.parquet:2")]
+
+
+def test_nulls_that_arrow_adds_to_structs_are_dropped(tmp_path: Path) -> None:
+    rows = read_rows(parquet(tmp_path / "a.parquet", {"messages": [TALK]}))
+    assert rows[0].messages == ({"role": "user", "content": "light"}, TALK[1])
+
+
+@pytest.mark.parametrize(("columns", "reason"), [
+    ({"text": ["a", None], "label": ["x", "y"]}, r"a\.parquet:2: the column 'text' is null"),
+    ({"text": ["a", "b\0"], "label": ["x", "y"]}, r"a\.parquet:2: a text holds a NUL"),
+    ({"a": ["b"]}, r"a\.parquet:1: no column that can be used"),
+    ({"text": [], "label": []}, "the file is empty"),
+])
+def test_bad_parquet_rows(tmp_path: Path, columns: dict[str, list[Any]], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        read_rows(parquet(tmp_path / "a.parquet", columns))
+
+
+def test_damaged_parquet(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", {"text": ["a"] * 100})
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="damaged or not Parquet"):
+        read_rows(path)
+
+
+def test_a_folder_of_datasets_gives_class_names(tmp_path: Path) -> None:
+    rows = read_rows(saved(tmp_path / "set"))
+    assert [(row.text, row.label, row.where) for row in rows] == [("a", "yes", "set:1"), ("b", "no", "set:2")]
+
+
+def test_splits_of_a_folder(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "set", splits=("train", "dev"))
+    assert len(read_rows(folder)) == 2  # train, when nothing else is said
+    assert len(read_rows(f"{folder}:dev")) == 2
+    with pytest.raises(DataError, match=r"has no split 'test'\n  write one of: .*set:train, .*set:dev"):
+        read_rows(f"{folder}:test")
+    single = saved(tmp_path / "single")
+    with pytest.raises(DataError, match="has no splits, 'dev' was asked for"):
+        read_rows(f"{single}:dev")
+
+
+def test_a_folder_that_datasets_did_not_write(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read by datasets") as caught:
+        read_rows(tmp_path)
+    assert "save_to_disk" in caught.value.hint
+
+
+def test_what_counts_as_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert row_tables.is_hub_name("PolyAI/banking77")
+    assert not row_tables.is_hub_name("data/banking77")  # the folder stands here: a path that is missing
+    assert not row_tables.is_hub_name("banking77") and not row_tables.is_hub_name("/a/b")
+    assert row_tables.split_name("owner/name:test") == ("owner/name", "test")
+    assert row_tables.split_name("C:data") == ("C:data", "")
+    assert locate("owner/name:test", tmp_path) == "owner/name:test"
+    assert locate("owner/name.jsonl", tmp_path) == str(tmp_path / "owner/name.jsonl")
+    assert locate("data/rows", tmp_path) == str(tmp_path / "data/rows")
+
+
+def test_a_hub_name_asks_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.chdir(tmp_path)
+    table = datasets.Dataset.from_dict({"prompt": ["q"], "completion": ["a"]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict({"test": table}))
+    assert read_rows("owner/name:test")[0].where == "name:test:1"
+
+    def offline(name: str) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(DataError, match="owner/name: cannot be read by datasets: no network"):
+        read_rows("owner/name")
+
+
+@pytest.mark.parametrize(("package", "name"), [("pyarrow", "a.parquet"), ("zstandard", "a.jsonl.zst"), ("datasets", "set")])
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "a.parquet").write_bytes(b"x")
+    (tmp_path / "a.jsonl.zst").write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=f"{package} is not installed") as caught:
+        read_rows(tmp_path / name)
+    assert caught.value.hint == "pip install 'edgestill[train]'"
