@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,17 +86,14 @@ def evaluate(model: Any, rows: Sequence[Row], metrics: Sequence[str] = (), limit
     schema = schema_of(model)
     if constrain and schema is None:
         raise UsageError("constrain: the model's task has no JSON schema", "name one in task.schema, or leave it out")
-    names = list(metrics) or default_metrics(picked, schema, reference)
-    modules = {name: metric(name)[0] for name in names}
+    likelihoods = None if hasattr(model, "classify_all") else functools.cache(lambda: row_likelihoods(model, picked))
+    context = Context(None, schema, None if reference is None else list(reference), likelihoods)
+    scorers = _scorers(metrics, picked, context)
     started = time.perf_counter()
     answers: list[str] = []
-    if any("text" not in module.KINDS for module in modules.values()):
-        _check_kind(picked)
+    if any("text" not in scorer.module.KINDS for scorer in scorers):
         answers = _answers(model, picked, schema if constrain else None, progress)
-    seconds = time.perf_counter() - started
-    likelihoods = None if hasattr(model, "classify_all") else functools.cache(lambda: row_likelihoods(model, picked))
-    context = Context(schema=schema, reference=None if reference is None else list(reference), likelihoods=likelihoods)
-    return _scored(answers, picked, names, context, seconds, constrain)
+    return _scored(answers, picked, scorers, time.perf_counter() - started, constrain)
 
 
 def evaluate_answers(answers: Sequence[str], rows: Sequence[Row], metrics: Sequence[str] = (),
@@ -105,9 +102,8 @@ def evaluate_answers(answers: Sequence[str], rows: Sequence[Row], metrics: Seque
     """Score answers that stand already, such as a baseline's or a teacher's; `metrics` as in `evaluate`."""
     if len(answers) != len(rows):
         raise DataError(f"{len(answers)} answers for {len(rows)} rows", "give one answer a row")
-    names = list(metrics) or default_metrics(rows, schema, reference)
-    context = Context(schema=schema, reference=None if reference is None else list(reference))
-    return _scored(list(answers), rows, names, context, seconds, False)
+    context = Context(None, schema, None if reference is None else list(reference))
+    return _scored(list(answers), rows, _scorers(metrics, rows, context), seconds, False)
 
 
 def compare(a: Evaluation, b: Evaluation) -> Comparison:
@@ -195,19 +191,33 @@ def _generated(model: Any, row: Row, schema: dict[str, Any] | None) -> str:
     return str(model.generate(messages=list(messages), tools=row.tools, **options).text)
 
 
-def _scored(answers: list[str], rows: Sequence[Row], names: Sequence[str], context: Context, seconds: float,
-            constrained: bool) -> Evaluation:
+class _Scorer(NamedTuple):
+    name: str
+    module: ModuleType
+    context: Context
+
+
+def _scorers(names: Sequence[str], rows: Sequence[Row], context: Context) -> list[_Scorer]:
+    """The metrics, each with what it may look at, once they are known to suit the rows."""
     kind = _check_kind(rows)
-    scores, intervals = {}, {}
-    for name in names:
+    scorers = []
+    for name in names or default_metrics(rows, context.schema, context.reference):
         module, config = metric(name)
         if kind not in module.KINDS:
             raise UsageError(f"metric {name!r}: does not measure {kind} rows, only {' and '.join(module.KINDS)}",
                              f"for these rows: {', '.join(_suitable(kind))}")
-        values = module.score(answers, rows, Context(config, context.schema, context.reference, context.likelihoods))
-        scores[name] = values.tolist()
-        intervals[name] = bootstrap(values, aggregate=_aggregate(module))
-    return Evaluation(intervals, scores, answers, [row.where for row in rows], rows_digest(rows), seconds, constrained)
+        scorers.append(_Scorer(name, module, replace(context, config=config)))
+        if hasattr(module, "check"):
+            module.check(rows, scorers[-1].context)
+    return scorers
+
+
+def _scored(answers: list[str], rows: Sequence[Row], scorers: Sequence[_Scorer], seconds: float,
+            constrained: bool) -> Evaluation:
+    values = {scorer.name: scorer.module.score(answers, rows, scorer.context) for scorer in scorers}
+    intervals = {name: bootstrap(values[name], aggregate=_aggregate(module)) for name, module, _ in scorers}
+    return Evaluation(intervals, {name: scores.tolist() for name, scores in values.items()}, answers,
+                      [row.where for row in rows], rows_digest(rows), seconds, constrained)
 
 
 def _suitable(kind: str) -> list[str]:

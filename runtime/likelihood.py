@@ -21,9 +21,15 @@ def row_likelihoods(model: Any, rows: Sequence[Row]) -> NDArray[np.float64]:
 
     Of a conversation the answer and the token that ends it are scored, given the prompt. Of plain text every
     token is scored: the first one given the begin (or else the end) of sequence token, long texts in windows
-    that overlap by half. Raises DataError for a conversation longer than the model's context.
+    that overlap by half. Raises DataError for a conversation longer than the model's context, and for a text
+    without a token that can be scored.
     """
-    return np.array([_conversation(model, row) if row.messages else _text(model, row) for row in rows], np.float64)
+    found = np.array([_conversation(model, row) if row.messages else _text(model, row) for row in rows], np.float64)
+    if not found[:, 1].all():
+        row = rows[int(np.argmin(found[:, 1]))]
+        raise DataError(f"{row.where}: no token can be scored: {row.text[:60]!r} is one token and the model has no "
+                        "token to begin with", "leave out rows of a single token")
+    return found
 
 
 def nats(logits: NDArray[np.float32], targets: Sequence[int]) -> float:
@@ -53,7 +59,7 @@ def _text(model: Any, row: Row) -> tuple[float, int, int]:
     ids: list[int] = codec.plain_ids(row.text)
     first = codec.bos_id if codec.bos_id is not None else codec.eos_id
     characters = len(row.text)
-    if first is not None and ids[0] != first:
+    if first is not None and ids[:1] != [first]:
         ids = [first, *ids]
     elif first is None:  # nothing precedes the first token, so it cannot be scored and its characters do not count
         characters = max(1, len(codec.decode(ids[1:])))

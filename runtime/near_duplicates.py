@@ -36,9 +36,11 @@ def near_pairs(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[int, 
                             for part in np.array_split(pairs, len(pairs) // 65536 + 1)])
     likely = pairs[alike >= threshold - 0.2]  # five standard deviations of the estimate below the threshold
     ends = np.append(starts[1:], len(grams))
+    sets = {index: frozenset(grams[starts[index]:ends[index]].tolist()) for index in np.unique(likely).tolist()}
     result = []
     for i, j in likely.tolist():
-        similarity = _jaccard(grams[starts[i]:ends[i]], grams[starts[j]:ends[j]])
+        both = len(sets[i] & sets[j])
+        similarity = both / (len(sets[i]) + len(sets[j]) - both)
         if similarity >= threshold:
             result.append((i, j, similarity))
     return result
@@ -105,9 +107,3 @@ def _candidates(signatures: Hashes) -> NDArray[np.int64]:
     if not found:
         return np.empty((0, 2), np.int64)
     return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
-
-
-def _jaccard(left: Hashes, right: Hashes) -> float:
-    left, right = np.unique(left), np.unique(right)
-    both = len(np.intersect1d(left, right, assume_unique=True))
-    return both / (len(left) + len(right) - both)

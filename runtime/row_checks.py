@@ -247,7 +247,8 @@ def _leak_findings(splits: Mapping[str, Sequence[Row]], keys: Mapping[str, Seque
             leaked = [(row, key) for row, key in zip(splits[later], keys[later], strict=True) if key in known]
             if leaked:
                 findings.append(Finding(
-                    "error", "leakage_exact", later, f"{len(leaked)} of {len(splits[later])} rows stand in {earlier} too",
+                    "error", "leakage_exact", later,
+                    f"{len(leaked)} of {len(splits[later])} rows stand in {earlier} too",
                     [f"{row.where} is {known[key]}: {row.question[:60]!r}" for row, key in leaked[:EXAMPLES]]))
             found = {key: (other, similarity) for other, key, similarity in near[earlier, later]}
             close = [(row, *found[key]) for row, key in zip(splits[later], keys[later], strict=True)

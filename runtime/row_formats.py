@@ -55,7 +55,8 @@ def parse_json(text: str) -> Any:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise RowFault(f"broken JSON at column {error.colno}: {error.msg}",
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise RowFault(f"broken JSON at {place}: {error.msg}",
                        "each line must hold one whole JSON object") from None
     except RecursionError:
         raise RowFault("JSON is nested too deeply", "flatten the row") from None
@@ -171,7 +172,7 @@ def _jsonl_records(path: Path, lines: Iterator[tuple[int, int, bytes]]) -> Itera
             yield empty, BadRow(str(path), empty, "the line is empty", "remove the empty line")
         blank.clear()
         try:
-            yield number, _object(parse_json(_decoded(line, offset)))
+            yield number, _object(parse_json(_decoded(line, offset).strip()))
         except RowFault as fault:
             yield number, BadRow(str(path), number, fault.reason, fault.remedy)
 

@@ -34,11 +34,11 @@ class Context:
     likelihoods: Callable[[], Scores] | None = None
     """Nats, tokens and characters of every row's scored text [rows, 3]; None without a model that gives logits."""
 
-    def all_likelihoods(self, metric: str) -> Scores:
+    def require_likelihoods(self, metric: str) -> Callable[[], Scores]:
         """`likelihoods`, or UsageError where there is no model to ask."""
         if self.likelihoods is None:
             raise UsageError(f"{metric}: needs a model that generates text", "leave it out for this one")
-        return self.likelihoods()
+        return self.likelihoods
 
 
 def json_value(answer: str) -> Any:

@@ -26,15 +26,20 @@ class Config:
 def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scores:
     """1 where the field has the value that it has in the row's answer [rows].
 
-    Two answers without the field are equal, and so are two that are not JSON. Raises DataError when no row's
-    answer has the field.
+    Two answers without the field are equal, and so are two that are not JSON.
     """
+    wanted = check(rows, context)
+    found = [_field(json_value(answer), context.config.field) for answer in answers]
+    return np.array([same_value(a, b) for a, b in zip(found, wanted, strict=True)], np.float64)
+
+
+def check(rows: Sequence[Row], context: Context) -> list[Any]:
+    """The field of every row's answer; DataError when none has it."""
     field = context.config.field
     wanted = [_field(json_value(row.answer), field) for row in rows]
     if not any(map(_is_there, wanted)):
         raise DataError(f"field_match: no row's answer is JSON with the field {field!r}", "name another field")
-    found = [_field(json_value(answer), field) for answer in answers]
-    return np.array([same_value(a, b) for a, b in zip(found, wanted, strict=True)], np.float64)
+    return wanted
 
 
 def _field(value: Any, field: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +16,20 @@ Config = NoConfig
 
 
 def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scores:
-    """1 for an answer that is one whole JSON value and satisfies the schema, else 0 [rows].
+    """1 for an answer that is one whole JSON value and satisfies the schema, else 0 [rows]."""
+    validator = check(rows, context)
+    values = [json_value(answer) for answer in answers]
+    valid = [is_json(value) and (validator is None or validator.is_valid(value)) for value in values]
+    return np.array(valid, np.float64)
+
+
+def check(rows: Sequence[Row], context: Context) -> Any:
+    """The validator of the task's schema, or None where it has none.
 
     Raises UsageError for a schema that is none, MissingExtra where a schema is to be checked without jsonschema.
     """
-    values = [json_value(answer) for answer in answers]
     if context.schema is None:
-        return np.array([is_json(value) for value in values], np.float64)
+        return None
     try:
         import jsonschema
     except ImportError:
@@ -31,5 +39,4 @@ def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scor
         kind.check_schema(context.schema)
     except jsonschema.SchemaError as error:
         raise UsageError(f"task.schema: not a JSON schema: {error.message}", "correct the schema file") from None
-    validator = kind(context.schema)
-    return np.array([is_json(value) and validator.is_valid(value) for value in values], np.float64)
+    return kind(context.schema)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..row_shapes import Row
 from ._common import Context, NoConfig, Scores
@@ -13,7 +13,12 @@ Config = NoConfig
 
 def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scores:
     """Nats, tokens and characters of every row's scored text [rows, 3]; the answers are not looked at."""
-    return context.all_likelihoods("nats_per_token")
+    return check(rows, context)()
+
+
+def check(rows: Sequence[Row], context: Context) -> Callable[[], Scores]:
+    """What computes the likelihoods; UsageError where there is no model that gives logits."""
+    return context.require_likelihoods("nats_per_token")
 
 
 def aggregate(scores: Scores) -> Scores:

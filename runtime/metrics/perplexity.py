@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,7 +15,12 @@ Config = NoConfig
 
 def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scores:
     """Nats, tokens and characters of every row's scored text [rows, 3]; the answers are not looked at."""
-    return context.all_likelihoods("perplexity")
+    return check(rows, context)()
+
+
+def check(rows: Sequence[Row], context: Context) -> Callable[[], Scores]:
+    """What computes the likelihoods; UsageError where there is no model that gives logits."""
+    return context.require_likelihoods("perplexity")
 
 
 def aggregate(scores: Scores) -> Scores:
