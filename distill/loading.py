@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True,
                                "dtype": torch.float32, "output_loading_info": True}
-    with _quiet_loading():
+    with _quiet_transformers():
         if task.kind == "classify":
             set_labels(config, task.labels)
             with torch.random.fork_rng(devices=[]):
@@ -72,7 +73,8 @@ def set_labels(config: Any, labels: Sequence[str]) -> None:
 
 def save_model(model: Any, folder: Path) -> None:
     """Write config, generation config and weights, the weights as one file."""
-    model.save_pretrained(folder, max_shard_size="1000GB")
+    with _quiet_transformers():
+        model.save_pretrained(folder, max_shard_size="1000GB")
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
@@ -101,22 +103,17 @@ def parameters(model: Any) -> int:
     return sum(value.numel() for value in {id(value): value for value in model.parameters()}.values())
 
 
-def _quiet_loading() -> Any:
-    """transformers reports a fresh head on standard error as if it were a mistake; `load_model` checks by itself."""
-    from contextlib import contextmanager
-
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """transformers draws bars of its own, and reports a fresh head as if it were a mistake; `load_model` checks it."""
     from transformers.utils import logging
 
-    @contextmanager
-    def quiet() -> Any:
-        before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(before)
-            if bars:
-                logging.enable_progress_bar()
-
-    return quiet()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()

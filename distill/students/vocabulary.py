@@ -59,9 +59,10 @@ def kept_tokens(tokenizer: Mapping[str, Any], used: Collection[int]) -> list[int
 def trim_tokenizer(tokenizer: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
     """The content of tokenizer.json with only the ids in `kept`, numbered anew in their old order."""
     new = {old: index for index, old in enumerate(kept)}
-    result = copy.deepcopy(dict(tokenizer))
-    model = result["model"]
+    result = copy.deepcopy({key: value for key, value in tokenizer.items() if key != "model"})
+    model = dict(tokenizer["model"])
     model["vocab"] = {token: new[old] for token, old in model["vocab"].items() if old in new}
+    result["model"] = model
     if model["type"] == "BPE":
         words = model["vocab"]
         model["merges"] = [merge for merge in model["merges"]

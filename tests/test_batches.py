@@ -1,0 +1,140 @@
+"""Batches: what is learned from, padded to little, in an order that can be taken up at any step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgestill.distill import batches
+from edgestill.distill.batches import Schedule, TokenSet, tokenize
+from edgestill.models.errors import DataError
+from edgestill.runtime.rows import Row
+from edgestill.runtime.text import Codec
+
+
+def chat(question: str, answer: str) -> Row:
+    return Row(messages=({"role": "user", "content": question}, {"role": "assistant", "content": answer}), where="t:1")
+
+
+ROWS = [chat(f"turn off the light {'please ' * (index % 7)}", f"answer {index}") for index in range(53)]
+
+
+@pytest.fixture()
+def codec(tiny_llama: Path) -> Codec:
+    return Codec.from_folder(tiny_llama)
+
+
+def token_set(lengths: list[int]) -> TokenSet:
+    offsets = np.cumsum([0, *lengths], dtype=np.int64)
+    return TokenSet(np.arange(offsets[-1], dtype=np.int32), offsets, np.ones(len(lengths), dtype=np.int32),
+                    np.arange(len(lengths), dtype=np.int32), 0)
+
+
+def test_only_completions_are_learned_from(codec: Codec) -> None:
+    tokens = tokenize(ROWS, codec, 256)
+    schedule = Schedule(tokens, 8, 100000, 0, False, pad_id=4)
+    for batch in schedule.step(0):
+        width = batch.ids.shape[1]
+        seen = torch.split(batch.labels, batch.counts)
+        places = torch.split(batch.positions, batch.counts)
+        for place, (row, labels, positions) in enumerate(zip(batch.rows, seen, places, strict=True)):
+            ids, start = codec.training_ids(ROWS[row])
+            assert labels.tolist() == ids[start:]
+            assert positions.tolist() == [place * width + t - 1 for t in range(start, len(ids))]
+            assert codec.decode(labels.tolist()).startswith("answer")
+            assert int(labels[-1]) in codec.stop_ids
+        assert batch.tokens == sum(int(tokens.lengths[row]) for row in batch.rows)
+
+
+def test_plain_texts_are_packed_and_every_token_is_predicted_once(codec: Codec) -> None:
+    texts = [Row(text=f"the weather today is number {index}") for index in range(9)]
+    tokens = tokenize(texts, codec, 16)
+    stream = [token for row in texts for token in codec.training_ids(row)[0]]
+    assert max(tokens.lengths) == 16 and tokens.left_out == 0
+    learned = [int(token) for index in range(len(tokens)) for token in tokens.row(index)[1:]]
+    assert learned == stream[1:]
+
+
+def test_texts_to_classify_carry_their_label(tiny_bert: Path) -> None:
+    codec = Codec.from_folder(tiny_bert)
+    rows = [Row(text="play some music", label="music", where="a:1"), Row(text="lamp", label="light", where="a:2")]
+    tokens = tokenize(rows, codec, 64, ["light", "music"])
+    (batch,) = Schedule(tokens, 2, 4096, 0, True).step(0)
+    assert {(row, int(label)) for row, label in zip(batch.rows, batch.labels, strict=True)} == {(0, 1), (1, 0)}
+    assert batch.mask is not None and int(batch.mask.sum()) == batch.tokens
+    with pytest.raises(DataError, match="a:2.*'light'"):
+        tokenize(rows, codec, 64, ["music"])
+
+
+def test_rows_that_are_too_long_are_left_out_and_counted(codec: Codec) -> None:
+    tokens = tokenize([*ROWS, chat("x " * 400, "y")], codec, 128)
+    assert tokens.left_out == 1 and len(tokens) == len(ROWS)
+    with pytest.raises(DataError, match="max_tokens = 8"):
+        tokenize(ROWS, codec, 8)
+
+
+def test_the_cache_is_read_back_and_a_damaged_one_is_made_again(codec: Codec, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tokenize(ROWS, codec, 256, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(batches, "_tokenize", lambda *a: pytest.fail("the cache was not used"))
+        again = tokenize(ROWS, codec, 256, cache=tmp_path)
+    for name in ("ids", "offsets", "targets", "sources"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    file.write_bytes(file.read_bytes()[:-100])
+    np.testing.assert_array_equal(tokenize(ROWS, codec, 256, cache=tmp_path).ids, first.ids)
+
+
+def test_the_cache_key_holds_all_that_ids_depend_on(codec: Codec, tiny_llama: Path, tmp_path: Path) -> None:
+    from edgestill.models.runfile import Task
+
+    tokenize(ROWS, codec, 256, cache=tmp_path)
+    tokenize(ROWS, codec, 255, cache=tmp_path)
+    tokenize(ROWS[1:], codec, 256, cache=tmp_path)
+    tokenize(ROWS, Codec.from_folder(tiny_llama, Task(system="be brief")), 256, cache=tmp_path)
+    other = Codec.from_folder(tiny_llama)
+    other.tokenizer.add_tokens(["light"])
+    tokenize(ROWS, other, 256, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(2, 40), min_size=1, max_size=60), size=st.integers(1, 9), limit=st.integers(16, 200))
+def test_an_epoch_holds_every_row_once_within_the_limits(lengths: list[int], size: int, limit: int) -> None:
+    schedule = Schedule(token_set(lengths), size, limit, 3, False)
+    seen = []
+    for step in range(schedule.steps_per_epoch):
+        rows = 0
+        for batch in schedule.step(step):
+            assert batch.ids.numel() <= limit or len(batch.rows) == 1
+            seen += batch.rows
+            rows += len(batch.rows)
+        assert rows <= size
+    assert sorted(seen) == list(range(len(lengths)))
+
+
+def test_any_step_can_be_asked_for_and_epochs_differ() -> None:
+    tokens = token_set([3 + index % 9 for index in range(40)])
+
+    def rows(step: int, seed: int = 0) -> list[list[int]]:
+        return [batch.rows for batch in Schedule(tokens, 4, 4096, seed, False).step(step)]
+
+    running = Schedule(tokens, 4, 4096, 0, False)
+    in_order = [[batch.rows for batch in running.step(step)] for step in range(25)]
+    assert in_order == [rows(step) for step in range(25)]
+    assert in_order[0] != in_order[10] and rows(0) != rows(0, seed=1)
+
+
+def test_rows_of_like_length_stand_together() -> None:
+    random = np.random.default_rng(0)
+    tokens = token_set([int(length) for length in random.integers(4, 60, 2000)])
+    schedule = Schedule(tokens, 16, 100000, 0, False)
+    found = [batch for step in range(schedule.steps_per_epoch) for batch in schedule.step(step)]
+    assert sum(batch.tokens for batch in found) / sum(batch.ids.numel() for batch in found) > 0.95
+    assert all((batch.mask is None) == (batch.tokens == batch.ids.numel()) for batch in found)
