@@ -1,0 +1,61 @@
+"""ONNX for onnxruntime: decoders from onnxruntime-genai's builder, encoder classifiers from transformers' exporter.
+
+`fp32` is the graph as built. `int8` and `int4` are weights only for decoders, in blocks of 32 (MatMulNBits), because
+quantized activations ruin generation; encoders take `int8` with dynamically quantized activations.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...models import files
+from ...models.errors import UsageError
+from ...models.scheme import Scheme
+from ..checkpoint import Checkpoint
+from ..graphs import builder, decoder, encoder, exporter, rotation, storage
+
+BITS = {"int8": 8, "int4": 4}
+
+
+def write(source: Path, folder: Path, scheme: Scheme, encode: decoder.Encode, calibration: Any = None) -> str:
+    """Export the Hugging Face folder `source` into `folder`; returns the name of the file an engine loads.
+
+    A decoder gets model.onnx, model.onnx.data and onnxruntime-genai's genai_config.json; an encoder one model.onnx.
+    `encode` turns a matrix [out, in] under its checkpoint name into 4-bit codes; importance is its caller's matter, so
+    `calibration` is not looked at here. Raises UsageError for a family or a combination that is not carried.
+    """
+    checkpoint = Checkpoint.open(source)
+    family = checkpoint.family
+    family.check(checkpoint.config)
+    if family.onnx == "builder":
+        return _decoder(checkpoint, folder, scheme, encode)
+    if family.onnx == "exporter":
+        return _encoder(checkpoint, folder, scheme)
+    raise UsageError(f"{scheme}: the {family.name} family has no ONNX export", "export it as gguf")
+
+
+def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decoder.Encode) -> str:
+    turned = rotation.read(checkpoint.folder)
+    window = checkpoint.config.get(checkpoint.family.keys.get("window", ""))
+    with builder.built(checkpoint.folder) as built:
+        rotation.compute_tables(built.model, turned)
+        shape = built.genai["model"]["decoder"]
+        decoder.fix_cache_shapes(built.model, shape["num_key_value_heads"], shape["head_size"])
+        if window:
+            decoder.limit_window(built.model, int(window))
+        if scheme.type in BITS:
+            decoder.compress(built.model, checkpoint.tensor, BITS[scheme.type], encode)
+        model_file = storage.save(built.model, folder, external=True)
+        files.write_json(folder / "genai_config.json", builder.genai_config(built.genai, model_file))
+    return model_file
+
+
+def _encoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme) -> str:
+    if scheme.type == "int4":
+        raise UsageError(f"{scheme}: 4-bit blocks make an encoder slower than int8 and no more exact",
+                         "use onnx:int8 for classifiers")
+    model = exporter.exported(checkpoint.folder)
+    if scheme.type == "int8":
+        encoder.compress(model)
+    return storage.save(model, folder, external=False)

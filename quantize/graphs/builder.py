@@ -1,0 +1,85 @@
+"""Decoder graphs: onnxruntime_genai's model builder makes them, attention, rotation and cache in one fused node."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ...models.errors import MissingExtra
+
+SEARCH_LENGTH = 2048
+"""onnxruntime-genai reserves the cache for this many tokens at once, so a context of 32,768 must not be its default."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A float32 decoder graph (onnx_ir.Model, its weights in a temporary file) and its genai_config.json."""
+
+    model: Any
+    genai: dict[str, Any]
+
+
+@contextmanager
+def built(source: Path) -> Iterator[Built]:
+    """Build the float32 graph of a Hugging Face folder for CPUs; the weights are gone when the block ends.
+
+    Raises MissingExtra without onnxruntime-genai.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgestill-onnx-") as temporary:
+        folder = Path(temporary)
+        _run(source, folder)
+        import onnx_ir as ir
+
+        model = ir.load(folder / "model.onnx")
+        genai = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
+        yield Built(model, genai)
+
+
+def _run(source: Path, folder: Path) -> None:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the native library loads
+    said = StringIO()
+    with ExitStack() as stack:
+        # It prints its progress; stdout belongs to the command's result.
+        stack.enter_context(redirect_stdout(said))
+        stack.enter_context(redirect_stderr(said))
+        try:
+            from onnxruntime_genai.models import builder
+        except ModuleNotFoundError as error:
+            raise MissingExtra("onnxruntime-genai", "export") from error
+        stack.enter_context(_true_head(builder.Model))
+        # The plain cache: a windowed one has another layout, which only onnxruntime-genai drives.
+        options = builder.parse_extra_options(
+            "", str(source), str(folder), "fp32", "cpu", str(folder), ["windowed_kv_cache=false"])
+        # Its own rotary tables are replaced afterwards; plain ones spare it the scalings it does not know.
+        options["hf_details"]["hf_config"].rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
+        builder.create_model("", str(source), str(folder), "fp32", "cpu", str(folder), **options)
+
+
+@contextmanager
+def _true_head(model_class: Any) -> Iterator[None]:
+    """Let the builder know the output layer by identity.
+
+    It takes any linear layer as wide as the vocabulary for it, which a trimmed vocabulary of, say, 1,024 tokens beside
+    a feed-forward of 1,024 makes wrong.
+    """
+    original = model_class.has_lm_head
+    model_class.has_lm_head = lambda self, module: module is self.weights.get_output_embeddings()
+    try:
+        yield
+    finally:
+        model_class.has_lm_head = original
+
+
+def genai_config(built_config: dict[str, Any], model_file: str) -> dict[str, Any]:
+    """onnxruntime-genai's configuration for `model_file`, with a cache that fits small devices."""
+    config: dict[str, Any] = json.loads(json.dumps(built_config))
+    config["model"]["decoder"]["filename"] = model_file
+    config["search"]["max_length"] = min(int(config["model"]["context_length"]), SEARCH_LENGTH)
+    return config

@@ -1,0 +1,98 @@
+"""Lay an ONNX graph out on disk: the same graph gives the same bytes, and equal tensors are stored once."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODEL_FILE = "model.onnx"
+DATA_FILE = "model.onnx.data"
+INLINE_BYTES = 1024
+"""Smaller tensors stay in the graph: sizes and indices, which graph optimisers look at."""
+INLINE_MODEL_BYTES = 1 << 30
+"""A model without an external file must stay below protobuf's 2 GiB with room to spare."""
+ALIGNMENT = 64
+"""Tensors start at multiples of a cache line, as kernels that read the mapped file want."""
+
+
+def initializer(graph: Any, name: str, array: NDArray[Any]) -> Any:
+    """Add a constant to an onnx_ir graph, or return the one that stands under this name already."""
+    import onnx_ir as ir
+
+    if name in graph.initializers:
+        return graph.initializers[name]
+    value = ir.Value(name=name, const_value=ir.tensor(np.asarray(array, order="C"), name=name))
+    value.dtype, value.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
+    graph.register_initializer(value)
+    return value
+
+
+def constant(value: Any) -> NDArray[Any] | None:
+    """The array behind an onnx_ir value, or None where it is computed at run time."""
+    if value is None or value.const_value is None:
+        return None
+    array: NDArray[Any] = value.const_value.numpy()
+    return array
+
+
+def tidy(model: Any) -> None:
+    """Drop what no engine reads: unused nodes and constants, stack traces, local paths, inferred shapes."""
+    from onnx_ir.passes import common
+
+    common.RemoveUnusedNodesPass()(model)
+    model.graph.sort()
+    common.ClearMetadataAndDocStringPass()(model)
+    model.producer_name, model.producer_version, model.doc_string = "edgestill", "", None
+    model.metadata_props.clear()
+    model.graph.name = "main"
+    for entry in (model.graph, *model.graph.all_nodes()):
+        entry.metadata_props.clear()
+    kept = {id(value) for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values())}
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if id(value) not in kept:
+                value.shape = value.type = None
+
+
+def save(model: Any, folder: Path, external: bool) -> str:
+    """Write a tidied graph and return the model's file name.
+
+    With `external`, weights go to one file beside it, which engines map instead of copying; tensors of equal bytes
+    share one place there, whatever their shapes. Without, everything is in the one file as long as it fits.
+    """
+    import onnx_ir as ir
+
+    tidy(model)
+    total = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    if external or total > INLINE_MODEL_BYTES:
+        _move_out(model, folder / DATA_FILE)
+    else:
+        for value in model.graph.initializers.values():
+            value.const_value = ir.Tensor(value.const_value.numpy(), name=value.name)
+    (folder / MODEL_FILE).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    return MODEL_FILE
+
+
+def _move_out(model: Any, path: Path) -> None:
+    import onnx_ir as ir
+
+    places: dict[bytes, int] = {}
+    with path.open("wb") as file:
+        for name, value in model.graph.initializers.items():
+            tensor = value.const_value
+            if tensor.nbytes < INLINE_BYTES:
+                value.const_value = ir.Tensor(tensor.numpy(), name=name)
+                continue
+            content = tensor.tobytes()
+            key = hashlib.sha256(content).digest()
+            if key not in places:
+                file.write(b"\0" * (-file.tell() % ALIGNMENT))
+                places[key] = file.tell()
+                file.write(content)
+            value.const_value = ir.ExternalTensor(
+                path.name, places[key], len(content), tensor.dtype, shape=ir.Shape(tensor.shape), name=name)

@@ -1,0 +1,268 @@
+"""ONNX exports against torch: the same numbers in float, the promised ones in blocks, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgestill.models.errors import ArtifactError, MissingExtra, UsageError
+from edgestill.models.scheme import Scheme
+from edgestill.quantize import codes
+from edgestill.quantize.formats import onnx as onnx_format
+from edgestill.quantize.graphs import blocks, builder, decoder, storage
+from numpy.typing import NDArray
+
+from . import tiny
+from .onnx_models import LIMIT, distance, encode, in_torch, session
+
+DECODERS = ("llama", "mistral", "qwen2", "qwen3")
+Export = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    made: dict[str, Path] = {}
+
+    def make(model_type: str, **changes: Any) -> Path:
+        key = f"{model_type}-{json.dumps(changes, sort_keys=True)}"
+        if key not in made:
+            folder = tmp_path_factory.mktemp("checkpoint")
+            made[key] = tiny.decoder(folder, model_type, **changes)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    made: dict[tuple[Path, str], Path] = {}
+
+    def make(source: Path, type: str) -> Path:
+        if (source, type) not in made:
+            folder = tmp_path_factory.mktemp("onnx")
+            assert onnx_format.write(source, folder, Scheme("onnx", type), encode) == storage.MODEL_FILE
+            made[source, type] = folder
+        return made[source, type]
+
+    return make
+
+
+def decode(folder: Path, ids: NDArray[np.int64], steps: list[int]) -> NDArray[np.float32]:
+    """Logits of `ids` [1, n], fed in pieces of `steps` tokens through the cache."""
+    engine = session(folder)
+    cache = {each.name: np.zeros((1, each.shape[1], 0, each.shape[3]), np.float32)
+             for each in engine.get_inputs() if each.name.startswith("past")}
+    names, found, done = [each.name for each in engine.get_outputs()], [], 0
+    for step in steps:
+        feed = {"input_ids": ids[:, done:done + step], "attention_mask": np.ones((1, done + step), np.int64)}
+        out = dict(zip(names, engine.run(names, feed | cache), strict=True))
+        found.append(out.pop("logits"))
+        cache = {name.replace("present", "past_key_values"): value for name, value in out.items()}
+        done += step
+    return np.concatenate(found, axis=1)
+
+
+def expected(source: Path, ids: NDArray[np.int64], change: Callable[[Any], None] = lambda model: None) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return in_torch(source, change)(torch.tensor(ids)).logits.numpy()
+
+
+def tokens(count: int = 24) -> NDArray[np.int64]:
+    return np.random.default_rng(0).integers(5, 300, (1, count))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", DECODERS)
+def test_float_decoders_agree_with_torch(checkpoint: Any, export: Export, family: str, tied: bool) -> None:
+    source = checkpoint(family, tie_word_embeddings=tied)
+    folder, ids = export(source, "fp32"), tokens()
+    wanted = expected(source, ids)
+    assert distance(decode(folder, ids, [24]), wanted) < LIMIT
+    assert distance(decode(folder, ids, [10] + [1] * 13 + [1]), wanted) < LIMIT
+
+
+@pytest.mark.parametrize(("family", "changes"), [
+    ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                                   "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}),
+    ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
+    ("qwen2", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
+                                   "original_max_position_embeddings": 64}}),
+    ("llama", {"intermediate_size": 384}),  # as wide as the vocabulary: not to be taken for the output layer
+    ("mistral", {"sliding_window": 8}),
+    ("qwen3", {"head_dim": 32}),
+])
+def test_variations_agree_with_torch(checkpoint: Any, export: Export, family: str, changes: dict[str, Any]) -> None:
+    source, ids = checkpoint(family, **changes), tokens()
+    wanted = expected(source, ids)
+    assert distance(decode(export(source, "fp32"), ids, [24]), wanted) < LIMIT
+    assert distance(decode(export(source, "fp32"), ids, [12] + [1] * 12), wanted) < LIMIT
+
+
+def test_the_measure_sees_swapped_queries_and_keys(checkpoint: Any, export: Export) -> None:
+    source, ids = checkpoint("llama", num_key_value_heads=4), tokens()
+
+    def swap(model: Any) -> None:
+        for layer in model.model.layers:
+            query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
+            query.data, key.data = key.data, query.data
+
+    assert distance(decode(export(source, "fp32"), ids, [24]), expected(source, ids)) < LIMIT
+    assert distance(decode(export(source, "fp32"), ids, [24]), expected(source, ids, swap)) > 100 * LIMIT
+
+
+def test_swapped_queries_and_keys_in_a_graph_are_refused(checkpoint: Any) -> None:
+    from edgestill.quantize.checkpoint import Checkpoint
+
+    source = checkpoint("llama", num_key_value_heads=4)
+    read = Checkpoint.open(source).tensor
+    swapped = {"q_proj": "k_proj", "k_proj": "q_proj"}
+
+    def wrong(name: str) -> NDArray[np.float32]:
+        part = name.split(".")[-2]
+        return read(name.replace(part, swapped.get(part, part)))
+
+    with builder.built(source) as built, pytest.raises(ArtifactError, match=r"other numbers in .*qkv_proj"):
+        decoder.compress(built.model, wrong, 8, encode)
+
+
+def test_a_matrix_of_no_known_layer_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="no known layer"):
+        decoder.source_names("model.layers.0.moe.router.MatMul.weight")
+
+
+def requantized(bits: int) -> Callable[[Any], None]:
+    """Put into a torch model the weights that the export's blocks stand for."""
+    import torch
+
+    def change(model: Any) -> None:
+        model.lm_head.weight.data = model.lm_head.weight.data.clone()
+        for name, module in model.named_modules():
+            if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
+                weight = module.weight.detach().numpy()
+                four = bits == 4 and isinstance(module, torch.nn.Linear) and name != "lm_head"
+                packed = blocks.eight_bit(weight)
+                if four and codes.fits(weight.shape[1]):
+                    packed = blocks.four_bit([encode(name, weight)])
+                module.weight.data = torch.tensor(blocks.dequantize(packed))
+
+    return change
+
+
+def at_accuracy(folder: Path, target: Path, level: int) -> Path:
+    """The same model with activations of another precision."""
+    import onnx
+
+    model = onnx.load(folder / "model.onnx")
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = level
+    onnx.save(model, target / "model.onnx")
+    return target
+
+
+@pytest.mark.parametrize(("family", "type", "changes"), [
+    ("llama", "int4", {}), ("llama", "int8", {}), ("qwen3", "int8", {}),
+    ("qwen2", "int4", {"tie_word_embeddings": False}),
+    ("llama", "int4", {"intermediate_size": 100}),  # rows that are no whole number of blocks keep 8 bits
+])
+def test_blocks_hold_exactly_the_codes(
+        checkpoint: Any, export: Export, tmp_path: Path, family: str, type: str, changes: dict[str, Any]) -> None:
+    source, ids = checkpoint(family, **changes), tokens()
+    folder = export(source, type)
+    wanted = expected(source, ids, requantized(onnx_format.BITS[type]))
+    exact = at_accuracy(folder, tmp_path, 1)
+    assert distance(decode(exact, ids, [24]), wanted) < LIMIT
+    assert distance(decode(exact, ids, [10] + [1] * 14), wanted) < LIMIT
+    shipped = decode(folder, ids, [24])
+    assert np.corrcoef(shipped.ravel(), wanted.ravel())[0, 1] > 0.98  # int8 activations: noise, not another model
+
+
+def places(folder: Path) -> dict[str, tuple[int, int]]:
+    """Offset and length of every tensor outside the graph."""
+    import onnx
+
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    facts = {each.name: {entry.key: entry.value for entry in each.external_data} for each in model.graph.initializer}
+    return {name: (int(fact["offset"]), int(fact["length"])) for name, fact in facts.items() if fact}
+
+
+def test_a_tied_table_is_stored_once(checkpoint: Any, export: Export) -> None:
+    tied = export(checkpoint("llama"), "int4")
+    untied = export(checkpoint("llama", tie_word_embeddings=False), "int4")
+    found, other = places(tied), places(untied)
+    assert found["lm_head.codes"] == found["model.embed_tokens.table"]
+    assert found["lm_head.scales"] == found["model.embed_tokens.table.scales"]
+    assert other["lm_head.codes"] != other["model.embed_tokens.table"]
+    ends = max(offset + length for offset, length in found.values())
+    assert (tied / "model.onnx.data").stat().st_size == ends
+
+
+def test_files_and_names_are_those_that_clients_read(checkpoint: Any, export: Export) -> None:
+    source = checkpoint("llama", max_position_embeddings=8192)
+    folder = export(source, "int4")
+    assert sorted(path.name for path in folder.iterdir()) == ["genai_config.json", "model.onnx", "model.onnx.data"]
+    genai = json.loads((folder / "genai_config.json").read_text())
+    assert genai["model"]["decoder"]["filename"] == "model.onnx"
+    assert genai["model"]["context_length"] == 8192 and genai["search"]["max_length"] == 2048
+    shapes = {each.name: each.shape for each in session(folder).get_inputs()}
+    assert shapes["input_ids"] == ["batch_size", "sequence_length"]
+    assert shapes["past_key_values.2.value"] == ["batch_size", 2, "past_sequence_length", 16]
+    assert {each.shape[-1] for each in session(folder).get_outputs() if each.name != "logits"} == {16}
+    # Two tables of 8,192 positions would take 512 KiB, four times the weights of this model.
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 160_000
+
+
+def test_onnxruntime_genai_generates_what_torch_does(checkpoint: Any, export: Export) -> None:
+    import onnxruntime_genai
+    import torch
+
+    source = checkpoint("llama")
+    model = onnxruntime_genai.Model(str(export(source, "fp32")))
+    parameters = onnxruntime_genai.GeneratorParams(model)
+    parameters.set_search_options(max_length=32, do_sample=False)
+    generator = onnxruntime_genai.Generator(model, parameters)
+    ids = tokens(8)
+    generator.append_tokens(ids)
+    while not generator.is_done():
+        generator.generate_next_token()
+    found = [int(token) for token in generator.get_sequence(0)]
+    wanted = in_torch(source).generate(torch.tensor(ids), max_length=32, do_sample=False)[0].tolist()
+    assert found == wanted
+
+
+@pytest.mark.parametrize("type", ["fp32", "int4"])
+def test_decoder_bytes_repeat_and_tell_nothing_of_this_machine(
+        checkpoint: Any, export: Export, tmp_path: Path, type: str, capfd: pytest.CaptureFixture[str]) -> None:
+    source = checkpoint("qwen3")
+    first = export(source, type)
+    capfd.readouterr()
+    onnx_format.write(source, tmp_path, Scheme("onnx", type), encode)
+    assert capfd.readouterr().out == ""
+    for path in first.iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+        assert str(source).encode() not in path.read_bytes() and b"site-packages" not in path.read_bytes()
+
+
+def test_rotation_that_follows_the_length_is_refused(checkpoint: Any, tmp_path: Path) -> None:
+    source = checkpoint("llama", rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0})
+    with pytest.raises(UsageError, match="rotated in the way 'dynamic'"):
+        onnx_format.write(source, tmp_path, Scheme("onnx", "fp32"), encode)
+
+
+def test_a_family_without_onnx_is_refused(checkpoint: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="gpt2 family has no ONNX export"):
+        onnx_format.write(checkpoint("gpt2"), tmp_path, Scheme("onnx", "int8"), encode)
+
+
+def test_a_missing_package_is_named(checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime_genai.models", None)
+    with pytest.raises(MissingExtra, match="onnxruntime-genai is not installed"):
+        onnx_format.write(checkpoint("llama"), tmp_path, Scheme("onnx", "fp32"), encode)
