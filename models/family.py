@@ -1,4 +1,7 @@
-"""Model families: which architectures are known, and what a writer must know about each. One TOML file each in `families/`."""
+"""Model families: which architectures are known, and what a writer must know about each.
+
+One TOML file each in `families/`.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +56,8 @@ class Family:
         value = config.get(self.keys.get(key, ""))
         value = default if value is None else value
         if value is None:
-            raise ArtifactError(f"config.json: {self.keys.get(key, key)!r} is missing, and the {self.name} family needs it",
-                                "copy config.json again from where the model was made")
+            raise ArtifactError(f"config.json: {self.keys.get(key, key)!r} is missing, and the {self.name} family "
+                                "needs it", "copy config.json again from where the model was made")
         return value
 
     def check(self, config: Mapping[str, Any]) -> None:

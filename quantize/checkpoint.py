@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from ..models.errors import ArtifactError
 from ..models.family import Family, of_config
 
+MADE_BY = "give a folder that tune, distill or save_pretrained wrote"
+INCOMPLETE = "the checkpoint is incomplete: save it again"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """What is read as weights; numpy has no bfloat16, so those come as raw 16 bits."""
@@ -49,7 +51,7 @@ class Checkpoint:
         a tensor, or a vocabulary larger than the embedding.
         """
         if not folder.is_dir():
-            raise ArtifactError(f"{folder}: no such folder", "give a folder that tune, distill or save_pretrained wrote")
+            raise ArtifactError(f"{folder}: no such folder", MADE_BY)
         if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
             raise ArtifactError(f"{folder}: a LoRA adapter without its base model",
                                 "merge it first (peft: merge_and_unload, then save_pretrained)")
@@ -74,7 +76,7 @@ class Checkpoint:
             if name in self.entries:
                 return name
         raise ArtifactError(f"{self.folder}: no token embedding; looked for {', '.join(self.family.embedding)}",
-                            "the checkpoint is incomplete: save it again")
+                            INCOMPLETE)
 
     @property
     def vocabulary_size(self) -> int:
@@ -91,7 +93,7 @@ class Checkpoint:
         Raises ArtifactError when there is none of that name, its type is no float, or a value is NaN or infinite.
         """
         if name not in self.entries:
-            raise ArtifactError(f"{self.folder}: no tensor {name!r} in it", "the checkpoint is incomplete: save it again")
+            raise ArtifactError(f"{self.folder}: no tensor {name!r} in it", INCOMPLETE)
         entry = self.entries[name]
         if entry.dtype not in DTYPES:
             raise ArtifactError(f"{entry.file}: {name} is of type {entry.dtype}; only {', '.join(DTYPES)} are read",
@@ -126,16 +128,17 @@ class Checkpoint:
                 layers.setdefault(match[1], {}).setdefault(int(match[2]), set()).add(match[3])
         expected = int(self.family.of(self.config, "layers"))
         if not layers:
-            raise ArtifactError(f"{self.folder}: no tensor of any layer in it", "the checkpoint is incomplete: save it again")
+            raise ArtifactError(f"{self.folder}: no tensor of any layer in it", INCOMPLETE)
         for prefix, found in layers.items():
             if sorted(found) != list(range(expected)):
                 raise ArtifactError(f"{self.folder}: tensors of {len(found)} layers at {prefix!r}, config.json says "
-                                    f"{self.family.keys['layers']} = {expected}", "save config and weights together again")
+                                    f"{self.family.keys['layers']} = {expected}",
+                                    "save config and weights together again")
             every = set.union(*found.values())
             for index, names in found.items():
                 if names != every:
                     raise ArtifactError(f"{self.folder}: layer {index} lacks {prefix}.{index}.{min(every - names)}",
-                                        "the checkpoint is incomplete: save it again")
+                                        INCOMPLETE)
 
     def _check_vocabulary(self) -> None:
         tokenizer = _json(self.folder / "tokenizer.json", "save the tokenizer again")
@@ -168,7 +171,7 @@ def _files(folder: Path) -> list[Path]:
     if pickled:
         raise ArtifactError(f"{folder}: weights only as {pickled[0]}, a pickle, which can run code when it is read",
                             f"convert it where it is trusted: save_pretrained writes {SINGLE}")
-    raise ArtifactError(f"{folder}: no {SINGLE} in it", "give a folder that tune, distill or save_pretrained wrote")
+    raise ArtifactError(f"{folder}: no {SINGLE} in it", MADE_BY)
 
 
 def _index(path: Path) -> dict[str, str]:

@@ -75,7 +75,8 @@ def choose(blocks: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         inverse = np.where(scales == 0, np.float32(0), np.float32(1) / scales)[..., None]
         codes = np.trunc(blocks * inverse + np.float32(ZERO_POINT + 0.5))
-    return np.nan_to_num(codes, nan=ZERO_POINT).clip(0, 15).astype(np.uint8)
+    chosen: NDArray[np.uint8] = np.nan_to_num(codes, nan=ZERO_POINT).clip(0, 15).astype(np.uint8)
+    return chosen
 
 
 def to_half(scales: NDArray[np.float32]) -> NDArray[np.float16]:

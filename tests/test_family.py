@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from edgestill.models import family
 from edgestill.models.errors import ArtifactError, UsageError
 

@@ -1,0 +1,147 @@
+"""A tokenizer.json as llama.cpp's vocabulary.
+
+llama.cpp knows pre-tokenizers by name only. The name is derived from the rules in tokenizer.json themselves, so a
+trimmed or retrained vocabulary keeps the name of the rules it was made with; a rule set without a name is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.errors import ArtifactError
+from ..runtime.text import Codec
+from .gguf_rules import Rules, rules_of
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+"""llama.cpp's token types."""
+
+ENDING_TEXTS = frozenset({
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
+    "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>",
+    "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
+})
+"""Tokens that llama.cpp takes for the end of generation by their text alone (llama-cpp-python 0.3.36)."""
+
+ENDING_KEYS = ("eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+"""Keys beside `eos` whose token llama.cpp takes for an end of generation; the last three are for code models, which
+mark the borders of a file with them, and serve any model that has more ends than the first three can name."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What stands below `tokenizer.` in a GGUF file."""
+
+    rules: Rules
+    tokens: list[str]
+    types: list[int]
+    ids: dict[str, int]
+    """Special ids by key: bos, eos, eot, unknown, padding …"""
+    add_bos: bool
+    add_eos: bool
+    template: str | None
+    notes: list[str]
+    """Where llama.cpp's own tokenizer differs from this one for some texts."""
+
+
+def read(source: Path, size: int) -> Vocabulary:
+    """The vocabulary of the Hugging Face folder `source`, padded to `size` rows of the embedding.
+
+    Raises ArtifactError naming the rule that llama.cpp cannot carry, or when no token ends an answer.
+    """
+    codec = Codec.from_folder(source)
+    table = json.loads(codec.tokenizer.to_str())
+    rules = rules_of(table, bool(codec.template))
+    tokens, types, notes = _tokens(table, size, rules)
+    add_bos, add_eos = _added(codec)
+    ids = _ids(codec, tokens, table["model"].get("unk_token"))
+    return Vocabulary(rules, tokens, types, ids, add_bos, add_eos, codec.template, [*rules.notes, *notes])
+
+
+def add(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
+    """Write the vocabulary's metadata."""
+    rules = vocabulary.rules
+    writer.add_tokenizer_model(rules.model)
+    writer.add_tokenizer_pre(rules.pre)
+    writer.add_token_list(vocabulary.tokens)
+    if rules.scores:
+        writer.add_token_scores([rules.scores.get(token, 0.0) for token in vocabulary.tokens])
+    writer.add_token_types(vocabulary.types)
+    if rules.merges:
+        writer.add_token_merges(rules.merges)
+    for key, value in vocabulary.ids.items():
+        writer.add_uint32(f"tokenizer.ggml.{key}_token_id", value)
+    writer.add_add_bos_token(vocabulary.add_bos)
+    writer.add_add_eos_token(vocabulary.add_eos)
+    if rules.space_prefix is not None:
+        writer.add_add_space_prefix(rules.space_prefix)
+    if vocabulary.template:
+        writer.add_chat_template(vocabulary.template)
+
+
+def _tokens(table: Mapping[str, Any], size: int, rules: Rules) -> tuple[list[str], list[int], list[str]]:
+    """Texts and types of `size` ids. Rows without a token get a name nobody writes, and the type for unused ones."""
+    names: dict[int, str] = {}
+    types = [UNUSED] * size
+    unknown = table["model"].get("unk_token")
+    for text, index in table["model"]["vocab"].items():
+        names[index] = text
+        types[index] = UNKNOWN if text == unknown and rules.scores else BYTE if text in rules.bytes else NORMAL
+    blanks = []
+    for token in table["added_tokens"]:
+        names[token["id"]] = token["content"]
+        if types[token["id"]] != UNKNOWN:
+            types[token["id"]] = CONTROL if token["special"] else USER_DEFINED
+        if token["lstrip"] or token["rstrip"] or token["single_word"]:
+            blanks.append(token["content"])
+    tokens = [names.get(index, f"[PAD{index}]") for index in range(size)]
+    if len(set(tokens)) < size:
+        twice = next(token for token in tokens if tokens.count(token) > 1)
+        raise ArtifactError(f"tokenizer.json: the token {twice!r} stands at two ids, and llama.cpp needs distinct "
+                            "texts", "rename one of them in tokenizer.json")
+    notes = [f"llama.cpp keeps the blanks beside {', '.join(blanks)}, which the tokenizer takes away"] if blanks else []
+    return tokens, types, notes
+
+
+def _added(codec: Codec) -> tuple[bool, bool]:
+    """Whether the tokenizer puts the begin and the end of sequence around a text by itself."""
+    plain, whole = codec.encode("a"), codec.encode("a", add_special_tokens=True)
+    before = whole[:1] == [codec.bos_id] and whole[:1] != plain[:1]
+    after = whole[-1:] == [codec.eos_id] and whole[-1:] != plain[-1:]
+    expected = [codec.bos_id] * before + plain + [codec.eos_id] * after
+    if whole != expected:
+        raise ArtifactError(f"tokenizer.json: its post-processor makes {whole} of {plain}; llama.cpp can add only the "
+                            "begin-of-sequence and end-of-sequence tokens",
+                            "change the post_processor in tokenizer.json")
+    return before, after
+
+
+def _ids(codec: Codec, tokens: list[str], unknown: str | None) -> dict[str, int]:
+    stops = sorted(codec.stop_ids)
+    if not stops:
+        raise ArtifactError("no token ends an answer: neither generation_config.json, tokenizer_config.json nor the "
+                            "chat template names one", 'write "eos_token" into tokenizer_config.json')
+    if stops[-1] >= len(tokens):
+        raise ArtifactError(f"the stop id {stops[-1]} is outside the vocabulary of {len(tokens)}",
+                            "correct eos_token_id in generation_config.json")
+    eos = codec.eos_id if codec.eos_id in codec.stop_ids else stops[0]
+    assert eos is not None
+    # For a missing bos llama.cpp would take id 11.
+    ids = {"bos": eos if codec.bos_id is None else codec.bos_id, "eos": eos}
+    others = sorted((stop for stop in stops if stop != eos), key=lambda stop: tokens[stop] in ENDING_TEXTS)
+    unnamed = [stop for stop in others[len(ENDING_KEYS):] if tokens[stop] not in ENDING_TEXTS]
+    if unnamed:
+        raise ArtifactError(f"{len(stops)} stop ids; llama.cpp has no key left for {tokens[unnamed[0]]!r}",
+                            f"keep at most {len(ENDING_KEYS) + 1} ids in eos_token_id of generation_config.json")
+    ids |= dict(zip(ENDING_KEYS, others, strict=False))
+    if unknown in tokens:
+        ids["unknown"] = tokens.index(unknown)
+    if codec.pad_id is not None and codec.pad_id < len(tokens):
+        ids["padding"] = codec.pad_id
+    return ids

@@ -1,0 +1,342 @@
+"""The vocabulary in a GGUF file: llama.cpp must make the same ids of a text as tokenizers does."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgestill.models.errors import ArtifactError
+from edgestill.quantize import gguf_rules, gguf_tokenizer
+from edgestill.runtime.engines._llama import library
+from edgestill.runtime.text import Codec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from . import tiny
+
+CORPUS = [
+    *tiny.SENTENCES, "I'LL we'll don't DON'T it's'", "a  b   c\t\td\r\n\r\n  e \n f", "1 12 123 1234 12345.678", "",
+    "½ Ⅷ ²", "x=1;y+=2//comment\n\tif(a&&b){return!c;}", "ナイーブ カフェ 한국어 ไทย",
+    "العربية עברית हिन्दी",
+    " leading", "trailing ", "\n", "   ", "<|end|> inside <|user|>text<|assistant|>", "\ufb01 ligature, e\u0301 combining",
+    "\u200b zero width\u00a0no-break", "👩\u200d👩\u200d👧\u200d👦🇩🇪",
+]
+PATTERNS = {name: steps for (steps, _), name in gguf_rules.NAMES.items()}
+
+
+class LlamaVocabulary:
+    """llama.cpp's tokenizer of a file that holds nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self.c = library()
+        options = self.c.llama_model_default_params()
+        options.vocab_only = True
+        self.model = self.c.llama_model_load_from_file(str(path).encode(), options)
+        assert self.model, "llama.cpp refuses the vocabulary"
+        self.vocabulary = self.c.llama_model_get_vocab(self.model)
+
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        data = text.encode()
+        ids = (ctypes.c_int32 * (len(data) + 8))()
+        count = self.c.llama_tokenize(self.vocabulary, data, len(data), ids, len(ids), special, True)
+        return list(ids[:count])
+
+    def ends(self) -> set[int]:
+        count = self.c.llama_vocab_n_tokens(self.vocabulary)
+        return {index for index in range(count) if self.c.llama_vocab_is_eog(self.vocabulary, index)}
+
+
+@contextmanager
+def both(source: Path, path: Path, size: int = 0) -> Iterator[tuple[Codec, LlamaVocabulary, gguf_tokenizer.Vocabulary]]:
+    """A folder's tokenizer, and llama.cpp's of the vocabulary written from it."""
+    import gguf
+
+    codec = Codec.from_folder(source)
+    vocabulary = gguf_tokenizer.read(source, size or codec.vocabulary_size)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_vocab_size(len(vocabulary.tokens))
+    gguf_tokenizer.add(writer, vocabulary)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    loaded = LlamaVocabulary(path)
+    try:
+        yield codec, loaded, vocabulary
+    finally:
+        loaded.c.llama_model_free(loaded.model)
+
+
+def assert_same(codec: Codec, loaded: LlamaVocabulary, texts: list[str]) -> None:
+    for text in texts:
+        for special in (False, True):
+            assert loaded.encode(text, special) == codec.encode(text, special), (text, special)
+
+
+def shared_texts(shared: Path) -> list[str]:
+    files = [shared / "data" / "tinyshakespeare", shared / "data" / "wikitext2", shared / "data" / "tinystories"]
+    texts = []
+    for folder in files:
+        for path in sorted(folder.rglob("*.txt"))[:3]:
+            texts += path.read_bytes()[:60_000].decode("utf-8", "ignore").split("\n\n")
+    assert sum(map(len, texts)) > 50_000
+    return texts
+
+
+def folder_of(tmp_path: Path, tokenizer_json: Path, **settings: Any) -> Path:
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    shutil.copy(tokenizer_json, folder / "tokenizer.json")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "pre", "size"),
+                         [("gpt2", "gpt-2", 0), ("qwen2.5", "qwen2", 0), ("smollm2", "smollm", 49_280)])
+def test_real_vocabularies(shared: Path, tmp_path: Path, name: str, pre: str, size: int) -> None:
+    import unicodedata
+
+    path = shared / "tokenizers" / name / "tokenizer.json"
+    if not path.is_file():
+        pytest.skip(f"needs {name}'s tokenizer.json")
+    source = folder_of(tmp_path, path, eos_token="<|endoftext|>")
+    with both(source, tmp_path / "v.gguf", size) as (codec, loaded, vocabulary):
+        assert vocabulary.rules.pre == pre
+        texts = [*CORPUS, *shared_texts(shared)]
+        assert_same(codec, loaded, [unicodedata.normalize("NFC", text) for text in texts] if pre == "qwen2" else texts)
+        assert bool(vocabulary.notes) == (pre == "qwen2")
+
+
+def test_a_sentence_piece_vocabulary(shared: Path, tmp_path: Path) -> None:
+    source = shared / "models" / "stories260K"
+    if not source.is_dir():
+        pytest.skip("needs stories260K")
+    with both(source, tmp_path / "v.gguf") as (codec, loaded, vocabulary):
+        assert vocabulary.rules.model == "llama" and vocabulary.add_bos
+        assert "several in a row" in vocabulary.notes[0]
+        lines = [re.sub("(?m)^ +| +$", "", re.sub(" {2,}", " ", text)) for text in [*CORPUS, *shared_texts(shared)]]
+        assert_same(codec, loaded, [line for line in lines if line and "<" not in line])
+
+
+def test_a_vocabulary_that_merges_other_splits_is_refused(shared: Path) -> None:
+    source = shared / "models" / "tinystories-656k"
+    if not source.is_dir():
+        pytest.skip("needs tinystories-656k")
+    with pytest.raises(ArtifactError, match="llama.cpp carries only"):
+        gguf_tokenizer.read(source, 2048)
+
+
+def trained(folder: Path, name: str) -> Path:
+    """A small byte-level tokenizer with the splitting rules that llama.cpp calls `name`."""
+    from tokenizers import Regex, pre_tokenizers
+
+    steps = [pre_tokenizers.Split(Regex(PATTERNS[name][0]), "isolated"),
+             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    if name in ("gpt-2", "smollm"):
+        digits = [pre_tokenizers.Digits(individual_digits=True)] if name == "smollm" else []
+        steps = [*digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    folder.mkdir(parents=True, exist_ok=True)
+    tiny.byte_level_tokenizer(folder)
+    from tokenizers import Tokenizer, decoders, models, trainers
+
+    tokenizer = Tokenizer(models.BPE(ignore_merges=name == "llama-bpe"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(CORPUS * 3, trainers.BpeTrainer(
+        vocab_size=700, special_tokens=tiny.SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(PATTERNS))
+def test_every_known_rule_set_splits_as_tokenizers_does(tmp_path: Path, name: str) -> None:
+    with both(trained(tmp_path / "tokenizer", name), tmp_path / "v.gguf") as (codec, loaded, vocabulary):
+        assert vocabulary.rules.pre == name and vocabulary.rules.model == "gpt2"
+        assert_same(codec, loaded, CORPUS)
+        alphabet = st.sampled_from("aZéßж漢한1٣½ \t\n\r'\u00a0.,;!-_()<|>🙂\u0301") | st.sampled_from(
+            ["'s", "'LL", "  ", "\r\n", "<|end|>", "abc", "123"])
+
+        @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+        @given(st.lists(alphabet, max_size=20).map("".join))
+        def same(text: str) -> None:
+            assert loaded.encode(text) == codec.encode(text)
+
+        same()
+
+
+def sentence_piece(folder: Path, change: Callable[[dict[str, Any]], object] = lambda table: None) -> Path:
+    """A closed SentencePiece-style vocabulary: every split of a token is a merge, as in Llama 2's."""
+    blank = gguf_rules.BLANK
+    words = ["th", "the", blank + "t", blank + "th", blank + "the", "he", "er", blank + "a", "in", "ing", blank * 2]
+    letters = sorted({*"abcdefghijklmnopqrstuvwxyz.", blank})
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256)), *words, *letters]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    merges = [[word[:cut], word[cut:]] for word in words for cut in range(1, len(word))
+              if word[:cut] in vocabulary and word[cut:] in vocabulary]
+    table = {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [{"id": index, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
+                          "normalized": False, "special": True} for index, token in enumerate(tokens[:3])],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": blank}, {"type": "Replace", "pattern": {"String": " "}, "content": blank}]},
+        "pre_tokenizer": None,
+        "post_processor": {"type": "TemplateProcessing", "single": [
+            {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [
+            {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
+        "decoder": None,
+        "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
+                  "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
+                  "vocab": vocabulary, "merges": merges},
+    }
+    change(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(table))
+    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    return folder
+
+
+def metaspace(scheme: str, split: bool = False) -> Callable[[dict[str, Any]], object]:
+    step = {"type": "Metaspace", "replacement": gguf_rules.BLANK, "prepend_scheme": scheme, "split": split}
+    return lambda table: table.update(normalizer=None, pre_tokenizer=step)
+
+
+@pytest.mark.parametrize("change", [lambda table: None, metaspace("always"), metaspace("never"), metaspace("first")],
+                         ids=["prepend", "always", "never", "first"])
+def test_sentence_piece_rules(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    with both(sentence_piece(tmp_path / "t", change), tmp_path / "v.gguf") as (codec, loaded, vocabulary):
+        assert vocabulary.ids == {"bos": 1, "eos": 2, "unknown": 0}
+        texts = ["the thing", "other  theatre", "a.the\n", "grüße 漢", "a", "there is the other thing in the theatre."]
+        assert_same(codec, loaded, texts)
+        if not vocabulary.notes:
+            assert_same(codec, loaded, ["a</s>the", "<s>the thing</s>", " the", "   "])
+
+            @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+            @given(st.text("the aring.x\n漢", min_size=1, max_size=30))
+            def same(text: str) -> None:
+                assert loaded.encode(text) == codec.encode(text)
+
+            same()
+
+
+def set_model(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda table: table["model"].update(changes)
+
+
+BAD_SENTENCE_PIECE: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
+    ("a model of type 'Unigram'", lambda table: table.update(model={
+        "type": "Unigram", "unk_id": 0, "byte_fallback": False,
+        "vocab": [["<unk>", 0.0], ["<s>", -1.0], ["</s>", -1.0], ["a", -2.0]]})),
+    ("end_of_word_suffix = '@'", set_model(end_of_word_suffix="@")),
+    ("neither byte-level nor falls back to bytes", set_model(byte_fallback=False)),
+    ("no token for the byte <0x41>", lambda table: table["model"]["vocab"].pop("<0x41>")),
+    ("the token 'the', which is not merged from 't' and 'he'",
+     lambda table: table["model"]["merges"].remove(["t", "he"])),
+    ("on both sides of one into", lambda table: table["model"]["merges"].append(table["model"]["merges"].pop(1))),
+    ("the normalizer type 'Lowercase'", lambda table: table.update(normalizer={"type": "Lowercase"})),
+    ("blanks that are not written as U", lambda table: table.update(normalizer=None)),
+    ("the pre-tokenizer step type 'Whitespace'", lambda table: table.update(pre_tokenizer={"type": "Whitespace"})),
+    ("a Metaspace that splits", metaspace("always", split=True)),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), BAD_SENTENCE_PIECE, ids=[message for message, _ in BAD_SENTENCE_PIECE])
+def test_sentence_piece_rules_that_llama_cpp_lacks_are_refused(tmp_path: Path, message: str,
+                                                               change: Callable[[dict[str, Any]], object]) -> None:
+    with pytest.raises(ArtifactError, match=message) as caught:
+        gguf_tokenizer.read(sentence_piece(tmp_path, change), 300)
+    assert "ONNX" in caught.value.hint
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+BAD_BYTE_LEVEL: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
+    ("add_prefix_space True", lambda table: table.update(pre_tokenizer=BYTE_LEVEL | {"add_prefix_space": True})),
+    (r"\\\\w\+", lambda table: table.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", "invert": False}, BYTE_LEVEL]})),
+    ("behavior 'Removed'", lambda table: table.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False}, BYTE_LEVEL]})),
+    ("ignore_merges = True", set_model(ignore_merges=True)),
+    ("the normalizer type 'NFKC'", lambda table: table.update(normalizer={"type": "NFKC"})),
+    ("its post-processor makes", lambda table: table.update(post_processor={
+        "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|user|>", "type_id": 0}},
+                                                 {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|user|>": {"id": "<|user|>", "ids": [2], "tokens": ["<|user|>"]}}})),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), BAD_BYTE_LEVEL, ids=[message for message, _ in BAD_BYTE_LEVEL])
+def test_byte_level_rules_that_llama_cpp_lacks_are_refused(tmp_path: Path, message: str,
+                                                           change: Callable[[dict[str, Any]], object]) -> None:
+    tiny.byte_level_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    table = json.loads(path.read_text())
+    change(table)
+    path.write_text(json.dumps(table))
+    with pytest.raises(ArtifactError, match=message):
+        gguf_tokenizer.read(tmp_path, 384)
+
+
+def test_every_stop_id_ends_generation(tmp_path: Path) -> None:
+    tiny.byte_level_tokenizer(tmp_path)
+    stops = [0, 1, 2, 3, 100, 200]
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
+    with both(tmp_path, tmp_path / "v.gguf") as (codec, loaded, vocabulary):
+        assert codec.stop_ids == set(stops) == loaded.ends()
+        assert vocabulary.ids["eos"] == 0 and vocabulary.ids["eot"] == 1
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [*stops, 300]}))
+    with pytest.raises(ArtifactError, match="7 stop ids; llama.cpp has no key left"):
+        gguf_tokenizer.read(tmp_path, 384)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 384}))
+    with pytest.raises(ArtifactError, match="the stop id 384 is outside the vocabulary of 384"):
+        gguf_tokenizer.read(tmp_path, 384)
+
+
+def test_the_template_s_end_of_turn_is_a_stop(tmp_path: Path) -> None:
+    tiny.byte_level_tokenizer(tmp_path)
+    template = "{% for m in messages %}<|user|>{{ m.content }}<|system|>{% endfor %}"
+    (tmp_path / "chat_template.jinja").write_text(template)
+    with both(tmp_path, tmp_path / "v.gguf") as (codec, loaded, vocabulary):
+        assert codec.stop_ids == loaded.ends() == {0, 1}
+        assert vocabulary.template == template
+
+
+def test_a_tokenizer_without_any_end_is_refused(tmp_path: Path) -> None:
+    tiny.byte_level_tokenizer(tmp_path)
+    for name in ("generation_config.json", "chat_template.jinja", "tokenizer_config.json"):
+        (tmp_path / name).unlink()
+    with pytest.raises(ArtifactError, match="no token ends an answer"):
+        gguf_tokenizer.read(tmp_path, 384)
+
+
+def test_unused_rows_and_added_tokens_have_their_types(tmp_path: Path) -> None:
+    tiny.byte_level_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    table = json.loads(path.read_text())
+    plain = {**table["added_tokens"][0], "id": 384, "content": "<tool_call>", "special": False, "lstrip": True}
+    path.write_text(json.dumps({**table, "added_tokens": [*table["added_tokens"], plain]}))
+    with both(tmp_path, tmp_path / "v.gguf", 390) as (codec, loaded, vocabulary):
+        assert vocabulary.types[0] == gguf_tokenizer.CONTROL and vocabulary.types[384] == gguf_tokenizer.USER_DEFINED
+        assert vocabulary.types[50] == gguf_tokenizer.NORMAL
+        assert vocabulary.types[385:] == [gguf_tokenizer.UNUSED] * 5 and vocabulary.tokens[389] == "[PAD389]"
+        assert "blanks beside <tool_call>" in vocabulary.notes[0]
+        assert_same(codec, loaded, ["call<tool_call>light", "<|user|>turn off<|end|>"])
+
+
+def test_a_text_at_two_ids_is_refused(tmp_path: Path) -> None:
+    tiny.byte_level_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    table = json.loads(path.read_text())
+    clash = {**table["added_tokens"][0], "id": 384, "content": "[PAD386]"}
+    path.write_text(json.dumps({**table, "added_tokens": [*table["added_tokens"], clash]}))
+    with pytest.raises(ArtifactError, match=r"'\[PAD386\]' stands at two ids"):
+        gguf_tokenizer.read(tmp_path, 390)
