@@ -167,7 +167,7 @@ def test_one_ledger_for_all_splits(tmp_path: Path) -> None:
 
 
 _PIECES = st.sampled_from([b'{"text": "a", "label": "x"}', b"\n", b'"', b",", b"{", b"}", b"[", b"]", b"\\ud800", b"\0",
-                           b"\xff", b"\xef\xbb\xbf", b"text,label", b"1e999", b"NaN", b"null", b"\r", b'"text":', b":", b" ",
+                           b"\xff", b"\xef\xbb\xbf", b"text,label", b"1e999", b"NaN", b"null", b"\r", b'"text":', b" ",
                            b'{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]}'])
 
 

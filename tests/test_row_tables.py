@@ -28,7 +28,7 @@ def saved(folder: Path, labels: bool = True, splits: tuple[str, ...] = ()) -> Pa
 
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features if labels else None)
-    source = datasets.DatasetDict({name: table for name in splits}) if splits else table
+    source = datasets.DatasetDict(dict.fromkeys(splits, table)) if splits else table
     source.save_to_disk(folder)
     return folder
 
@@ -112,7 +112,8 @@ def test_a_hub_name_asks_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read_rows("owner/name")
 
 
-@pytest.mark.parametrize(("package", "name"), [("pyarrow", "a.parquet"), ("zstandard", "a.jsonl.zst"), ("datasets", "set")])
+@pytest.mark.parametrize(("package", "name"), [
+    ("pyarrow", "a.parquet"), ("zstandard", "a.jsonl.zst"), ("datasets", "set")])
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "a.parquet").write_bytes(b"x")

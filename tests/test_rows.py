@@ -155,7 +155,8 @@ def test_too_few_rows_to_split() -> None:
 
 def test_load_splits_takes_files_where_given_and_shares_otherwise(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    jsonl(tmp_path / "data" / "train.jsonl", [{"text": f"text {index}", "label": "ab"[index % 2]} for index in range(40)])
+    rows = [{"text": f"text {index}", "label": "ab"[index % 2]} for index in range(40)]
+    jsonl(tmp_path / "data" / "train.jsonl", rows)
     jsonl(tmp_path / "data" / "test.jsonl", [{"text": "new", "label": "a"}])
     parts = load_splits(Data(dir="data", train="train.jsonl", test="test.jsonl", validation_share=0.25), tmp_path)
     assert {name: len(rows) for name, rows in parts.items()} == {"train": 30, "validation": 10, "test": 1}
@@ -182,8 +183,10 @@ def test_load_splits_without_training_rows() -> None:
         load_splits(Data(), Path())
 
 
-@given(st.lists(st.tuples(st.text(st.characters(codec="utf-8", exclude_characters="\0\r")).filter(str.strip),
-                          st.text(st.characters(codec="utf-8", exclude_characters="\0\r")).filter(str.strip)), min_size=1))
+_CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r")).filter(str.strip)
+
+
+@given(st.lists(st.tuples(_CELLS, _CELLS), min_size=1))
 def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str]]) -> None:
     folder = tmp_path_factory.mktemp("round")
     jsonl(folder / "a.jsonl", [{"text": text, "label": label} for text, label in cells])
