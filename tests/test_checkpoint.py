@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from edgestill.models.errors import ArtifactError, EdgestillError
 from edgestill.quantize.checkpoint import Checkpoint
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture
@@ -144,3 +146,21 @@ def test_tensors_of_other_types_and_names_are_refused(folder: Path) -> None:
         found.tensor("model.counter")
     with pytest.raises(ArtifactError, match="no tensor 'lm_head.weight'"):
         found.tensor("lm_head.weight")
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 3000), bit=st.integers(0, 7))
+def test_a_flipped_bit_in_the_header_loads_or_is_refused(folder: Path, place: int, bit: int) -> None:
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[place] ^= 1 << bit
+    path.write_bytes(damaged)
+    try:
+        found = Checkpoint.open(folder)
+        for name in found.entries:
+            found.tensor(name)
+    except EdgestillError as error:
+        assert error.hint
+    finally:
+        path.write_bytes(whole)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from edgestill.models.errors import ArtifactError, EdgestillError, UsageError
+from edgestill.models.errors import ArtifactError, EdgestillError, MissingExtra, UsageError
 from edgestill.models.scheme import Scheme
 from edgestill.quantize import gguf_metadata, gguf_tensors, llama_quantizer
 from edgestill.quantize.calibration import Calibration
@@ -134,6 +135,14 @@ def test_a_variation_that_gguf_does_not_carry_is_refused(tiny_llama: Path, tmp_p
     set_config(source, **changes)
     with pytest.raises(EdgestillError, match=message):
         write(source, tmp_path / "out")
+
+
+def test_a_missing_package_is_named_with_its_extra(tiny_llama: Path, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingExtra, match="gguf is not installed") as caught:
+        write(tiny_llama, tmp_path)
+    assert caught.value.hint == "pip install 'edgestill[export]'"
 
 
 def test_families_without_a_gguf_form_are_refused(tiny_bert: Path, tmp_path: Path) -> None:

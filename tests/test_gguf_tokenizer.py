@@ -24,8 +24,8 @@ from . import tiny
 CORPUS = [
     *tiny.SENTENCES, "I'LL we'll don't DON'T it's'", "a  b   c\t\td\r\n\r\n  e \n f", "1 12 123 1234 12345.678", "",
     "½ Ⅷ ²", "x=1;y+=2//comment\n\tif(a&&b){return!c;}", "ナイーブ カフェ 한국어 ไทย",
-    "العربية עברית हिन्दी",
-    " leading", "trailing ", "\n", "   ", "<|end|> inside <|user|>text<|assistant|>", "\ufb01 ligature, e\u0301 combining",
+    "العربية עברית हिन्दी", " leading", "trailing ", "\n", "   ",
+    "<|end|> inside <|user|>text<|assistant|>", "\ufb01 ligature, e\u0301 combining",
     "\u200b zero width\u00a0no-break", "👩\u200d👩\u200d👧\u200d👦🇩🇪",
 ]
 PATTERNS = {name: steps for (steps, _), name in gguf_rules.NAMES.items()}
@@ -85,8 +85,8 @@ def shared_texts(shared: Path) -> list[str]:
     texts = []
     for folder in files:
         for path in sorted(folder.rglob("*.txt"))[:3]:
-            texts += path.read_bytes()[:60_000].decode("utf-8", "ignore").split("\n\n")
-    assert sum(map(len, texts)) > 50_000
+            texts += path.read_bytes()[:25_000].decode("utf-8", "ignore").split("\n\n")
+    assert sum(map(len, texts)) > 30_000
     return texts
 
 
@@ -164,7 +164,7 @@ def test_every_known_rule_set_splits_as_tokenizers_does(tmp_path: Path, name: st
         alphabet = st.sampled_from("aZéßж漢한1٣½ \t\n\r'\u00a0.,;!-_()<|>🙂\u0301") | st.sampled_from(
             ["'s", "'LL", "  ", "\r\n", "<|end|>", "abc", "123"])
 
-        @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+        @settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
         @given(st.lists(alphabet, max_size=20).map("".join))
         def same(text: str) -> None:
             assert loaded.encode(text) == codec.encode(text)
@@ -220,7 +220,7 @@ def test_sentence_piece_rules(tmp_path: Path, change: Callable[[dict[str, Any]],
         if not vocabulary.notes:
             assert_same(codec, loaded, ["a</s>the", "<s>the thing</s>", " the", "   "])
 
-            @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+            @settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
             @given(st.text("the aring.x\n漢", min_size=1, max_size=30))
             def same(text: str) -> None:
                 assert loaded.encode(text) == codec.encode(text)
