@@ -10,7 +10,6 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +146,8 @@ def seal(folder: Path, **fields: Any) -> Manifest:
 def versions(packages: Sequence[str] = ("edgestill", "numpy", "tokenizers", "onnxruntime", "torch", "transformers",
                                         "llama-cpp-python", "gguf", "onnx", "onnxruntime-genai")) -> dict[str, str]:
     """The installed versions of what can change the bytes of an artifact, read without importing it."""
+    from importlib import metadata  # costs 20 ms, and opening an artifact needs it not
+
     found = {"python": platform.python_version()}
     for package in packages:
         try:

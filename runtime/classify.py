@@ -51,7 +51,8 @@ class Classifier:
         known = {"input_ids", "attention_mask", "token_type_ids"}
         if not {"input_ids", "attention_mask"} <= self._inputs <= known or "logits" not in outputs:
             raise ArtifactError(
-                f"{artifact.model_path}: no classifier graph (inputs {sorted(self._inputs)}, outputs {sorted(outputs)})",
+                f"{artifact.model_path}: no classifier graph (inputs {sorted(self._inputs)}, "
+                f"outputs {sorted(outputs)})",
                 "export the classifier with edgestill export --to onnx:int8")
         self.labels = list(artifact.manifest.task.labels) or _labels(artifact.folder)
         given = outputs["logits"][-1]
@@ -106,7 +107,8 @@ class Classifier:
     def __enter__(self) -> Classifier:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self.close()
 
     def _probabilities(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float64]:

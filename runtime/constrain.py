@@ -20,7 +20,10 @@ class Grammars:
     """Compiles JSON schemas for one tokenizer; the tokenizer's own tables are built once."""
 
     def __init__(self, codec: Codec, vocabulary_size: int) -> None:
-        """`vocabulary_size` is the model's, which may be larger than the tokenizer's. MissingExtra without llguidance."""
+        """`vocabulary_size` is the model's, which may be larger than the tokenizer's.
+
+        Raises MissingExtra without llguidance, UsageError for a tokenizer it cannot read.
+        """
         try:
             from llguidance import LLTokenizer
         except ImportError as error:

@@ -60,7 +60,8 @@ def chosen_context(asked: int, limit: int) -> int:
     Raises UsageError for more than the model was made for.
     """
     if asked < 0 or (limit and asked > limit):
-        raise UsageError(f"context: {asked} tokens, the model's limit is {limit}", f"use 1 to {limit}, or 0 for the default")
+        raise UsageError(f"context: {asked} tokens, the model's limit is {limit}",
+                         f"use 1 to {limit}, or 0 for the default")
     return asked or min(limit or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
 
 

@@ -98,7 +98,8 @@ class _Run:
 class Generator:
     """A loaded decoder. Not for use by two threads at once: it has one cache."""
 
-    def __init__(self, engine: Engine, codec: Codec, artifact: Artifact | None = None, max_new_tokens: int = 256) -> None:
+    def __init__(self, engine: Engine, codec: Codec, artifact: Artifact | None = None,
+                 max_new_tokens: int = 256) -> None:
         """`max_new_tokens` is the default limit of an answer."""
         self.engine, self.codec, self.artifact = engine, codec, artifact
         self._max_new_tokens = max_new_tokens
@@ -149,7 +150,8 @@ class Generator:
     def __enter__(self) -> Generator:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self.close()
 
     @cached_property

@@ -37,6 +37,7 @@ def load(path: Path | str, threads: int = 0, context: int = 0, check_hashes: boo
     engine = kinds.load("runtime.engines", format).open(artifact, threads=threads, context=context)
     if codec.vocabulary_size > engine.vocabulary_size:
         engine.close()
-        raise ArtifactError(f"{path}: the tokenizer has {codec.vocabulary_size} tokens, the model {engine.vocabulary_size}",
+        raise ArtifactError(f"{path}: the tokenizer has {codec.vocabulary_size} tokens, "
+                            f"the model {engine.vocabulary_size}",
                             "the tokenizer is another model's: export the artifact again")
     return Generator(engine, codec, artifact, task.max_new_tokens)

@@ -46,7 +46,7 @@ class Codec:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ArtifactError(f"{folder}: no tokenizer.json in it",
-                                "save the tokenizer as tokenizer.json (transformers: save_pretrained of a fast tokenizer)")
+                                "save the tokenizer as tokenizer.json, with save_pretrained of a fast tokenizer")
         with _boundary(f"{path}: cannot be read as a tokenizer"):
             tokenizer = Tokenizer.from_file(str(path))
             tokenizer.no_truncation()
@@ -90,6 +90,8 @@ class Codec:
         if self.system and not any(message.get("role") == "system" for message in messages):
             messages = [{"role": "system", "content": self.system}, *messages]
         if self._template is None:
+            if not messages:
+                raise DataError("a prompt needs at least one message, and there is none", "add a user message")
             return "\n".join(str(message.get("content") or "") for message in messages)
         return self._template.render(messages, tools, add_generation_prompt)
 
@@ -128,9 +130,11 @@ class Codec:
         answer and left out; a plain text row is its own prompt. Without a chat template the prompt is plain text.
         """
         messages, tools, text = _question(row, tools)
-        if messages and self._template is not None:
-            return self.encode(self.render(messages, tools))
-        return self.plain_ids(self.render(messages) if messages else text)
+        if messages is None:
+            return self.plain_ids(text)
+        if self._template is None:
+            return self.plain_ids(self.render(messages))
+        return self.encode(self.render(messages, tools))
 
     def plain_ids(self, text: str) -> list[int]:
         """A plain text's ids, with the begin-of-sequence token where the tokenizer adds it, open at the end."""
@@ -161,7 +165,8 @@ class Codec:
             ids = self.encode(whole)
         if not whole.startswith(before):
             raise DataError(f"{row.where or 'row'}: the chat template does not render the prompt as the beginning of "
-                            "the whole conversation", "this template cannot be trained on as it is: correct the template")
+                            "the whole conversation",
+                            "this template cannot be trained on as it is: correct the template")
         if ids[:len(prompt)] != prompt:
             # A token spans the border. The model is prompted without it, so it is trained without it too.
             joined = prompt + self.encode(whole[len(before):])
@@ -184,7 +189,8 @@ class Codec:
             return None
         marker = "edgestill-answer"
         try:
-            text = self._template.render([{"role": "user", "content": "question"}, {"role": "assistant", "content": marker}],
+            text = self._template.render([{"role": "user", "content": "question"},
+                                          {"role": "assistant", "content": marker}],
                                          add_generation_prompt=False)
         except DataError:
             return None  # a template for other conversations than chats names no end of a turn
@@ -193,14 +199,15 @@ class Codec:
         return next((token for token in following if token in added and token != self.bos_id), None)
 
 
-def _question(row: Row | Sequence[Mapping[str, Any]],
-              tools: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]], str]:
+def _question(row: Row | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]],
+              ) -> tuple[Sequence[Mapping[str, Any]] | None, Sequence[Mapping[str, Any]], str]:
+    """Messages, tools and text of a prompt; no messages for a plain text."""
     if isinstance(row, Sequence):
         return row, tools, ""
-    messages = row.messages
-    if messages and messages[-1].get("role") == "assistant":
-        messages = messages[:-1]
-    return messages, tools or row.tools, row.text
+    if not row.messages:
+        return None, (), row.text
+    answered = row.messages[-1].get("role") == "assistant"
+    return row.messages[:-1] if answered else row.messages, tools or row.tools, ""
 
 
 def _settings(folder: Path) -> dict[str, Any]:

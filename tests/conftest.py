@@ -11,8 +11,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from pathlib import Path
 
 import pytest
+from edgestill.models.runfile import Task
 
-from . import tiny
+from . import packed, tiny
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
@@ -35,3 +36,19 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the real inputs in {SHARED.name}/ beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def packed_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny Llama as an artifact of each engine, unquantized: {"gguf": folder, "onnx": folder}."""
+    root = tmp_path_factory.mktemp("packed")
+    targets = {"gguf": "gguf:F32", "onnx": "onnx:fp32"}
+    return {engine: packed.pack(tiny_llama, root / engine, target) for engine, target in targets.items()}
+
+
+@pytest.fixture(scope="session")
+def packed_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT classifier as an unquantized ONNX artifact, its temperature 2."""
+    task = Task(kind="classify", labels=["light", "music", "weather"])
+    return packed.pack(tiny_bert, tmp_path_factory.mktemp("packed") / "bert", "onnx:fp32", task, family="bert",
+                       dimensions={"context": 24}, settings={"temperature": 2.0})

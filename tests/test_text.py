@@ -27,7 +27,8 @@ CHATS: list[list[dict[str, Any]]] = [
                                             "name": "weather", "arguments": {"city": "Köln"}}}]},
      {"role": "tool", "name": "weather", "content": "12°", "tool_call_id": "abcdefghi"}],
 ]
-TOOLS = [{"type": "function", "function": {"name": "weather", "description": "The weather <now> für Köln", "parameters": {
+TOOLS = [{"type": "function",
+          "function": {"name": "weather", "description": "The weather <now> für Köln", "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]
 
 
@@ -70,7 +71,8 @@ def same_rendering(folder: Path) -> int:
     return count
 
 
-@pytest.mark.parametrize("name", ["HuggingFaceTB-SmolLM3-3B", "Qwen-Qwen2.5-7B-Instruct", "Qwen-Qwen3-0.6B", "google-gemma-2-2b-it",
+@pytest.mark.parametrize("name", ["HuggingFaceTB-SmolLM3-3B", "Qwen-Qwen2.5-7B-Instruct", "Qwen-Qwen3-0.6B",
+                                  "google-gemma-2-2b-it",
                                   "meta-llama-Llama-3.2-3B-Instruct", "microsoft-Phi-3.5-mini-instruct",
                                   "mistralai-Mistral-Nemo-Instruct-2407"])
 def test_real_templates_render_as_in_transformers(name: str, shared: Path, tiny_llama: Path, tmp_path: Path) -> None:
@@ -81,10 +83,12 @@ def test_real_templates_render_as_in_transformers(name: str, shared: Path, tiny_
 
 @pytest.mark.parametrize("template", [
     tiny.TEMPLATE,
-    "{%- for m in messages %}\n    {% if m.role == 'tool' %}{% continue %}{% endif %}\n  {{ m.content }}\n{% endfor %}\n",
+    "{%- for m in messages %}\n    {% if m.role == 'tool' %}{% continue %}{% endif %}\n  {{ m.content }}\n"
+    "{% endfor %}\n",
     "{{ bos_token }}{% generation %}{{ messages[0]['content'] | tojson(indent=2) }}{% endgeneration %}{{ eos_token }}",
     "{{ messages | tojson }}{{ tools | tojson }}{{ strftime_now('%Y') }}{{ unk_token }}{{ documents }}",
-    "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if ns.n > 2 %}{% break %}{% endif %}"
+    "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}"
+    "{% if ns.n > 2 %}{% break %}{% endif %}"
     "{{ m.role }}{% endfor %}",
     "{% if messages|length > 1 %}{{ raise_exception('one only') }}{% endif %}{{ messages[0].content }}",
 ])
@@ -142,7 +146,8 @@ def test_prompt_is_the_prefix_of_a_training_row(tiny_llama: Path) -> None:
 def test_text_after_the_turn_is_not_learned(tiny_llama: Path, tmp_path: Path) -> None:
     template = tiny.TEMPLATE.replace("<|end|>", "<|end|>\n\n")
     codec = Codec.from_folder(chat_folder(tiny_llama, tmp_path / "model", template))
-    ids, start = codec.training_ids(Row(messages=({"role": "user", "content": "x"}, {"role": "assistant", "content": "y"})))
+    row = Row(messages=({"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}))
+    ids, start = codec.training_ids(row)
     assert codec.decode(ids[start:], False) == "y<|end|>"
 
 
@@ -188,10 +193,12 @@ def test_added_tokens_as_in_transformers(processor: list[str], tiny_llama: Path,
     from transformers import AutoTokenizer
 
     # The flag contradicts the file on purpose: where there is a tokenizer.json, its own rule counts.
-    folder = chat_folder(tiny_llama, tmp_path / "model", tiny.TEMPLATE, bos_token="<|user|>", add_bos_token=not processor)
+    folder = chat_folder(tiny_llama, tmp_path / "model", tiny.TEMPLATE, bos_token="<|user|>",
+                         add_bos_token=not processor)
     if processor:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        tokenizer.post_processor = TemplateProcessing(single=processor, special_tokens=[("<|user|>", 2), ("<|end|>", 0)])
+        tokenizer.post_processor = TemplateProcessing(single=processor,
+                                                      special_tokens=[("<|user|>", 2), ("<|end|>", 0)])
         tokenizer.save(str(folder / "tokenizer.json"))
     codec, theirs = Codec.from_folder(folder), AutoTokenizer.from_pretrained(folder)
     assert codec.encode("play", add_special_tokens=True) == theirs.encode("play")
@@ -260,7 +267,8 @@ def codec(tiny_llama: Path) -> Codec:
 
 
 @settings(max_examples=200, deadline=None)
-@given(text=st.text("ab\n", max_size=20), stop=st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3), size=st.integers(1, 5))
+@given(text=st.text("ab\n", max_size=20), stop=st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3),
+       size=st.integers(1, 5))
 def test_stop_strings_never_leak(text: str, stop: list[str], size: int) -> None:
     watch = StopStrings(stop)
     shown = "".join(watch.push(text[at:at + size]) for at in range(0, len(text), size))

@@ -40,7 +40,6 @@ class GgufEngine:
         """Load `path`; `context` tokens, 0 for the default length."""
         self._c = c = library()
         MESSAGES.clear()
-        self._free = weakref.finalize(self, _nothing)
         model_options = c.llama_model_default_params()
         model_options.n_gpu_layers = 0
         if not path.is_file():
@@ -48,7 +47,7 @@ class GgufEngine:
         model = c.llama_model_load_from_file(str(path).encode(), model_options)
         if not model:
             raise _refused(path)
-        self._free = weakref.finalize(self, c.llama_model_free, model)
+        self._free: Any = weakref.finalize(self, c.llama_model_free, model)
         self._vocabulary = c.llama_model_get_vocab(model)
         self.vocabulary_size = int(c.llama_vocab_n_tokens(self._vocabulary))
         self.context_length = chosen_context(context, int(c.llama_model_n_ctx_train(model)))
@@ -156,8 +155,8 @@ class GgufEngine:
     def _pass(self, ids: Sequence[int]) -> None:
         """Run up to one batch of tokens after what the cache holds."""
         count = len(ids)
-        self._tokens[:count] = ids
-        self._places[:count] = range(self.position, self.position + count)
+        self._tokens[:count] = list(ids)
+        self._places[:count] = list(range(self.position, self.position + count))
         self._batch.n_tokens = count
         if self._c.llama_decode(self._context, self._batch):
             raise _failed(self)
@@ -180,7 +179,8 @@ def _batch(c: Any, tokens: Any, places: Any, wanted: Any) -> Any:
     zero = ctypes.pointer(ctypes.c_int32(0))
     batch = c.llama_batch()
     batch.n_tokens, batch.embd = 0, None
-    batch.token, batch.pos, batch.logits = (ctypes.cast(array, ctypes.POINTER(array._type_)) for array in (tokens, places, wanted))
+    for name, array in (("token", tokens), ("pos", places), ("logits", wanted)):
+        setattr(batch, name, ctypes.cast(array, ctypes.POINTER(array._type_)))
     batch.n_seq_id = ctypes.cast((ctypes.c_int32 * _BATCH)(*[1] * _BATCH), ctypes.POINTER(ctypes.c_int32))
     batch.seq_id = ctypes.cast((ctypes.POINTER(ctypes.c_int32) * _BATCH)(*[zero] * _BATCH),
                                ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
@@ -200,7 +200,3 @@ def _failed(engine: GgufEngine) -> EdgestillError:
 def _free(c: Any, context: Any, model: Any) -> None:
     c.llama_free(context)
     c.llama_model_free(model)
-
-
-def _nothing() -> None:
-    pass

@@ -1,0 +1,92 @@
+"""The process that is measured: `python -m edgestill.runtime.profiling.child`.
+
+A job comes as JSON on stdin, raw times go as JSON to stdout.
+It does nothing but load and run, so its start, its memory and its times are those of a program that ships the model.
+"""
+
+from __future__ import annotations
+
+import time
+
+STARTED = time.perf_counter()
+
+import json  # noqa: E402
+import sys  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+if TYPE_CHECKING:
+    from ..classify import Classifier
+    from ..generate import Generator
+
+
+def main() -> None:
+    """Run the job; a failure a user can cause is handed over as {"error", "message", "hint"}."""
+    from ...models.errors import EdgestillError
+
+    job = json.load(sys.stdin)
+    try:
+        result = run(job)
+    except EdgestillError as error:
+        result = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    json.dump(result, sys.stdout)
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Load `path` and time its prompts (lists of ids) or texts: the first `warmup` of them are not counted."""
+    from ..classify import Classifier
+    from ..loading import load
+
+    model = load(job["path"], threads=job["threads"], context=job["context"])
+    result: dict[str, Any] = {"load_ms": (time.perf_counter() - STARTED) * 1000}
+    if isinstance(model, Classifier):
+        result |= _classify(model, job)
+    else:
+        result |= _generate(model, job)
+    from .machine import peak_resident_bytes  # only now: nothing of ours but the model may be in the peak
+
+    return result | {"peak_rss_bytes": peak_resident_bytes()}
+
+
+def _generate(model: Generator, job: dict[str, Any]) -> dict[str, Any]:
+    from ..sampling import greedy
+
+    engine, codec, clock = model.engine, model.codec, time.perf_counter_ns
+    runs: list[dict[str, Any]] = []
+    first_token_at = None
+    for ids in job["prompts"]:
+        text = codec.decode(ids, skip_special_tokens=False)
+        engine.truncate(0)
+        engine.reserve(len(ids) + job["new_tokens"])
+        start = clock()
+        codec.encode(text)
+        encoded = clock()
+        token = greedy(engine.prefill(ids))
+        ready = clock()
+        first_token_at = first_token_at or time.monotonic()
+        stream, steps = codec.stream(), []
+        before = clock()
+        for _ in range(job["new_tokens"] - 1):
+            stream.push(token)
+            token = greedy(engine.decode(token))
+            after = clock()
+            steps.append(after - before)
+            before = after
+        runs.append({"tokenize_ms": (encoded - start) / 1e6, "prefill_ms": (ready - encoded) / 1e6,
+                     "token_ms": [step / 1e6 for step in steps]})
+    return {"threads": engine.threads, "context": engine.context_length, "runs": runs[job["warmup"]:],
+            "first_token_at": first_token_at}
+
+
+def _classify(model: Classifier, job: dict[str, Any]) -> dict[str, Any]:
+    times: list[float] = []
+    first_token_at = None
+    for text in job["prompts"]:
+        start = time.perf_counter_ns()
+        model.classify(text)
+        times.append((time.perf_counter_ns() - start) / 1e6)
+        first_token_at = first_token_at or time.monotonic()
+    return {"threads": model.threads, "latency_ms": times[job["warmup"]:], "first_token_at": first_token_at}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Cores that this process may use: affinity, hardware threads, quotas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from edgestill.runtime import threads
+
+
+def machine(root: Path, siblings: list[str], group: str = "", **limits: str) -> Path:
+    """A /sys and /proc of a machine whose CPU n lists `siblings[n]`; `limits` are files of the control group."""
+    for cpu, text in enumerate(siblings):
+        folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(text + "\n")
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(group)
+    for name, text in limits.items():
+        path = root / "sys/fs/cgroup" / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+PAIRS = ["0,4", "1,5", "2,6", "3,7", "0,4", "1,5", "2,6", "3,7"]
+
+
+@pytest.mark.parametrize(("allowed", "cores"), [(range(8), 4), (range(4), 4), ({0, 4}, 1), ({0, 4, 1}, 2), ({3}, 1)])
+def test_two_hardware_threads_are_one_core(allowed: set[int], cores: int, tmp_path: Path,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_affinity", lambda: set(allowed))
+    assert threads.allowed_cores(machine(tmp_path, PAIRS)) == cores
+
+
+@pytest.mark.parametrize(("group", "limits", "cores"), [
+    ("0::/\n", {"cpu_dot_max": "max 100000"}, 4),
+    ("0::/\n", {"cpu_dot_max": "250000 100000"}, 2),
+    ("0::/\n", {"cpu_dot_max": "50000 100000"}, 1),
+    ("0::/a/b\n", {"a__b__cpu_dot_max": "max 100000", "a__cpu_dot_max": "300000 100000"}, 3),
+    ("0::/outside\n", {"cpu_dot_max": "200000 100000"}, 2),
+    ("4:cpu,cpuacct:/job\n", {"cpu__job__cpu_dot_cfs_quota_us": "200000", "cpu__job__cpu_dot_cfs_period_us": "100000"},
+     2),
+    ("4:cpu:/job\n", {"cpu__job__cpu_dot_cfs_quota_us": "-1", "cpu__job__cpu_dot_cfs_period_us": "100000"}, 4),
+    ("3:memory:/job\n", {}, 4),
+])
+def test_quotas_of_containers_count(group: str, limits: dict[str, str], cores: int, tmp_path: Path,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_affinity", lambda: set(range(8)))
+    assert threads.allowed_cores(machine(tmp_path, PAIRS, group, **limits)) == cores
+
+
+def test_systems_without_sys_ask_psutil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    monkeypatch.setattr(threads, "_affinity", lambda: set(range(8)))
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 8 if logical else 4)
+    assert threads.allowed_cores(tmp_path) == 4
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: None)
+    assert threads.allowed_cores(tmp_path) == 8
+
+
+def test_this_machine_has_a_core() -> None:
+    assert threads.allowed_cores() >= 1
