@@ -8,6 +8,7 @@ used, and a damaged one falls back to the one before. Tensors are safetensors, a
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -101,7 +102,8 @@ class Store:
                 for name, part in tensors.items():
                     save_file({key: value.contiguous() for key, value in part.items()}, temporary / name)
                     listed[name] = files.sha256(temporary / name)
-                files.write_json(temporary / STATE, {"state": vars(state), "files": listed})
+                table = {"state": vars(state), "files": listed}
+                files.write_json(temporary / STATE, {**table, "sha256": _digest(table)})
             for old in self._checkpoints()[KEEP:]:
                 shutil.rmtree(old)
             self._remove_unused_best()
@@ -122,6 +124,8 @@ class Store:
         for folder in self._checkpoints():
             try:
                 table = json.loads((folder / STATE).read_text(encoding="utf-8"))
+                if _digest({key: table[key] for key in ("state", "files")}) != table["sha256"]:
+                    raise ValueError(f"{STATE} was changed after it was written")
                 for name, wanted in table["files"].items():
                     if files.sha256(folder / name) != wanted:
                         raise ValueError(f"{name} was changed after it was written")
@@ -200,6 +204,10 @@ def _lock(file: IO[bytes]) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _digest(table: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
 def _bytes(tensors: Mapping[str, Tensor]) -> int:

@@ -1,0 +1,162 @@
+"""Trains again and again in forked children that are killed, until one gets through; prints what came of it.
+
+A helper program of test_checkpoint_resume.py. It imports torch once and forks, so a start costs little. Usage:
+`crash_runner.py line FOLDER STRIDE` for a model of one layer, killed at every STRIDE-th operation on files in turn;
+`crash_runner.py tune FOLDER RUN_FILE SEED` for a whole run of `tune`, killed at random moments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+OPERATIONS = ("fsync", "replace", "rename", "unlink", "rmdir")
+
+
+def kill_at(number: int, after: bool) -> None:
+    """Let the `number`-th operation on files end this process, before or after it is done."""
+    count = 0
+
+    def wrap(real: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*arguments, **options)
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return wrapped
+
+    for name in OPERATIONS:
+        setattr(os, name, wrap(getattr(os, name)))
+
+
+def in_child(work: Callable[[], None], seconds: float | None = None) -> bool:
+    """Do `work` in a forked child, killed after `seconds`; whether it came to its end."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
+        sys.exit("the child failed")
+    return os.WIFEXITED(status)
+
+
+def line(folder: Path, stride: int) -> dict[str, Any]:
+    """Kill a fresh run at an operation and continue it undisturbed, for every `stride`-th operation; then kill one
+    run again and again, each time a little later."""
+    from importlib import import_module
+
+    import accelerate  # noqa: F401  (once, before forking)
+    import safetensors.torch  # noqa: F401
+
+    progress = import_module("edgestill.distill.progress")
+    progress.find_spec = lambda name: None  # TensorBoard takes seconds to start, and nothing depends on it
+
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    test_loop = import_module("tests.test_loop")
+
+    def train(work: Path) -> Callable[[], None]:
+        def run() -> None:
+            model = test_loop.Line()
+
+            def validate() -> dict[str, float]:
+                # A loss that depends on the weights alone, as a real one does.
+                return {"loss": float(model.layer.weight.abs().sum())}
+
+            outcome, model = test_loop.run(work, test_loop.replace(test_loop.SETTINGS, epochs=1), validate, model)
+            content = model.layer.weight.detach().numpy().tobytes() + model.layer.bias.detach().numpy().tobytes()
+            (work.parent / f"{work.name}.sha").write_text(
+                hashlib.sha256(content + str(outcome.best_step).encode()).hexdigest())
+
+        return run
+
+    def digest(work: Path) -> str:
+        return (work.parent / f"{work.name}.sha").read_text()
+
+    assert in_child(train(folder / "undisturbed"))
+    wanted, found, points = digest(folder / "undisturbed"), set(), 0
+    for after in (False, True):
+        number = 1 + after * stride // 2
+        while True:
+            work = folder / "one"
+            shutil.rmtree(work, ignore_errors=True)
+
+            def disturbed(work: Path = work, number: int = number, after: bool = after) -> None:
+                kill_at(number, after)
+                train(work)()
+
+            if in_child(disturbed):
+                break
+            assert in_child(train(work))
+            found.add(digest(work))
+            points += 1
+            number += stride
+    work, restarts = folder / "many", 0
+    while True:  # killed in the recovery too
+        restarts += 1
+
+        def again(number: int = restarts) -> None:
+            kill_at(3 * number, number % 2 == 0)
+            train(work)()
+
+        if in_child(again):
+            break
+    found.add(digest(work))
+    return {"wanted": wanted, "found": sorted(found), "points": points, "restarts": restarts}
+
+
+def tune(folder: Path, run_file: Path, seed: int) -> dict[str, Any]:
+    """Kill a whole run at random moments, at least three times, until it is done."""
+    from edgestill.distill import tune as front_door
+
+    import torch
+    import transformers  # noqa: F401  (once, before forking)
+
+    torch.set_num_threads(1)
+    chance = random.Random(seed)
+
+    def work(out: Path) -> Callable[[], None]:
+        return lambda: print(front_door(run_file, out), file=sys.stderr)
+
+    began = time.monotonic()
+    assert in_child(work(folder / "undisturbed"))
+    whole = time.monotonic() - began
+    kills = 0
+    while kills < 60:
+        if in_child(work(folder / "killed"), chance.uniform(0.02, 0.5) * whole if kills < 4 else None):
+            break
+        kills += 1
+    digests = [hashlib.sha256((folder / name / "model.safetensors").read_bytes()).hexdigest()
+               for name in ("undisturbed", "killed")]
+    return {"wanted": digests[0], "found": [digests[1]], "kills": kills}
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[2])
+    if sys.argv[1] == "line":
+        print(json.dumps(line(where, int(sys.argv[3]))))
+    else:
+        print(json.dumps(tune(where, Path(sys.argv[3]), int(sys.argv[4]))))
