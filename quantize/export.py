@@ -29,7 +29,7 @@ from .float_model import FloatModel
 from .proof import certify
 from .reference import Reference
 from .source import Source
-from .subject import Subject, answer_tokens, class_ids
+from .subject import Subject, answer_tokens
 
 METRIC = "exact_match"
 
@@ -105,14 +105,11 @@ class _Run:
         """Held-out rows first: calibration was fitted to the others. Without any rows, the built-in corpus."""
         rows = (*self.test_rows, *self.rows)
         if self.classifies:
-            yield from (self._class_ids(text) for text in ([row.text for row in rows] or corpus.TEXTS))
+            yield from (self.model.class_ids(text) for text in ([row.text for row in rows] or corpus.TEXTS))
         elif rows:
             yield from (_ids(self.codec, row) for row in rows)
         else:
             yield from (self.codec.plain_ids(text) for text in corpus.TEXTS)
-
-    def _class_ids(self, text: str) -> list[int]:
-        return class_ids(self.codec, text, self.origin.dimensions()["context"])
 
     def _float_scores(self) -> dict[str, float]:
         """The float model's score on every test row, by the row's digest."""
@@ -121,7 +118,7 @@ class _Run:
             return {}
         if self.classifies:
             labels = self.origin.task.labels
-            answers = [labels[int(self.model.logits(self._class_ids(row.text)).argmax())] for row in rows]
+            answers = [labels[int(self.model.logits(self.model.class_ids(row.text)).argmax())] for row in rows]
         else:
             ids = self.model.answers([self.codec.prompt_ids(row) for row in rows], sorted(self.codec.stop_ids),
                                      answer_tokens(self.codec, rows, self.origin.task))
@@ -137,7 +134,7 @@ class _Run:
     def _manifest(self, scheme: Scheme, target: Export, model_file: str, calibration: Calibration | None) -> Manifest:
         codec, origin = self.codec, self.origin
         template = reference.text_hash(codec.template) if codec.template else ""
-        settings: dict[str, Any] = {
+        settings: dict[str, Any] = origin.settings | {
             "method": target.method if scheme.type in ("Q4_0", "int4") else {},
             "calibration_tokens": calibration.tokens if calibration else 0,
             "calibration_rows_sha256": rows_digest(self.rows[: target.calibration_rows]) if calibration else "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from ..models.errors import ArtifactError
 
-ANSWER_BATCH = 32
-"""Prompts that are answered in one batch."""
+ANSWER_BATCH = 128
+"""Most prompts that are answered in one batch: small models spend their time between the layers, not in them."""
+ANSWER_TOKENS = 16384
+"""Most tokens, answers included, of one batch: bounds the memory of the cache."""
 KEEP_BYTES = 512 * 2**20
 
 
@@ -70,9 +72,13 @@ class FloatModel:
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer as transformers reads it, independent of this project's own reader."""
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-        return AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+        path = self.folder / "tokenizer_config.json"
+        named = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class") if path.is_file() else None
+        # AutoTokenizer replaces a qwen2's tokenizer.json by rules of its own even where the folder asks for the file's.
+        reader = PreTrainedTokenizerFast if named in (None, "TokenizersBackend", "PreTrainedTokenizerFast") else AutoTokenizer
+        return reader.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
 
     def linear_layers(self) -> Iterator[tuple[str, Any]]:
         """Name and module of every layer that multiplies its input's last dimension with a matrix."""
@@ -99,8 +105,17 @@ class FloatModel:
             self._kept[key] = result
         return result
 
-    def answers(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int], max_new_tokens: int) -> list[list[int]]:
-        """The greedy continuation of every prompt, without the stop id that ended it."""
+    def class_ids(self, text: str) -> list[int]:
+        """A classifier's input for a text: with special tokens, cut to the positions the model has."""
+        ids: list[int] = self.tokenizer(text, truncation=True, max_length=self.context_length).input_ids
+        return ids
+
+    def answers(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int], max_new_tokens: int,
+                processor: Callable[[], Any] | None = None) -> list[list[int]]:
+        """The greedy continuation of every prompt, without the stop id that ended it.
+
+        `processor` makes one transformers logits processor for each batch, such as one that holds answers to a schema.
+        """
         import torch
         from transformers import GenerationConfig
 
@@ -110,13 +125,16 @@ class FloatModel:
                                   pad_token_id=0)
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         found: dict[int, list[int]] = {}
-        for start in range(0, len(order), ANSWER_BATCH):
-            batch = order[start : start + ANSWER_BATCH]
+        longest = max(map(len, prompts), default=0) + max_new_tokens
+        size = max(1, min(ANSWER_BATCH, ANSWER_TOKENS // longest))
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
             width = max(len(prompts[index]) for index in batch)
             ids = torch.tensor([[0] * (width - len(prompts[index])) + list(prompts[index]) for index in batch])
             mask = torch.tensor([[0] * (width - len(prompts[index])) + [1] * len(prompts[index]) for index in batch])
             with torch.inference_mode():
-                output = self.module.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+                output = self.module.generate(input_ids=ids, attention_mask=mask, generation_config=config,
+                                              logits_processor=[processor()] if processor else None)
             for index, row in zip(batch, output[:, width:].tolist(), strict=True):
                 end = next((position for position, token in enumerate(row) if token in stop_ids), len(row))
                 found[index] = row[:end]

@@ -153,7 +153,9 @@ def top(logits: NDArray[np.float32]) -> tuple[NDArray[np.integer[Any]], NDArray[
     """The TOP largest log-probabilities of each row, descending: ids [n, K], values [n, K], mass of the others [n]."""
     size = min(TOP, logits.shape[1])
     everything = log_softmax(logits)
-    ids = np.argsort(-everything, axis=1, kind="stable")[:, :size]
+    ids = np.sort(np.argpartition(-logits, size - 1, axis=1)[:, :size], axis=1)
+    order = np.argsort(-np.take_along_axis(everything, ids, axis=1), axis=1, kind="stable")  # of equals, the lower id first
+    ids = np.take_along_axis(ids, order, axis=1)
     logprobs = np.take_along_axis(everything, ids, axis=1)
     np.put_along_axis(everything, ids, -np.inf, axis=1)
     narrow = np.uint16 if logits.shape[1] <= 2**16 else np.int32

@@ -17,6 +17,8 @@ from ..models.scheme import Scheme
 from .checkpoint import Checkpoint
 
 SCHEMA = "schema.json"
+HEAD_SIZE = 16
+"""onnxruntime's GroupQueryAttention refuses heads of another multiple, and only when the first token runs."""
 COPIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
           "added_tokens.json", "chat_template.jinja", "run.toml", "metrics.jsonl")
 
@@ -32,6 +34,8 @@ class Source:
     """The JSON schema that answers must satisfy."""
     parents: list[dict[str, Any]]
     licences: dict[str, str]
+    settings: dict[str, Any]
+    """What the runtime needs of the source's own settings: a classifier's temperature."""
 
     @classmethod
     def open(cls, path: Path, task: Task | None = None) -> Source:
@@ -42,6 +46,7 @@ class Source:
         """
         parents: list[dict[str, Any]] = []
         licences: dict[str, str] = {}
+        settings: dict[str, Any] = {}
         if is_artifact(path):
             artifact = open_artifact(path)
             if artifact.manifest.scheme != "hf":
@@ -49,12 +54,13 @@ class Source:
                                  "export the folder that tune or distill wrote")
             artifact.verify()
             task = task or artifact.manifest.task
+            settings = {key: value for key, value in artifact.manifest.settings.items() if key == "temperature"}
             parents, licences = list(artifact.manifest.parents), dict(artifact.manifest.licences)
         checkpoint = Checkpoint.open(path)
         named = MANIFEST if is_artifact(path) else "config.json"
         parents.append({"role": "source", "name": path.resolve().name, "file": named, "sha256": files.sha256(path / named)})
         task = _complete(task, checkpoint)
-        return cls(path, checkpoint, task, _schema(task, path), parents, licences)
+        return cls(path, checkpoint, task, _schema(task, path), parents, licences, settings)
 
     @property
     def name(self) -> str:
@@ -68,6 +74,12 @@ class Source:
             other = "onnx:int8" if scheme.format == "gguf" else "gguf:Q4_0"
             raise UsageError(f"{scheme}: models of the {family.name} family are not exported as {scheme.format}",
                              f"take another target, such as {other}")
+        if scheme.format == "onnx" and family.onnx == "builder":
+            heads = int(family.of(self.checkpoint.config, "heads"))
+            size = int(family.of(self.checkpoint.config, "head_dim", family.of(self.checkpoint.config, "hidden") // heads))
+            if size % HEAD_SIZE:
+                raise UsageError(f"{scheme}: attention heads of {size} values; onnxruntime's attention takes multiples of "
+                                 f"{HEAD_SIZE}", "export it as gguf, such as gguf:Q4_0")
 
     def dimensions(self) -> dict[str, int]:
         """Parameters, layers, hidden size, vocabulary and context, for the manifest."""

@@ -14,6 +14,7 @@ from ..models import kinds
 from ..models.artifact import Artifact
 from ..models.runfile import Task
 from ..models.scheme import Scheme
+from ..runtime.classify import Classifier
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
 from . import divergence, limits
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 DECODE_TOKENS = 512
 """Tokens that the cached decode is compared on."""
 DECODE_TOKENS_PER_SEQUENCE = 48
+SMALL_BYTES = 32 * 2**20
 
 
 class Subject:
@@ -39,7 +41,8 @@ class Subject:
         self.rows = rows
         self.test_rows = [row for row in test_rows if rows_digest([row]) in reference.fixtures.scores]
         """Those that the float model was scored on."""
-        self.threads = threads
+        # A small model spends longer in the barriers between threads than it saves.
+        self.threads = threads or int(artifact.model_path.stat().st_size < SMALL_BYTES)
         self.scheme = Scheme.parse(artifact.manifest.scheme)
         self.limits = limits.of(self.scheme)
         self._engine: Any = None
@@ -140,24 +143,14 @@ class Subject:
     def answers(self, rows: Sequence[Row]) -> list[str]:
         """The packed file's greedy answers, or its most likely labels."""
         if self.classifies:
-            labels = self.artifact.manifest.task.labels
-            ids = [class_ids(self.codec, row.text, self.artifact.manifest.dimensions["context"]) for row in rows]
-            return [labels[int(best)] for best in self.class_logits(ids).argmax(axis=1)]
+            with Classifier(self.artifact, Codec.from_folder(self.artifact.folder), self.threads) as classifier:
+                return [found.label for found in classifier.classify_all([row.text for row in rows])]
         return [self.prompts.decode(self._answer(self.prompts.prompt_ids(row))) for row in rows]
 
     def class_logits(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Logits [sequences, labels] of a classifier's graph in onnxruntime, one text at a time."""
-        from ..runtime.engines.onnx import session
-        from ..runtime.threads import allowed_cores
-
-        graph = session(self.artifact.model_path, self.threads or allowed_cores())
-        names = {item.name for item in graph.get_inputs()}
-        rows = []
-        for sequence in sequences:
-            ids = np.array([sequence], np.int64)
-            given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-            rows.append(graph.run(["logits"], {name: given[name] for name in names})[0][0])
-        return np.stack(rows).astype(np.float32)
+        """Logits [sequences, labels] of a classifier, one text at a time as it is used."""
+        with Classifier(self.artifact, Codec.from_folder(self.artifact.folder), self.threads) as classifier:
+            return np.concatenate([classifier.logits([sequence]) for sequence in sequences])
 
     def _answer(self, prompt: list[int]) -> list[int]:
         self.engine.truncate(0)
@@ -175,9 +168,3 @@ def answer_tokens(codec: Codec, rows: Sequence[Row], task: Task) -> int:
     """Tokens that an answer needs to be right, with a margin: what is longer than every row's answer is wrong anyway."""
     longest = max((len(codec.encode(row.answer)) for row in rows), default=0)
     return min(task.max_new_tokens, longest + 8)
-
-
-def class_ids(codec: Codec, text: str, context: int) -> list[int]:
-    """A classifier's input: the text's ids with the tokenizer's special tokens, cut so that the last of them stays."""
-    ids = codec.encode(text, add_special_tokens=True)
-    return ids if len(ids) <= context else [*ids[: context - 1], ids[-1]]

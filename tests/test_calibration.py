@@ -1,0 +1,67 @@
+"""Calibration: the mean square of what each linear layer sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from edgestill.models.errors import DataError
+from edgestill.quantize import calibration
+from edgestill.quantize.float_model import FloatModel
+
+from . import tiny
+
+SEQUENCES = [[5, 9, 17, 30, 40], [8, 8, 100], [201]]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama: Path) -> FloatModel:
+    return FloatModel.from_folder(tiny_llama)
+
+
+def test_importance_is_the_mean_square_of_a_layers_input(model: FloatModel) -> None:
+    found = calibration.measure(model, SEQUENCES)
+    seen: list[torch.Tensor] = []
+    layer = model.module.model.layers[1].mlp.down_proj
+    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
+    with torch.inference_mode():
+        for sequence in SEQUENCES:
+            model.module(torch.tensor([sequence]))
+    handle.remove()
+    expected = torch.cat(seen).square().mean(dim=0).numpy()
+    np.testing.assert_allclose(found.importance["model.layers.1.mlp.down_proj.weight"], expected, rtol=1e-5)
+    assert found.tokens == 9
+
+
+def test_every_linear_layer_has_an_importance_of_its_input_width(model: FloatModel) -> None:
+    found = calibration.measure(model, SEQUENCES).importance
+    weights = {name: tensor for name, tensor in model.module.state_dict().items()
+               if tensor.ndim == 2 and not name.endswith("embed_tokens.weight")}
+    assert found.keys() == weights.keys()
+    for name, weight in weights.items():
+        assert found[name].shape == (weight.shape[1],) and found[name].dtype == np.float32 and (found[name] >= 0).all()
+
+
+def test_transposed_layers_are_measured_on_their_input_side(tmp_path: Path) -> None:
+    folder = tiny.decoder(tmp_path / "gpt2", "gpt2")
+    found = calibration.calibrate(folder, SEQUENCES).importance
+    assert found["transformer.h.0.mlp.c_proj.weight"].shape == (256,)
+    assert found["transformer.h.0.attn.c_attn.weight"].shape == (64,)
+
+
+def test_the_same_rows_give_the_same_bits_and_leave_no_hook(model: FloatModel) -> None:
+    first, second = (calibration.measure(model, SEQUENCES).importance for _ in range(2))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert not any(module._forward_pre_hooks for module in model.module.modules())
+
+
+def test_long_sequences_are_cut_to_what_the_model_takes(model: FloatModel) -> None:
+    found = calibration.measure(model, [[7] * (model.context_length + 44)])
+    assert found.tokens == model.context_length + 44
+
+
+def test_no_tokens_is_refused(model: FloatModel) -> None:
+    with pytest.raises(DataError, match="no tokens"):
+        calibration.measure(model, [[]])
