@@ -26,7 +26,8 @@ def compress(model: Any) -> None:
             matmul_int8(model.graph, node, stem, np.asarray(weight, np.float32))
         elif node.op_type == "Gemm" and (weight := constant(node.inputs[1])) is not None:
             weight = weight.T if node.attributes.get_int("transB", 0) else weight
-            matmul_int8(model.graph, node, stem, np.asarray(weight, np.float32), node.inputs[2])
+            bias = node.inputs[2] if len(node.inputs) > 2 else None  # one of zeros was optimised away
+            matmul_int8(model.graph, node, stem, np.asarray(weight, np.float32), bias)
         elif node.op_type == "Gather" and _is_table(table := constant(node.inputs[0])):
             gather_blocks(model.graph, node, stem, np.asarray(table, np.float32))
 
