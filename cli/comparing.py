@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from ..runtime.evaluate import Evaluation
     from ..runtime.rows import Row
 
-MEASURES = ("file_bytes", "load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s", "latency_ms", "peak_rss_bytes")
+MEASURES = (
+    "file_bytes",
+    "load_ms",
+    "ttft_ms",
+    "prefill_tokens_per_s",
+    "decode_tokens_per_s",
+    "latency_ms",
+    "peak_rss_bytes",
+)
 
 
 def read_profiles(items: Sequence[Path]) -> dict[str, dict[str, Any]] | None:
@@ -41,8 +49,12 @@ def compare_profiles(profiles: dict[str, dict[str, Any]]) -> dict[str, Any]:
             continue
         ratios = [value / values[0] if values[0] else None for value in values[1:] if value is not None]
         rows.append([measure, *values, *ratios])
-    return {"kind": "profiles", "columns": ["measure", *names, *(f"{name} / first" for name in names[1:])], "rows": rows,
-            "note": "medians; profiles of different machines or threads are no comparison of models"}
+    return {
+        "kind": "profiles",
+        "columns": ["measure", *names, *(f"{name} / first" for name in names[1:])],
+        "rows": rows,
+        "note": "medians; profiles of different machines or threads are no comparison of models",
+    }
 
 
 def compare_quality(items: Sequence[Path], rows: Sequence[Row] | None, metrics: Sequence[str] = (), limit: int = 0,
@@ -76,7 +88,9 @@ def _evaluation(item: Path, rows: Sequence[Row] | None, metrics: Sequence[str], 
     if item.suffix == ".json":
         return Evaluation.from_json(_json(item))
     if rows is None:
-        raise UsageError(f"{item}: an artifact is compared on rows, and --rows was not given", "add --rows run.toml or a data file")
+        raise UsageError(
+            f"{item}: an artifact is compared on rows, and --rows was not given", "add --rows run.toml or a data file"
+        )
     return evaluate(load(item, threads=threads), rows, metrics=metrics, limit=limit, constrain=constrain)
 
 

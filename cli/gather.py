@@ -34,11 +34,20 @@ def gather(plan: Plan) -> Summary:
     ledger = json.loads((plan.folder / LEDGER).read_text(encoding="utf-8"))
     main = _main(student.evaluation)
     return Summary(
-        title=plan.title, task=plan.run.task.kind, metric=main, test_rows=student.evaluation.metrics[main].n, models=models,
-        data=json.loads((plan.folder / DATA).read_text(encoding="utf-8")), gates=_gates(plan.run.gates, models, main),
-        stages=[{"name": stage.name, "seconds": ledger[stage.name].get("seconds")} for stage in plan.stages
-                if stage.name in ledger and "seconds" in ledger[stage.name]],
-        run_file=runfile.to_toml(plan.run), made_by=artifact.versions(),
+        title=plan.title,
+        task=plan.run.task.kind,
+        metric=main,
+        test_rows=student.evaluation.metrics[main].n,
+        models=models,
+        data=json.loads((plan.folder / DATA).read_text(encoding="utf-8")),
+        gates=_gates(plan.run.gates, models, main),
+        stages=[
+            {"name": stage.name, "seconds": ledger[stage.name].get("seconds")}
+            for stage in plan.stages
+            if stage.name in ledger and "seconds" in ledger[stage.name]
+        ],
+        run_file=runfile.to_toml(plan.run),
+        made_by=artifact.versions(),
     )
 
 
@@ -53,7 +62,9 @@ def ratio(values: Sequence[float], teacher: Sequence[float]) -> Measure | None:
         return None
     # A resample in which the teacher has nothing right has no ratio; it counts as the largest finite one.
     smallest = 1 / both.shape[1]
-    found = bootstrap(both.T, aggregate=lambda rows: rows[..., 0].mean(axis=1) / np.maximum(rows[..., 1].mean(axis=1), smallest))
+    found = bootstrap(
+        both.T, aggregate=lambda rows: rows[..., 0].mean(axis=1) / np.maximum(rows[..., 1].mean(axis=1), smallest)
+    )
     return Measure(found.value, found.low, found.high, found.n)
 
 

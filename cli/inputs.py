@@ -34,7 +34,9 @@ def read_rows(path: Path, pairs: Sequence[str] = (), overrides: Sequence[str] = 
         from ..models import runfile
 
         if pairs:
-            raise UsageError("--column: not used with a run file", "write it as [data] columns, or --set data.columns=…")
+            raise UsageError(
+                "--column: not used with a run file", "write it as [data] columns, or --set data.columns=…"
+            )
         rows = load_splits(runfile.read(path, overrides).data, path.parent)[split]
     else:
         if overrides:
@@ -52,7 +54,9 @@ def read_data(path: Path, test: Path | None, pairs: Sequence[str], overrides: Se
             raise UsageError(f"--set: {path} is no run file", "give a run file (.toml), or leave --set out")
         return runfile.Data(train=str(path), test=str(test or ""), columns=read_columns(pairs)), Path()
     if pairs or test:
-        raise UsageError("--column and --test: not used with a run file", "write them into its [data] table, or use --set")
+        raise UsageError(
+            "--column and --test: not used with a run file", "write them into its [data] table, or use --set"
+        )
     return runfile.read(path, overrides).data, path.parent
 
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.runfile import Task
 
 if TYPE_CHECKING:
+    from ..runtime.constrain import Constraint, Grammars
     from ..runtime.evaluate import Evaluation
     from ..runtime.rows import Row
 
@@ -79,26 +80,65 @@ class FloatSubject:
         """The task's JSON schema."""
         return read_schema(self._task)
 
-    def evaluate(self, rows: Sequence[Row], reference: Sequence[str] | None = None) -> Evaluation:
-        """Greedy answers in batches (or the labels, or the likelihood of plain text), scored as shipped files are."""
+    def evaluate(
+        self, rows: Sequence[Row], reference: Sequence[str] | None = None, constrain: bool = False
+    ) -> Evaluation:
+        """Greedy answers in batches (or the labels, or the likelihood of plain text), scored as shipped files are.
+
+        `constrain` holds answers to the task's schema.
+        """
         from ..runtime.evaluate import evaluate, evaluate_answers
 
         if rows and rows[0].kind == "text":
             return evaluate(self, rows)
         started = time.perf_counter()
-        answers = self._labels(rows) if rows and rows[0].kind == "label" else self._answers(rows)
+        answers = self._labels(rows) if rows and rows[0].kind == "label" else self._answers(rows, constrain)
         seconds = time.perf_counter() - started
-        return evaluate_answers(answers, rows, schema=self.schema, reference=reference, seconds=seconds)
+        found = evaluate_answers(answers, rows, schema=self.schema, reference=reference, seconds=seconds)
+        return replace(found, constrained=constrain)
 
-    def _answers(self, rows: Sequence[Row]) -> list[str]:
+    def _answers(self, rows: Sequence[Row], constrain: bool) -> list[str]:
         prompts = [self.codec.prompt_ids(row) for row in rows]
-        found = self.model.answers(prompts, sorted(self.codec.stop_ids), self._task.max_new_tokens)
+        processor = None
+        if constrain and self.schema is not None:
+            from ..runtime.constrain import Grammars
+
+            processor = partial(SchemaProcessor, Grammars(self.codec, self.model.vocabulary_size), self.schema,
+                                self.codec.stop_ids)
+        found = self.model.answers(prompts, sorted(self.codec.stop_ids), self._task.max_new_tokens, processor)
         return [self.codec.decode(ids) for ids in found]
 
     def _labels(self, rows: Sequence[Row]) -> list[str]:
         names = self.model.module.config.id2label
         ids = [self.codec.encode(row.text, add_special_tokens=True)[:self.context_length] for row in rows]
         return [str(names[int(self.model.logits(one).argmax())]) for one in ids]
+
+
+class SchemaProcessor:
+    """Holds every row of one batch to a schema, for transformers' generate."""
+
+    def __init__(self, grammars: Grammars, schema: Mapping[str, Any], stop_ids: frozenset[int]) -> None:
+        """`stop_ids` end an answer."""
+        self._grammars, self._schema, self._stop_ids = grammars, schema, stop_ids
+        self._open: list[Constraint | None] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """scores [rows, vocabulary] float32 with all tokens that break the schema at -inf."""
+        if self._open:
+            for index, token in enumerate(input_ids[:, -1].tolist()):
+                constraint = self._open[index]
+                if token in self._stop_ids:
+                    self._open[index] = None
+                elif constraint is not None:
+                    constraint.accept(token)
+        else:
+            self._open = [self._grammars.compile(self._schema) for _ in range(len(scores))]
+        for row, constraint in zip(scores, self._open, strict=True):
+            if constraint is not None and constraint.done:
+                row[list(self._stop_ids)] = float("inf")
+            elif constraint is not None:
+                constraint.mask(row.numpy())
+        return scores
 
 
 def read_schema(task: Task) -> dict[str, Any] | None:

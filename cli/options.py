@@ -28,10 +28,12 @@ threads = click.option("--threads", type=click.IntRange(0), default=0, metavar="
 run_file = click.argument("run_file", metavar="RUN.TOML", type=click.Path(path_type=Path))
 
 
-def out(default: str | None = None, what: str = "Folder to write; it must be empty or new.") -> Callable[[F], F]:
+def out(default: str = "", what: str = "Folder to write; it must be empty or new.") -> Callable[[F], F]:
     """`-o/--out`, required when there is no default."""
-    return click.option("-o", "--out", type=click.Path(path_type=Path), required=default is None,
-                        default=None if default is None else Path(default), show_default=default is not None, help=what)
+    kind = click.Path(path_type=Path)
+    if default:
+        return click.option("-o", "--out", type=kind, default=Path(default), show_default=True, help=what)
+    return click.option("-o", "--out", type=kind, required=True, help=what)
 
 
 def example(*lines: str) -> str:

@@ -42,7 +42,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = ""
         grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in shown:
         grid.add_row(*(Text(value) for value in row))
-    console = Console(file=click.get_text_stream("stdout"), soft_wrap=False)
+    console = Console()
     if not console.is_terminal:
         console.width = max(200, console.width)
     if title:
@@ -71,7 +71,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
     if isinstance(value, Path):
         return str(value)
-    if callable(as_list := getattr(value, "tolist", None)):
+    as_list: Any = getattr(value, "tolist", None)  # numpy's scalars and arrays, which this file does not import
+    if as_list is not None:
         return plain(as_list())
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -122,7 +122,9 @@ def _key(stage: Stage, ledger: Mapping[str, Any]) -> str:
 def _is_done(stage: Stage, key: str, ledger: Mapping[str, Any], folder: Path) -> bool:
     entry = ledger.get(stage.name, {})
     output = folder / stage.output
-    return bool(entry.get("digest")) and entry["begun"] == key and digest(output) == entry["digest"] and _is_whole(output)
+    return (
+        bool(entry.get("digest")) and entry["begun"] == key and digest(output) == entry["digest"] and _is_whole(output)
+    )
 
 
 def _is_whole(output: Path) -> bool:
@@ -162,7 +164,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise EdgestillError(f"{folder}: another run is at work there", "wait for it, or choose another -o/--out") from None
+            raise EdgestillError(
+                f"{folder}: another run is at work there", "wait for it, or choose another -o/--out"
+            ) from None
         yield
 
 

@@ -53,7 +53,9 @@ def check(run: RunFile) -> None:
     targets = [export.target for export in run.export]
     for target in targets:
         if targets.count(target) > 1:
-            raise UsageError(f"export.target: {target!r} stands {targets.count(target)} times", "keep one table a target")
+            raise UsageError(
+                f"export.target: {target!r} stands {targets.count(target)} times", "keep one table a target"
+            )
     if run.task.schema and not Path(run.task.schema).is_file():
         raise UsageError(f"task.schema: {run.task.schema}: no such file", "paths are relative to the run file")
     for side in ("minimum", "maximum"):

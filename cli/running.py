@@ -39,8 +39,10 @@ def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json:
     if broken:
         first = broken[0]
         raise CheckFailed(
-            f"{len(broken)} of {len(summary.gates)} gates do not hold; {first.model}: {first.name} is {first.value:.4g}, "
-            f"its {first.side} is {first.limit:.4g}", f"{out / 'report.html'} shows every gate")
+            f"{len(broken)} of {len(summary.gates)} gates do not hold; {first.model}: {first.name} is "
+            f"{first.value:.4g}, its {first.side} is {first.limit:.4g}",
+            f"{out / 'report.html'} shows every gate",
+        )
 
 
 def demo(out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
@@ -67,7 +69,7 @@ def show(summary: Summary, out: Path) -> None:
     """One table: every model with its quality, size, speed and proof."""
     held = any(model.constrained for model in summary.models)
     name = summary.metric.replace("_", " ")
-    columns = ["model", f"{name} [95 %]", *([f"{name}, schema held"] if held else []), "of teacher", "parameters", "bytes"]
+    columns = ["model", f"{name} [95 %]", *(["held to schema"] if held else []), "of teacher", "parameters", "bytes"]
     columns += ["tokens/s", "TTFT ms"] if summary.task == "generate" else ["ms a text"]
     output.table([*columns, "certificate"], [_line(model, summary, held) for model in summary.models],
                  title=f"{summary.title}: {summary.test_rows} test rows")

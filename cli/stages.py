@@ -61,8 +61,10 @@ class Plan:
         run = self.run
         task = asdict(run.task) | {"schema": files.sha256(Path(run.task.schema)) if run.task.schema else ""}
         shared = {"data": self.data, "task": task}
-        everything = [self._add("check the data", DATA, self._check_data, (), shared),
-                      self._add("answer with a trivial baseline", evaluation_file(BASELINE), self._baseline, (), shared)]
+        everything = [
+            self._add("check the data", DATA, self._check_data, (), shared),
+            self._add("answer with a trivial baseline", evaluation_file(BASELINE), self._baseline, (), shared),
+        ]
         teacher: dict[str, Any] = {"teacher": [run.teacher, self._model_key(run.teacher.get("model", ""))]}
         tuned: list[str] = []
         if self.tunes_teacher:
@@ -97,10 +99,20 @@ class Plan:
         target, name = export.target, Scheme.parse(export.target).folder_name
         packed = self._add(f"export and certify {target}", name, partial(self._export, export), [student],
                            {**shared, "export": asdict(export)})
-        evaluated = self._add(f"evaluate {target}", evaluation_file(name), partial(self._evaluate_shipped, name, target),
-                              [packed, *graded], {**shared, "threads": self.run.profile.threads})
-        profiled = self._add(f"profile {target}", profile_file(name), partial(self._profile, name), [packed],
-                             {"profile": asdict(self.run.profile), "machine": platform.processor() or platform.machine()})
+        evaluated = self._add(
+            f"evaluate {target}",
+            evaluation_file(name),
+            partial(self._evaluate_shipped, name, target),
+            [packed, *graded],
+            {**shared, "threads": self.run.profile.threads},
+        )
+        profiled = self._add(
+            f"profile {target}",
+            profile_file(name),
+            partial(self._profile, name),
+            [packed],
+            {"profile": asdict(self.run.profile), "machine": platform.processor() or platform.machine()},
+        )
         return [packed, evaluated, profiled]
 
     def teacher_folder(self) -> Path:
@@ -166,7 +178,10 @@ class Plan:
         subject = measure.FloatSubject(folder, self.run.task)
         reference = None if role == "teacher" else self._teacher_answers()
         found = subject.evaluate(self.rows["test"], reference)
-        measure.Kept(name, role, found, None, subject.parameters, 4 * subject.parameters).write(path)
+        held = None
+        if role == "teacher" and self.run.task.schema:
+            held = subject.evaluate(self.rows["test"], constrain=True)
+        measure.Kept(name, role, found, held, subject.parameters, 4 * subject.parameters).write(path)
 
     def _teacher_answers(self) -> list[str] | None:
         if not self.has_teacher:
@@ -181,8 +196,13 @@ class Plan:
 
     def _evaluate_shipped(self, name: str, target: str, path: Path) -> None:
         artifact = open_artifact(self.folder / name)
-        free, held = measure.shipped(artifact.folder, self.rows["test"], self._teacher_answers(), self.run.profile.threads,
-                                     bool(self.run.task.schema))
+        free, held = measure.shipped(
+            artifact.folder,
+            self.rows["test"],
+            self._teacher_answers(),
+            self.run.profile.threads,
+            bool(self.run.task.schema),
+        )
         parameters = artifact.manifest.dimensions.get("parameters")
         measure.Kept(target, "shipped", free, held, parameters, artifact.model_bytes()).write(path)
 

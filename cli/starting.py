@@ -52,15 +52,27 @@ def describe(rows: Sequence[Row], student: str, teacher: str, catalogue: Mapping
     for role, name in (("--student", student), ("--teacher", teacher)):
         if name and catalogue[name].task != task:
             fitting = ", ".join(key for key, item in catalogue.items() if item.task == task)
-            raise UsageError(f"{role} {name}: is for {catalogue[name].task}, these are {rows[0].kind} rows, a task of kind "
-                             f"{task}", f"choose one of: {fitting}")
+            raise UsageError(
+                f"{role} {name}: is for {catalogue[name].task}, these are {rows[0].kind} rows, a task of kind {task}",
+                f"choose one of: {fitting}",
+            )
     chosen = catalogue[student]
-    longest = _tokens([sum(len(str(message["content"])) for message in row.messages) + len(row.text) for row in rows], 0.99)
+    longest = _tokens(
+        [sum(len(str(message["content"])) for message in row.messages) + len(row.text) for row in rows], 0.99
+    )
     answers = _tokens([len(row.answer) for row in rows], 1.0)
     return Start(
-        task=task, rows=len(rows), labels=len({row.label for row in rows if row.label}), json_answers=_all_json(rows),
-        max_tokens=min(longest, chosen.context), max_new_tokens=min(answers, chosen.context), student=student, teacher=teacher,
-        learning_rate=chosen.learning_rate_full, context=chosen.context)
+        task=task,
+        rows=len(rows),
+        labels=len({row.label for row in rows if row.label}),
+        json_answers=_all_json(rows),
+        max_tokens=min(longest, chosen.context),
+        max_new_tokens=min(answers, chosen.context),
+        student=student,
+        teacher=teacher,
+        learning_rate=chosen.learning_rate_full,
+        context=chosen.context,
+    )
 
 
 def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, str], out: Path) -> str:
@@ -76,10 +88,19 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
         "[task]", f'kind = "{start.task}"',
     ]
     if start.task == "classify":
-        lines += [f"# labels: the {start.labels} labels of the training rows, sorted; list them here to fix their order"]
+        lines += [
+            f"# labels: the {start.labels} labels of the training rows, sorted; list them here to fix their order"
+        ]
     else:
-        lines += [f"max_new_tokens = {start.max_new_tokens}  # holds the longest answer of your rows", '# system = "…"  # goes before every prompt']
-        lines += ['# schema = "schema.json"  # every answer of your rows is JSON: a schema would hold decoding to it'] if start.json_answers else []
+        lines += [
+            f"max_new_tokens = {start.max_new_tokens}  # holds the longest answer of your rows",
+            '# system = "…"  # goes before every prompt',
+        ]
+        lines += (
+            ['# schema = "schema.json"  # every answer of your rows is JSON: a schema would hold decoding to it']
+            if start.json_answers
+            else []
+        )
     lines += ["", "[data]  # paths are relative to this file", f"train = {quoted['train']}  # {start.rows} rows"]
     lines += [f"test = {quoted['test']}"] if test else ["test_share = 0.1  # or test = \"a file of its own\""]
     lines += ["validation_share = 0.05"]
@@ -100,8 +121,13 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
     for target in targets:
         lines += ["", "[[export]]", f'target = "{target}"']
     metric = "accuracy" if start.task == "classify" else "exact_match"
-    lines += ["", "# Limits on measured numbers: a shipped file that breaks one ends the run with exit code 3.", "[gates.minimum]",
-              f"# {metric} = 0.9", "# ratio_to_teacher = 0.97"]
+    lines += [
+        "",
+        "# Limits on measured numbers: a shipped file that breaks one ends the run with exit code 3.",
+        "[gates.minimum]",
+        f"# {metric} = 0.9",
+        "# ratio_to_teacher = 0.97",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -94,4 +94,6 @@ def read_summary(folder: Path) -> Summary:
     try:
         return build(Summary, json.loads(path.read_text(encoding="utf-8")), FILE)
     except ValueError as error:
-        raise ArtifactError(f"{path}: not valid JSON: {error}", "run the pipeline again: it writes the file anew") from error
+        raise ArtifactError(
+            f"{path}: not valid JSON: {error}", "run the pipeline again: it writes the file anew"
+        ) from error

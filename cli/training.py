@@ -27,6 +27,8 @@ def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_ru
         folder = getattr(distill, verb)(run_file, out, overrides)
     artifact = open_artifact(folder)
     if as_json:
-        output.result({"folder": folder, "dimensions": artifact.manifest.dimensions, "checks": artifact.manifest.checks})
+        output.result(
+            {"folder": folder, "dimensions": artifact.manifest.dimensions, "checks": artifact.manifest.checks}
+        )
     else:
         click.echo(folder)

@@ -105,6 +105,8 @@ class Distill(Training):
 
     losses: list[dict[str, Any]] = field(default_factory=lambda: [{"kind": "forward_kl"}])
     """Each names a file of distill/losses; `weight` scales it, the other keys are that loss's own."""
+    labels_control: bool = False
+    """run: train the same student on labels alone too, for the same steps, to show what the teacher adds."""
 
 
 @dataclass(frozen=True)

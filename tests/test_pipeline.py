@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from edgestill.cli import main, pipeline
 from edgestill.cli.pipeline import Stage
 from edgestill.models.errors import EdgestillError
@@ -83,7 +82,9 @@ def test_a_second_run_does_nothing(made: tuple[Path, Path]) -> None:
     assert modified(made[1]) == before
 
 
-def test_a_changed_setting_redoes_only_what_depends_on_it(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_setting_redoes_only_what_depends_on_it(
+    made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = modified(made[1])
     assert main.call(["run", str(made[0]), "-o", str(made[1]), "--set", "profile.repeats=3"]) == 0
     changed = {name for name, time in modified(made[1]).items() if before.get(name) != time}

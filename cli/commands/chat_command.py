@@ -15,8 +15,12 @@ from .. import options, output
 @click.command("chat", epilog=options.example("edgestill chat out/gguf-Q4_0 --temperature 0.7"))
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--system", default="", help="System message; default: the task's own.")
-@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer in tokens; default: the task's own limit.")
-@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the likeliest token.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), help="Longest answer in tokens; default: the task's own limit."
+)
+@click.option(
+    "--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the likeliest token."
+)
 @click.option("--top-p", type=click.FloatRange(0, 1), default=1.0, help="Sample among the likeliest that sum to p.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
 @options.threads

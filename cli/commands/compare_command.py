@@ -13,11 +13,15 @@ from .. import comparing, inputs, options, output
 @click.command("compare", epilog=options.example(
     "edgestill compare out/gguf-Q4_0 out/onnx-int4 --rows run.toml", "edgestill compare profile-a.json profile-b.json"))
 @click.argument("items", metavar="ITEM...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--rows", type=click.Path(path_type=Path), help="Run file (its test rows) or data file to evaluate artifacts on.")
+@click.option(
+    "--rows", type=click.Path(path_type=Path), help="Run file (its test rows) or data file to evaluate artifacts on."
+)
 @click.option("--metric", "metrics", multiple=True, help="Metric to compare; default: those that suit the rows.")
 @click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="Take N rows, evenly spaced; 0: all.")
 @click.option("--constrain", is_flag=True, help="Hold decoding to the JSON schema of the task.")
-@click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated.")
+@click.option(
+    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
+)
 @options.threads
 @options.settings
 @options.as_json
@@ -31,12 +35,16 @@ def command(items: tuple[Path, ...], rows: Path | None, metrics: tuple[str, ...]
     """
     if len(items) < 2:
         raise UsageError(f"{len(items)} item, a comparison needs 2 or more", "name another artifact or JSON file")
+    if len(set(items)) < len(items):
+        raise UsageError("an item is given twice", "name every artifact or JSON file once")
     profiles = comparing.read_profiles(items)
     if profiles is not None:
         found = comparing.compare_profiles(profiles)
     else:
         chosen = inputs.read_rows(rows, columns, overrides) if rows else None
-        found = comparing.compare_quality(items, chosen, metrics=metrics, limit=limit, constrain=constrain, threads=threads)
+        found = comparing.compare_quality(
+            items, chosen, metrics=metrics, limit=limit, constrain=constrain, threads=threads
+        )
     if as_json:
         output.result(found)
     else:

@@ -9,15 +9,24 @@ import click
 from .. import inputs, options, output, progress
 
 
-@click.command("evaluate", epilog=options.example(
-    "edgestill evaluate out/gguf-Q4_0 run.toml", "edgestill evaluate out/onnx-int8 test.jsonl --metric accuracy -o quality.json"))
+@click.command(
+    "evaluate",
+    epilog=options.example(
+        "edgestill evaluate out/gguf-Q4_0 run.toml",
+        "edgestill evaluate out/onnx-int8 test.jsonl --metric accuracy -o quality.json",
+    ),
+)
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("rows", type=click.Path(path_type=Path))
 @click.option("--metric", "metrics", multiple=True, help="Metric to measure; default: those that suit the rows.")
 @click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="Take N rows, evenly spaced; 0: all.")
 @click.option("--constrain", is_flag=True, help="Hold decoding to the JSON schema of the task.")
-@click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write answers, scores and metrics to this JSON file.")
+@click.option(
+    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Also write answers, scores and metrics to this JSON file."
+)
 @options.threads
 @options.settings
 @options.as_json

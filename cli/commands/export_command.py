@@ -20,7 +20,9 @@ from .. import inputs, options, output, quiet
 @click.option("--to", "targets", multiple=True, metavar="FORMAT:TYPE", help="Target; several make several artifacts.")
 @click.option("--rows", "rows_file", type=click.Path(path_type=Path),
               help="Run file or data file whose rows calibrate (train) and certify (test).")
-@click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated.")
+@click.option(
+    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
+)
 @options.out(what="Folder to write <format>-<type> folders into.")
 @options.settings
 @options.dry_run
@@ -62,7 +64,9 @@ def _targets(targets: tuple[str, ...], rows_file: Path | None, overrides: tuple[
         exports: list[str | Export] = list(runfile.read(rows_file, overrides).export)
         if exports:
             return exports
-    raise UsageError("no export target given", "add --to gguf:Q4_0, or [[export]] tables in the run file given as --rows")
+    raise UsageError(
+        "no export target given", "add --to gguf:Q4_0, or [[export]] tables in the run file given as --rows"
+    )
 
 
 def _show(folders: dict[str, Path], as_json: bool) -> None:

@@ -18,8 +18,12 @@ from .. import options, output
     "echo 'turn off the kitchen light' | edgestill generate out/gguf-Q4_0 - --json"))
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("prompt")
-@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer in tokens; default: the task's own limit.")
-@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the likeliest token.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1), help="Longest answer in tokens; default: the task's own limit."
+)
+@click.option(
+    "--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the likeliest token."
+)
 @click.option("--top-k", type=click.IntRange(0), default=0, help="Sample among the k likeliest tokens; 0: all.")
 @click.option("--top-p", type=click.FloatRange(0, 1), default=1.0, help="Sample among the likeliest that sum to p.")
 @click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, help="Drop tokens below p times the likeliest.")
@@ -41,10 +45,10 @@ def command(artifact: Path, prompt: str, schema: Path | None, stop: tuple[str, .
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text.strip():
         raise UsageError("the prompt is empty", "give a text, or - to read it from stdin")
+    wanted = {**sampling, "stop": stop, "schema": read_schema(schema) if schema else None}
     model = load(artifact, threads=threads)
     if isinstance(model, Classifier):
         raise UsageError(f"{artifact}: a classifier generates no text", f"edgestill classify {artifact} TEXT")
-    wanted = {**sampling, "stop": stop, "schema": read_schema(schema) if schema else None}
     if as_json:
         output.result(model.generate(text, **wanted))
         return

@@ -12,11 +12,18 @@ from ...models.errors import UsageError
 from .. import inputs, options, output, starting
 
 
-@click.command("init", epilog=options.example(
-    "edgestill init train.jsonl", "edgestill init tickets.csv --column text=body --column label=queue --student minilm-l6"))
+@click.command(
+    "init",
+    epilog=options.example(
+        "edgestill init train.jsonl",
+        "edgestill init tickets.csv --column text=body --column label=queue --student minilm-l6",
+    ),
+)
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--student", metavar="NAME", help="Model to start from, a name that `edgestill models` lists.")
-@click.option("--teacher", metavar="NAME", help="Model to learn from; default: the next larger one of the student's series.")
+@click.option(
+    "--teacher", metavar="NAME", help="Model to learn from; default: the next larger one of the student's series."
+)
 @click.option("--test", type=click.Path(path_type=Path), help="Data file of the test rows; default: a share of DATA.")
 @click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS",
               help="Column of the data, such as prompt=question; may be repeated.")
@@ -24,8 +31,16 @@ from .. import inputs, options, output, starting
 @options.dry_run
 @options.as_json
 @options.verbose
-def command(data: Path, student: str | None, teacher: str | None, test: Path | None, columns: tuple[str, ...], out: Path,
-            dry_run: bool, as_json: bool) -> None:
+def command(
+    data: Path,
+    student: str | None,
+    teacher: str | None,
+    test: Path | None,
+    columns: tuple[str, ...],
+    out: Path,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Write a commented run file that fits your data.
 
     DATA is read to find its columns, its kind of task and how long its rows are. Columns with common names
@@ -45,8 +60,17 @@ def command(data: Path, student: str | None, teacher: str | None, test: Path | N
     if not dry_run:
         files.write_text(out, text)
     if as_json:
-        output.result({"run_file": out, "written": not dry_run, "task": start.task, "rows": start.rows, "student": start.student,
-                       "teacher": start.teacher, "text": text})
+        output.result(
+            {
+                "run_file": out,
+                "written": not dry_run,
+                "task": start.task,
+                "rows": start.rows,
+                "student": start.student,
+                "teacher": start.teacher,
+                "text": text,
+            }
+        )
     elif dry_run:
         click.echo(text, nl=False)
     else:

@@ -28,7 +28,7 @@ def command(artifact: Path, as_json: bool) -> None:
     output.table(["file", "bytes", "sha256"], [
         [name, entry.bytes, entry.sha256[:16] + "…"] for name, entry in opened.manifest.files.items()], title="\nfiles")
     if opened.manifest.checks:
-        output.table(["check", "result"], _flat(opened.manifest.checks), title="\nchecks")
+        output.table(["check", "passed", "value", "limit", "n"], _checks(opened.manifest.checks), title="\nchecks")
     if opened.manifest.parents:
         output.table(["role", "name", "revision or sha256"], [
             [parent.get("role"), parent.get("name"), parent.get("revision") or parent.get("sha256")]
@@ -37,8 +37,12 @@ def command(artifact: Path, as_json: bool) -> None:
 
 def _facts(manifest: Manifest) -> list[list[Any]]:
     facts: list[list[Any]] = [
-        ["stage", manifest.stage], ["task", manifest.task.kind], ["family", manifest.family], ["scheme", manifest.scheme],
-        ["model file", manifest.model_file], *([key, value] for key, value in manifest.dimensions.items()),
+        ["stage", manifest.stage],
+        ["task", manifest.task.kind],
+        ["family", manifest.family],
+        ["scheme", manifest.scheme],
+        ["model file", manifest.model_file],
+        *([key, value] for key, value in manifest.dimensions.items()),
         ["stop ids", ", ".join(map(str, manifest.tokenizer.stop_ids))],
         ["labels", f"{len(manifest.task.labels)}" if manifest.task.labels else None],
         *([f"licence of {key}", value] for key, value in manifest.licences.items()),
@@ -47,8 +51,17 @@ def _facts(manifest: Manifest) -> list[list[Any]]:
     return [[name, str(value)] for name, value in facts if value not in (None, "")]
 
 
-def _flat(value: Any, name: str = "") -> list[list[Any]]:
-    """Nested tables as [dotted name, value] lines."""
-    if isinstance(value, dict):
-        return [line for key, item in value.items() for line in _flat(item, f"{name}.{key}" if name else str(key))]
-    return [[name, output.cell(value) if not isinstance(value, list) else ", ".join(map(str, value))]]
+def _checks(checks: dict[str, Any]) -> list[list[Any]]:
+    """Certificate lines as columns; the numbers that training leaves behind as name and value."""
+    lines: list[list[Any]] = []
+    for name, found in checks.items():
+        if not isinstance(found, dict):
+            lines.append([name, None, found, None, None])
+        elif "not_run" in found:
+            lines.append([name, f"not run: {found['not_run']}", None, None, None])
+        elif "value" in found:
+            lines.append([name, found.get("passed"), found["value"], found.get("limit"), found.get("n")])
+        else:
+            lines += [[f"{name} {key}", None, value, None, None] for key, value in found.items()
+                      if not isinstance(value, (dict, list))]
+    return lines

@@ -9,19 +9,36 @@ import click
 from .. import options, output, quiet
 
 
-@click.command("profile", epilog=options.example(
-    "edgestill profile out/gguf-Q4_0", "edgestill profile out/onnx-int4 --prompt-tokens 64 --repeats 30 -o profile.json"))
+@click.command(
+    "profile",
+    epilog=options.example(
+        "edgestill profile out/gguf-Q4_0",
+        "edgestill profile out/onnx-int4 --prompt-tokens 64 --repeats 30 -o profile.json",
+    ),
+)
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--prompt-tokens", type=click.IntRange(1), default=128, show_default=True, help="Tokens of the prompt.")
-@click.option("--new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens decoded in each repeat.")
+@click.option(
+    "--new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens decoded in each repeat."
+)
 @click.option("--warmup", type=click.IntRange(0), default=2, show_default=True, help="Repeats that do not count.")
 @click.option("--repeats", type=click.IntRange(1), default=10, show_default=True, help="Repeats that count.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the profile with its raw values to this JSON file.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Also write the profile with its raw values to this JSON file."
+)
 @options.threads
 @options.as_json
 @options.verbose
-def command(artifact: Path, prompt_tokens: int, new_tokens: int, warmup: int, repeats: int, out: Path | None, threads: int,
-            as_json: bool) -> None:
+def command(
+    artifact: Path,
+    prompt_tokens: int,
+    new_tokens: int,
+    warmup: int,
+    repeats: int,
+    out: Path | None,
+    threads: int,
+    as_json: bool,
+) -> None:
     """Measure latency, throughput and memory on this machine.
 
     Memory and load time are those of fresh processes. `edgestill compare` takes the files that -o writes.
@@ -41,8 +58,8 @@ def command(artifact: Path, prompt_tokens: int, new_tokens: int, warmup: int, re
         return
     lines = []
     for name, value in table.items():
-        if isinstance(value, dict) and name != "machine":
-            lines += [[f"{name} {key}", item] for key, item in value.items() if isinstance(item, (int, float))]
-        elif not isinstance(value, (list, dict)):
+        if isinstance(value, dict) and name not in ("machine", "raw"):
+            lines += [[f"{name} {key}", item] for key, item in value.items()]
+        elif value is not None and not isinstance(value, (list, dict)):
             lines.append([name, value])
     output.table(["measure", "value"], lines)

@@ -7,11 +7,11 @@ classes, so that the page's light and dark themes reach into the charts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 460.0, 48.0, 14.0, 14.0, 40.0
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 460.0, 48.0, 18.0, 26.0, 40.0
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,11 @@ class Axis:
     def ticks(self, wanted: int = 5) -> list[float]:
         """Round values across the axis: 1, 2 and 5 times powers of ten."""
         if self.logarithmic:
-            found = [factor * 10.0**power for power in range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-                     for factor in ((1, 2, 5) if self.high / self.low < 300 else (1,))]
+            found = [
+                factor * 10.0**power
+                for power in range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+                for factor in ((1, 2, 5) if self.high / self.low < 300 else (1,))
+            ]
             return [value for value in found if self.low <= value <= self.high * 1.0001]
         rough = (self.high - self.low) / wanted
         power = 10.0 ** math.floor(math.log10(rough))
@@ -85,20 +88,19 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, size_label: str
     if not points:
         return ""
     height = 320.0
-    x = Axis(min(p.x for p in points) * 0.7, max(p.x for p in points) * 1.5, LEFT, WIDTH - RIGHT, logarithmic=True)
-    y = Axis(max(0.0, min(p.low for p in points) - 0.03), min(1.0, max(p.high for p in points) + 0.03), height - BOTTOM, TOP)
+    left, right = min(p.x for p in points) * 0.7, max(p.x for p in points) * 1.5
+    low, high = max(0.0, min(p.low for p in points) - 0.03), min(1.0, max(p.high for p in points) + 0.03)
+    x, y = Axis(left, right, LEFT, WIDTH - RIGHT, logarithmic=True), Axis(low, high, height - BOTTOM, TOP)
     parts = [_grid(x, y, height, short_bytes, short_percent), _labels(x_label, y_label, height)]
     largest = max(p.size for p in points) or 1.0
-    boxes: list[tuple[float, float, float]] = []
+    places = {p: (x.at(p.x), y.at(p.y), 4 + 12 * math.sqrt(p.size / largest)) for p in points}
+    taken = [(px - radius, px + radius, py + 4) for px, py, radius in places.values()]
     for point in sorted(points, key=lambda p: -p.size):
-        px, py = x.at(point.x), y.at(point.y)
-        radius = 4 + 12 * math.sqrt(point.size / largest)
-        parts.append(
-            f'<g class="role-{escape(point.role)}"><line class="whisker" x1="{px:.1f}" x2="{px:.1f}" y1="{y.at(point.low):.1f}" '
-            f'y2="{y.at(point.high):.1f}"/><circle class="dot" cx="{px:.1f}" cy="{py:.1f}" r="{radius:.1f}">'
-            f"<title>{escape(point.name)}: {short_bytes(point.x)}, {short_percent(point.y)}, "
-            f"{point.size:.4g} {escape(size_label)}</title></circle></g>")
-        parts.append(_tag(point.name, px, py, radius, boxes, height))
+        px, py, radius = places[point]
+        title = f"{point.name}: {short_bytes(point.x)}, {short_percent(point.y)}, {point.size:.4g} {size_label}"
+        parts.append(_group(
+            point.role, _line("whisker", px, y.at(point.low), px, y.at(point.high)), _dot(px, py, radius, title)))
+        parts.append(_tag(point.name, px, py, radius, taken, height))
     return _svg("".join(parts), height, f"{y_label} by {x_label}; the area of a dot is {size_label}")
 
 
@@ -107,34 +109,39 @@ def dots(bars: Sequence[Bar], x_label: str) -> str:
     if not bars:
         return ""
     row, top = 34.0, 6.0
-    height = top + row * len(bars) + BOTTOM
-    x = Axis(0.0, 1.0, 12.0, WIDTH - RIGHT)
-    parts = [
-        f'<line class="grid" x1="{x.at(t):.1f}" x2="{x.at(t):.1f}" y1="{top}" y2="{height - BOTTOM:.1f}"/>'
-        f'<text class="tick" x="{x.at(t):.1f}" y="{height - BOTTOM + 16:.1f}" text-anchor="middle">{short_percent(t)}</text>'
-        for t in (0.0, 0.25, 0.5, 0.75, 1.0)
-    ]
+    bottom = top + row * len(bars)
+    height = bottom + BOTTOM
+    x = Axis(0.0, 1.0, 14.0, WIDTH - RIGHT)
+    parts = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts += [_line("grid", x.at(tick), top, x.at(tick), bottom),
+                  _text("tick", x.at(tick), bottom + 16, short_percent(tick), "middle")]
     for index, bar in enumerate(bars):
         middle = top + row * index + row * 0.72
+        interval = f"{short_percent(bar.value)}  ({100 * bar.low:.1f}–{100 * bar.high:.1f})"
         parts.append(
-            f'<g class="role-{escape(bar.role)}"><text class="name" x="12" y="{middle - 9:.1f}">{escape(bar.name)}</text>'
-            f'<line class="track" x1="{x.at(0):.1f}" x2="{x.at(bar.value):.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
-            f'<line class="whisker" x1="{x.at(bar.low):.1f}" x2="{x.at(bar.high):.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
-            f'<circle class="dot" cx="{x.at(bar.value):.1f}" cy="{middle:.1f}" r="5"/>'
-            f'<text class="value" x="{WIDTH - RIGHT:.1f}" y="{middle - 9:.1f}" text-anchor="end">{short_percent(bar.value)} '
-            f'<tspan class="faint">{100 * bar.low:.1f}–{100 * bar.high:.1f}</tspan></text></g>')
-    parts.append(f'<text class="label" x="{WIDTH / 2}" y="{height - 6:.1f}" text-anchor="middle">{escape(x_label)}</text>')
+            _group(
+                bar.role,
+                _text("name", 14, middle - 9, bar.name),
+                _text("value", WIDTH - RIGHT, middle - 9, interval, "end"),
+                _line("track", x.at(0), middle, x.at(bar.value), middle),
+                _line("whisker", x.at(bar.low), middle, x.at(bar.high), middle),
+                _dot(x.at(bar.value), middle, 5.0),
+            )
+        )
+    parts.append(_text("label", WIDTH / 2, height - 6, x_label, "middle"))
     return _svg("".join(parts), height, x_label)
 
 
 def lines(series: Sequence[Series], x_label: str, y_label: str) -> str:
     """Curves over a common linear axis, with a legend. Points that are not finite are left out."""
-    kept = [(s, [(a, b) for a, b in s.points if math.isfinite(a) and math.isfinite(b)]) for s in series]
-    kept = [(s, points) for s, points in kept if points]
+    kept = [(one, [(a, b) for a, b in one.points if math.isfinite(a) and math.isfinite(b)]) for one in series]
+    kept = [(one, points) for one, points in kept if points]
     if not kept:
         return ""
-    height = 280.0 + 18 * math.ceil(len(kept) / 2)
+    columns = 2 if all(len(one.name) < 28 for one, _ in kept) else 1
     bottom = 280.0
+    height = bottom + 18 * math.ceil(len(kept) / columns)
     values = sorted(b for _, points in kept for _, b in points)
     # The first steps of a training lie far above all others and would press the rest flat.
     top_value = min(values[-1], 4 * values[int(0.9 * (len(values) - 1))]) if values[0] >= 0 else values[-1]
@@ -143,12 +150,10 @@ def lines(series: Sequence[Series], x_label: str, y_label: str) -> str:
     parts = [_grid(x, y, bottom, short_number, short_number), _labels(x_label, y_label, bottom)]
     for index, (one, points) in enumerate(kept):
         path = " ".join(f"{x.at(a):.1f},{y.at(b):.1f}" for a, b in thin(points))
-        dash = ' stroke-dasharray="5 4"' if one.dashed else ""
-        lx, ly = (LEFT if index % 2 == 0 else WIDTH / 2 + 10), bottom + 12 + 18 * (index // 2)
-        parts.append(
-            f'<g class="role-{escape(one.role)}"><polyline class="curve" points="{path}"{dash}/>'
-            f'<line class="curve" x1="{lx:.0f}" x2="{lx + 22:.0f}" y1="{ly - 4:.0f}" y2="{ly - 4:.0f}"{dash}/>'
-            f'<text class="name" x="{lx + 28:.0f}" y="{ly:.0f}">{escape(one.name)}</text></g>')
+        css = "curve dashed" if one.dashed else "curve"
+        left, base = (LEFT if index % columns == 0 else WIDTH / 2 + 10), bottom + 12 + 18 * (index // columns)
+        parts.append(_group(one.role, f'<polyline class="{css}" points="{path}"/>',
+                            _line(css, left, base - 4, left + 22, base - 4), _text("name", left + 28, base, one.name)))
     return _svg("".join(parts), height, f"{y_label} over {x_label}")
 
 
@@ -179,37 +184,51 @@ def short_number(value: float) -> str:
     return f"{value / 1000:.4g}k" if abs(value) >= 10000 else f"{value:.4g}"
 
 
-def _grid(x: Axis, y: Axis, height: float, show_x: object, show_y: object) -> str:
-    assert callable(show_x) and callable(show_y)
-    parts = [
-        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y.at(t):.1f}" y2="{y.at(t):.1f}"/>'
-        f'<text class="tick" x="{LEFT - 6}" y="{y.at(t) + 4:.1f}" text-anchor="end">{escape(show_y(t))}</text>' for t in y.ticks()
-    ]
-    parts += [
-        f'<line class="grid" x1="{x.at(t):.1f}" x2="{x.at(t):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
-        f'<text class="tick" x="{x.at(t):.1f}" y="{height - BOTTOM + 15:.1f}" text-anchor="middle">{escape(show_x(t))}</text>'
-        for t in x.ticks()
-    ]
+def _grid(x: Axis, y: Axis, height: float, show_x: Callable[[float], str], show_y: Callable[[float], str]) -> str:
+    parts = []
+    for tick in y.ticks():
+        parts += [_line("grid", LEFT, y.at(tick), WIDTH - RIGHT, y.at(tick)),
+                  _text("tick", LEFT - 6, y.at(tick) + 4, show_y(tick), "end")]
+    for tick in x.ticks():
+        parts += [_line("grid", x.at(tick), TOP, x.at(tick), height - BOTTOM),
+                  _text("tick", x.at(tick), height - BOTTOM + 15, show_x(tick), "middle")]
     return "".join(parts)
 
 
 def _labels(x_label: str, y_label: str, height: float) -> str:
-    return (f'<text class="label" x="{(WIDTH + LEFT) / 2:.0f}" y="{height - 8:.0f}" text-anchor="middle">{escape(x_label)}</text>'
-            f'<text class="label" x="{LEFT + 4}" y="{TOP + 10}">{escape(y_label)}</text>')
+    return _text("label", (WIDTH + LEFT) / 2, height - 8, x_label, "middle") + _text("label", 4, 13, y_label)
 
 
-def _tag(name: str, px: float, py: float, radius: float, boxes: list[tuple[float, float, float]], height: float) -> str:
-    """A dot's name, moved up or down until it covers no other name."""
+def _tag(name: str, px: float, py: float, radius: float, taken: list[tuple[float, float, float]], height: float) -> str:
+    """A dot's name, moved up or down until it covers no dot and no other name."""
     width = 6.4 * len(name)
     left = px + radius + 4 if px + radius + 4 + width < WIDTH - 4 else px - radius - 4 - width
     for shift in (0, 14, -14, 28, -28, 42, -42, 56, -56):
         base = py + 4 + shift
-        free = all(abs(base - other) > 13 or left + width < start or left > end for start, end, other in boxes)
+        free = all(abs(base - other) > 13 or left + width < start or left > end for start, end, other in taken)
         if free and TOP + 8 < base < height - BOTTOM - 2:
             break
-    boxes.append((left, left + width, base))
-    return f'<text class="name" x="{left:.1f}" y="{base:.1f}">{escape(name)}</text>'
+    taken.append((left, left + width, base))
+    return _text("name", left, base, name)
+
+
+def _group(role: str, *parts: str) -> str:
+    return f'<g class="role-{escape(role)}">{"".join(parts)}</g>'
+
+
+def _line(css: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _dot(x: float, y: float, radius: float, title: str = "") -> str:
+    inside = f"<title>{escape(title)}</title>" if title else ""
+    return f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">{inside}</circle>'
+
+
+def _text(css: str, x: float, y: float, text: str, anchor: str = "start") -> str:
+    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _svg(content: str, height: float, label: str) -> str:
-    return (f'<svg viewBox="0 0 {WIDTH:.0f} {height:.0f}" role="img" aria-label="{escape(label)}">{content}</svg>')
+    box = f"0 0 {WIDTH:.0f} {height:.0f}"
+    return f'<svg viewBox="{box}" role="img" aria-label="{escape(label)}">{content}</svg>'

@@ -12,16 +12,15 @@ from ..summary import Measure, ModelSummary, Summary
 from . import charts
 
 STYLE = Path(__file__).with_name("style.css")
-PROFILE_COLUMNS = {
-    "file_bytes": "file_bytes", "load_ms": "load_ms", "ttft_ms": "ttft_ms", "prefill_tokens_per_s": "prefill_tokens_per_s",
-    "decode_tokens_per_s": "decode_tokens_per_s", "peak_rss_bytes": "peak_rss_bytes", "threads": "threads",
-}
+PROFILE_COLUMNS = ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s", "latency_ms", "texts_per_s",
+                   "peak_rss_bytes", "threads")
+COUNTED = ("rows", "exact_duplicates", "near_duplicates", "bad_rows")
 PERCENTILES = ("p50", "p90", "p99", "max")
 
 
 def render(summary: Summary) -> str:
     """The whole HTML document."""
-    sections = [_quality(summary), _trade_off(summary), _certificates(summary), _profiles(summary), _training(summary),
+    sections = [_quality(summary), _certificates(summary), _profiles(summary), _training(summary),
                 _data(summary), _how(summary)]
     title = escape(summary.title)
     return (
@@ -46,7 +45,9 @@ def _headline(summary: Summary) -> str:
     if shipped:
         best = max(shipped, key=lambda model: _value(model.metrics.get(summary.metric)))
         smallest = min(shipped, key=lambda model: model.model_bytes or 0)
-        cards.append((_share(best.metrics.get(summary.metric)), f"{_words(summary.metric)}, best shipped file ({best.name})"))
+        cards.append(
+            (_share(best.metrics.get(summary.metric)), f"{_words(summary.metric)}, best shipped file ({best.name})")
+        )
         if teacher:
             cards.append((_share(teacher.metrics.get(summary.metric)), f"{_words(summary.metric)} of the teacher"))
         cards.append((size(smallest.model_bytes), f"smallest shipped file ({smallest.name})"))
@@ -55,47 +56,55 @@ def _headline(summary: Summary) -> str:
             unit = "tokens/s decoding" if summary.task == "generate" else "texts/s, one at a time"
             cards.append((cell(round(max(speeds))), f"{unit}, fastest file on this machine"))
         proven = [model.certified for model in shipped]
-        cards.append((f"{sum(value is True for value in proven)} of {len(proven)}", "shipped files passed their certificate"))
+        cards.append(
+            (f"{sum(value is True for value in proven)} of {len(proven)}", "shipped files passed their certificate")
+        )
     if summary.gates:
         held = sum(gate.passed for gate in summary.gates)
         cards.append((f"{held} of {len(summary.gates)}", "gates of the run file hold"))
-    listed = "".join(f'<div class="card"><b>{escape(value)}</b><span>{escape(text)}</span></div>' for value, text in cards)
-    lead = f"Task: {summary.task}. Measured on {summary.test_rows} held-out rows; intervals are 95 %, by resampling rows."
+    listed = "".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(text)}</span></div>' for value, text in cards
+    )
+    lead = (
+        f"Task: {summary.task}. Measured on {summary.test_rows} held-out rows; intervals are 95 %, by resampling rows."
+    )
     return f'<p class="faint">{escape(lead)}</p><div class="cards">{listed}</div>'
 
 
 def _quality(summary: Summary) -> str:
-    metrics = list(dict.fromkeys(name for model in summary.models for name in model.metrics))
-    metrics.sort(key=lambda name: name != summary.metric)
-    with_schema = any(model.constrained for model in summary.models)
-    head = ["model", *map(_words, metrics)]
-    if with_schema:
-        head.append(f"{_words(summary.metric)}, held to the schema")
-    head += ["ratio to teacher", "parameters", "bytes"]
+    main = summary.metric
+    others = list(dict.fromkeys(name for model in summary.models for name in model.metrics if name != main))
+    held = any(model.constrained for model in summary.models)
+    head = ["model", _words(main), *(["held to the schema"] if held else []), "ratio to teacher", *map(_words, others),
+            "parameters", "bytes"]
     rows = []
     for model in summary.models:
-        row = [_key(model), *(_interval(model.metrics.get(name)) for name in metrics)]
-        if with_schema:
-            row.append(_interval(model.constrained.get(summary.metric)))
-        rows.append([*row, _interval(model.ratio_to_teacher), escape(cell(model.parameters)), escape(cell(model.model_bytes))])
-    bars = [charts.Bar(model.name, model.role, m.value, m.low, m.high)
-            for model in summary.models if (m := model.metrics.get(summary.metric)) and 0 <= m.value <= 1]
-    figure = _figure(charts.dots(bars, f"{_words(summary.metric)} with its 95 % interval"), "")
-    return f"<h2>Quality</h2>{_table(head, rows)}" + (f'<div class="charts" style="margin-top:14px">{figure}</div>' if bars else "")
+        cells = [_key(model), _interval(model.metrics.get(main))]
+        cells += [_interval(model.constrained.get(main))] if held else []
+        cells += [_interval(model.ratio_to_teacher), *(_bare(model.metrics.get(name)) for name in others)]
+        rows.append([*cells, escape(cell(model.parameters)), escape(cell(model.model_bytes))])
+    note = "Small figures are 95 % intervals. The bytes of a float model are those of its parameters in float32."
+    if held:
+        note += f" Held to the schema: the same {_words(main)} with decoding constrained to the task's JSON schema."
+    return f'<h2>Quality</h2>{_table(head, rows)}<p class="faint">{escape(note)}</p>{_trade_off(summary)}'
 
 
 def _trade_off(summary: Summary) -> str:
-    points, speed_label = [], "tokens/s" if summary.task == "generate" else "texts/s"
+    """The same numbers as pictures: quality with intervals, and quality by size with speed as area."""
+    bars, points, speed_label = [], [], "tokens/s" if summary.task == "generate" else "texts/s"
     for model in summary.models:
         measure = model.metrics.get(summary.metric)
-        if measure and model.model_bytes and 0 <= measure.value <= 1:
+        if measure is None or not 0 <= measure.value <= 1:  # perplexity and the like have no place on these axes
+            continue
+        bars.append(charts.Bar(model.name, model.role, measure.value, measure.low, measure.high))
+        if model.model_bytes:
             points.append(charts.Point(model.name, model.role, float(model.model_bytes), measure.value, measure.low,
                                        measure.high, main_speed(model) or 0.0))
-    drawn = charts.scatter(points, "bytes of the model file", _words(summary.metric), speed_label)
-    if not drawn:
-        return ""
-    note = f"Up and to the left is better. The area of a dot is its speed in {speed_label}; float models were not timed."
-    return f'<h2>Size, speed and quality</h2><div class="charts">{_figure(drawn, note)}</div>'
+    quality = _figure(charts.dots(bars, _words(summary.metric)), "Lines are 95 % intervals.")
+    trade = _figure(charts.scatter(points, "bytes of the model file", _words(summary.metric), speed_label),
+                    f"Size, speed and quality: up and to the left is better, and the area of a dot is its speed in "
+                    f"{speed_label}. Float models were not timed.")
+    return f'<div class="charts">{quality}{trade}</div>' if quality or trade else ""
 
 
 def _certificates(summary: Summary) -> str:
@@ -111,8 +120,10 @@ def _certificates(summary: Summary) -> str:
         parts.append(f"<details{opened}><summary>{_key(model)} {_verdict(model.certified)}</summary>{table}</details>")
     if not parts:
         return ""
-    return ("<h2>Certificates</h2><p class=\"faint\">Every shipped file was run in its own engine and compared with the float "
-            "model: tokens, template, distributions, cached decoding and the task itself.</p>" + "".join(parts))
+    return (
+        '<h2>Certificates</h2><p class="faint">Every shipped file was run in its own engine and compared with the '
+        "float model: tokens, template, distributions, cached decoding and the task itself.</p>" + "".join(parts)
+    )
 
 
 def _profiles(summary: Summary) -> str:
@@ -127,9 +138,10 @@ def _profiles(summary: Summary) -> str:
     if not rows:
         return ""
     unit = "one token" if summary.task == "generate" else "one text"
-    spread_table = f"<h3 style=\"margin-top:14px\">Milliseconds for {unit}</h3>" + _table(["model", *PERCENTILES], token_rows)
+    spread_table = f"<h3>Milliseconds for {unit}</h3>{_table(['model', *PERCENTILES], token_rows)}"
     machine = known[0].profile.get("machine")
-    facts = ", ".join(f"{key}: {value}" for key, value in machine.items() if value) if isinstance(machine, dict) else ""
+    known_facts = sorted(machine.items()) if isinstance(machine, dict) else []
+    facts = ", ".join(f"{key}: {value}" for key, value in known_facts if value)
     return (f"<h2>Latency and memory</h2>{_table(['model', *columns], rows)}{spread_table if token_rows else ''}"
             f'<p class="faint">{escape(facts)}</p>')
 
@@ -147,9 +159,13 @@ def _training(summary: Summary) -> str:
                  if _number(line.get("tokens_per_s")) is not None and _number(line.get("step")) is not None]
         if speed:
             rates.append(charts.Series(model.name, model.role, speed))
-    figures = [_figure(charts.lines(loss, "optimizer step", "loss in nats per token"), "Losses of different kinds are no contest: "
-                       "distillation and labels alone do not minimise the same number."),
-               _figure(charts.lines(rates, "optimizer step", "real tokens per second"), "Padding does not count.")]
+    figures = [
+        _figure(
+            charts.lines(loss, "optimizer step", "loss in nats per token"),
+            "Losses of different kinds are no contest: distillation and labels alone do not minimise the same number.",
+        ),
+        _figure(charts.lines(rates, "optimizer step", "real tokens per second"), "Padding does not count."),
+    ]
     drawn = [figure for figure in figures if figure]
     return f'<h2>Training</h2><div class="charts">{"".join(drawn)}</div>' if drawn else ""
 
@@ -159,7 +175,7 @@ def _data(summary: Summary) -> str:
     splits, findings = summary.data.get("splits") or {}, summary.data.get("findings") or []
     if not splits:
         return ""
-    rows = [[escape(name), *(escape(cell(split.get(key))) for key in ("rows", "exact_duplicates", "near_duplicates", "bad_rows")),
+    rows = [[escape(name), *(escape(cell(split.get(key))) for key in COUNTED),
              escape(cell(len(split.get("labels") or {}) or None))] for name, split in splits.items()]
     table = _table(["split", "rows", "exact duplicates", "near duplicates", "bad rows", "labels"], rows)
     listed = [[escape(str(item.get("split"))), escape(str(item.get("level"))), escape(str(item.get("message"))),
@@ -167,31 +183,44 @@ def _data(summary: Summary) -> str:
     more = ""
     if listed:
         found = _table(["split", "level", "finding", "examples"], listed, wide=(2, 3))
-        more = f"<details><summary>{len(listed)} findings in the rows</summary>{found}</details>"
+        more = _folded(f"Findings in the rows: {len(listed)}", found)
     return f"<h2>Data</h2>{table}{more}"
 
 
 def _how(summary: Summary) -> str:
     stages = [[escape(str(stage.get("name"))), escape(cell(_number(stage.get("seconds"))))] for stage in summary.stages]
-    gates = [[escape(gate.model), escape(gate.name), escape(gate.side), escape(cell(gate.limit)), escape(cell(gate.value)),
-              _verdict(gate.passed)] for gate in summary.gates]
+    gates = [
+        [
+            escape(gate.model),
+            escape(gate.name),
+            escape(gate.side),
+            escape(cell(gate.limit)),
+            escape(cell(gate.value)),
+            _verdict(gate.passed),
+        ]
+        for gate in summary.gates
+    ]
     versions = ", ".join(f"{name} {version}" for name, version in summary.made_by.items())
     parts = ["<h2>How it was made</h2>"]
     if gates:
         parts.append(_table(["model", "gate", "side", "limit", "measured", "verdict"], gates))
     if stages:
-        parts.append(f"<details><summary>Stages and their seconds</summary>{_table(['stage', 'seconds'], stages)}</details>")
+        parts.append(_folded("Stages and their seconds", _table(["stage", "seconds"], stages)))
     if summary.run_file:
-        parts.append(f"<details><summary>The run file, every default filled in</summary><pre>{escape(summary.run_file)}</pre></details>")
+        parts.append(_folded("The run file, every default filled in", f"<pre>{escape(summary.run_file)}</pre>"))
     return "".join(parts) + f'<p class="faint">{escape(versions)}</p>'
+
+
+def _folded(title: str, content: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{content}</details>"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], wide: Sequence[int] = ()) -> str:
     """A table that scrolls sideways by itself; cells come escaped, heads do not."""
     titles = "".join(f'<th{_text_class(index)}>{escape(title)}</th>' for index, title in enumerate(head))
     body = "".join(
-        "<tr>" + "".join(f"<td{_text_class(index, index in wide)}>{value}</td>" for index, value in enumerate(row)) + "</tr>"
-        for row in rows)
+        "<tr>" + "".join(f"<td{_text_class(place, place in wide)}>{value}</td>" for place, value in enumerate(row))
+        + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -220,6 +249,14 @@ def _interval(measure: Measure | None) -> str:
     if max(abs(measure.value), abs(measure.high)) > 2:  # perplexity and the like are no shares
         return f'{cell(measure.value)} <span class="faint">{cell(measure.low)}–{cell(measure.high)}</span>'
     return f'{percent(measure.value)} <span class="faint">{100 * measure.low:.1f}–{100 * measure.high:.1f}</span>'
+
+
+def _bare(measure: Measure | None) -> str:
+    """A value whose interval shows when one points at it."""
+    if measure is None:
+        return ""
+    text = cell(measure.value) if max(abs(measure.value), abs(measure.high)) > 2 else percent(measure.value)
+    return f'<span title="{cell(measure.low)} to {cell(measure.high)}">{text}</span>'
 
 
 def _share(measure: Measure | None) -> str:
