@@ -20,9 +20,11 @@ SWITCHES = {
 
 
 def switch_off_telemetry() -> None:
-    """Set every switch of SWITCHES that the environment does not set itself."""
+    """Set every switch of SWITCHES that the environment does not set itself; no progress bars without a terminal."""
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries, in a log file
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, size_label: str
     parts = [_grid(x, y, height, short_bytes, short_percent), _labels(x_label, y_label, height)]
     largest = max(p.size for p in points) or 1.0
     places = {p: (x.at(p.x), y.at(p.y), 4 + 12 * math.sqrt(p.size / largest)) for p in points}
-    taken = [(px - radius, px + radius, py + 4) for px, py, radius in places.values()]
+    taken = [(px - radius, px + radius, py + 4, radius + 6) for px, py, radius in places.values()]
     for point in sorted(points, key=lambda p: -p.size):
         px, py, radius = places[point]
         title = f"{point.name}: {short_bytes(point.x)}, {short_percent(point.y)}, {point.size:.4g} {size_label}"
@@ -199,16 +199,17 @@ def _labels(x_label: str, y_label: str, height: float) -> str:
     return _text("label", (WIDTH + LEFT) / 2, height - 8, x_label, "middle") + _text("label", 4, 13, y_label)
 
 
-def _tag(name: str, px: float, py: float, radius: float, taken: list[tuple[float, float, float]], height: float) -> str:
+def _tag(name: str, px: float, py: float, radius: float, taken: list[tuple[float, float, float, float]],
+         height: float) -> str:
     """A dot's name, moved up or down until it covers no dot and no other name."""
     width = 6.4 * len(name)
     left = px + radius + 4 if px + radius + 4 + width < WIDTH - 4 else px - radius - 4 - width
     for shift in (0, 14, -14, 28, -28, 42, -42, 56, -56):
         base = py + 4 + shift
-        free = all(abs(base - other) > 13 or left + width < start or left > end for start, end, other in taken)
+        free = all(abs(base - other) > away or left + width < start or left > end for start, end, other, away in taken)
         if free and TOP + 8 < base < height - BOTTOM - 2:
             break
-    taken.append((left, left + width, base))
+    taken.append((left, left + width, base, 13.0))
     return _text("name", left, base, name)
 
 

@@ -76,14 +76,15 @@ def _quality(summary: Summary) -> str:
     others = list(dict.fromkeys(name for model in summary.models for name in model.metrics if name != main))
     held = any(model.constrained for model in summary.models)
     head = ["model", _words(main), *(["held to the schema"] if held else []), "ratio to teacher", *map(_words, others),
-            "parameters", "bytes"]
+            "parameters", "size"]
     rows = []
     for model in summary.models:
         cells = [_key(model), _interval(model.metrics.get(main))]
         cells += [_interval(model.constrained.get(main))] if held else []
         cells += [_interval(model.ratio_to_teacher), *(_bare(model.metrics.get(name)) for name in others)]
-        rows.append([*cells, escape(cell(model.parameters)), escape(cell(model.model_bytes))])
-    note = "Small figures are 95 % intervals. The bytes of a float model are those of its parameters in float32."
+        exact = cell(model.model_bytes)
+        rows.append([*cells, escape(cell(model.parameters)), f'<span title="{exact}">{size(model.model_bytes)}</span>'])
+    note = "Small figures are 95 % intervals. The size of a float model is that of its parameters in float32."
     if held:
         note += f" Held to the schema: the same {_words(main)} with decoding constrained to the task's JSON schema."
     return f'<h2>Quality</h2>{_table(head, rows)}<p class="faint">{escape(note)}</p>{_trade_off(summary)}'
