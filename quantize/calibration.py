@@ -45,7 +45,8 @@ def measure(model: FloatModel, sequences: Sequence[Sequence[int]]) -> Calibratio
 
     chunks = list(_chunks(sequences, min(CHUNK_TOKENS, model.context_length)))
     if not chunks:
-        raise DataError("calibration: the rows hold no tokens", "give rows with text, or export without calibration rows")
+        raise DataError("calibration: the rows hold no tokens",
+                        "give rows with text, or export without calibration rows")
     sums: dict[str, NDArray[np.float64]] = {}
 
     def collect(name: str) -> Any:

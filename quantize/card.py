@@ -10,7 +10,7 @@ KINDS = {"generate": "generates text", "classify": "classifies text"}
 
 
 def render(name: str, manifest: Manifest, certificate: Certificate, megabytes: float) -> str:
-    """The card as Markdown. `manifest` is the one about to be sealed, `megabytes` (10^6 bytes) the model file's size."""
+    """The card as Markdown. `manifest` is the one about to be sealed, `megabytes` (10^6 bytes) the model's size."""
     scheme, size = Scheme.parse(manifest.scheme), manifest.dimensions
     parts = [
         f"# {name}\n",
@@ -41,7 +41,8 @@ def _origin(manifest: Manifest) -> str:
         identity = parent.get("revision") or parent.get("sha256") or ""
         rows.append(f"| {parent.get('role', '')} | {_cell(parent.get('name', ''))} | {_cell(str(identity)[:16])} |")
     rows += ["", "| licence of | |", "|---|---|"]
-    rows += [f"| {role} | {_cell(manifest.licences.get(role) or 'not stated')} |" for role in ("base", "teacher", "data")]
+    rows += [f"| {role} | {_cell(manifest.licences.get(role) or 'not stated')} |"
+             for role in ("base", "teacher", "data")]
     return "\n".join(rows) + "\n"
 
 

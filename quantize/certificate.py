@@ -63,16 +63,17 @@ class Certificate:
 
     def summary(self) -> dict[str, Any]:
         """The checks as the manifest carries them: {name: {value, limit, n} or {not_run: why}}."""
+        kept = ("passed", "value", "limit", "n")
         return {check.name: {"not_run": check.detail} if check.passed is None else
-                {"passed": check.passed, "value": check.value, "limit": check.limit, "n": check.n} for check in self.checks}
+                {key: getattr(check, key) for key in kept} for check in self.checks}
 
     def require(self, where: str = "") -> None:
         """Raise CheckFailed naming the cause when a check failed; `where` is what the user can look at."""
         if self.passed:
             return
         listed = "; ".join(f"{check.name}: {check.detail}" for check in self.failed)
-        raise CheckFailed(f"{self.target}: the packed file is not the float model; cause: {', '.join(self.causes)} ({listed})",
-                          where or "export it again; `edgestill verify` lists every check")
+        raise CheckFailed(f"{self.target}: the packed file is not what was exported; cause: {', '.join(self.causes)} "
+                          f"({listed})", where or "export it again; `edgestill verify` lists every check")
 
     def write(self, folder: Path) -> None:
         """Write certificate.json."""
@@ -89,7 +90,8 @@ def read(folder: Path) -> Certificate:
     try:
         return build(Certificate, json.loads((folder / FILE).read_text(encoding="utf-8")), FILE)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder / FILE}: cannot be read: {error}", "copy the artifact again, or export it again") from error
+        raise ArtifactError(f"{folder / FILE}: cannot be read: {error}",
+                            "copy the artifact again, or export it again") from error
 
 
 def manifest_hash(manifest: Manifest) -> str:

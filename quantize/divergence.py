@@ -15,7 +15,7 @@ CHUNK_ROWS = 256
 
 def log_softmax(logits: Floats) -> NDArray[np.float64]:
     """Log-probabilities of logits [n, vocabulary], in float64: in float32 sums over a vocabulary lose 1e-6 nats."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    shifted: NDArray[np.float64] = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
@@ -34,7 +34,8 @@ def kl(p_logits: Floats, q_logits: Floats) -> NDArray[np.float64]:
     return np.maximum(result, 0.0)
 
 
-def kl_of_top(top_ids: NDArray[np.integer], top_logprobs: Floats, tails: Floats, q_logits: Floats) -> NDArray[np.float64]:
+def kl_of_top(top_ids: NDArray[np.integer], top_logprobs: Floats, tails: Floats,
+              q_logits: Floats) -> NDArray[np.float64]:
     """KL in nats from p's K most likely tokens, everything else taken as one further outcome.
 
     Merging outcomes never raises a KL (data-processing inequality), so this is a lower bound of the full KL, and
@@ -104,7 +105,8 @@ class Divergence:
 
 def join(parts: Sequence[Divergence]) -> Divergence:
     """All positions of `parts` as one."""
-    return Divergence(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("kl", "same_top", "decisive")))
+    names = ("kl", "same_top", "decisive")
+    return Divergence(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _finite(value: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..models import files, kinds
 from ..models.artifact import Artifact, Manifest, Tokenizer, seal, versions
-from ..models.errors import CheckFailed, DataError, UsageError
+from ..models.errors import DataError, UsageError
 from ..models.runfile import Export, Task, kind_config
 from ..models.scheme import Scheme
 from ..runtime.evaluate import evaluate_answers
@@ -49,14 +49,16 @@ def export(source: Path | str, to: Sequence[str | Export] | str, out: Path | str
         origin.check_target(scheme)
         files.refuse_non_empty(Path(out) / scheme.folder_name)
     held_out = _held_out(rows, test_rows, max(target.certify_rows for target in targets.values()))
-    run = _Run(origin, FloatModel.from_folder(origin.folder), Codec.from_folder(origin.folder, origin.task), tuple(rows), held_out)
+    codec = Codec.from_folder(origin.folder, origin.task)
+    run = _Run(origin, FloatModel.from_folder(origin.folder), codec, tuple(rows), held_out)
     return {str(scheme): run.make(scheme, target, Path(out) / scheme.folder_name) for scheme, target in targets.items()}
 
 
 class _Run:
     """One export of several targets: the float model, and what is measured on it once."""
 
-    def __init__(self, origin: Source, model: FloatModel, codec: Codec, rows: tuple[Row, ...], test_rows: list[Row]) -> None:
+    def __init__(self, origin: Source, model: FloatModel, codec: Codec, rows: tuple[Row, ...],
+                 test_rows: list[Row]) -> None:
         self.origin, self.model, self.codec, self.rows = origin, model, codec, rows
         self.test_rows = [row for row in test_rows if self._fits(row, test_rows)]
         self.reference = self._reference()
@@ -76,18 +78,20 @@ class _Run:
             model_file = writer.write(self.origin.folder, temporary, scheme, _encoder(target, calibration), calibration)
             self.reference.write(temporary)
             manifest = self._manifest(scheme, target, model_file, calibration)
-            checks = ()
-            with Subject(Artifact(temporary, manifest), self.reference, self.model, self.rows, self.test_rows) as subject:
+            packed = Artifact(temporary, manifest)
+            with Subject(packed, self.reference, self.model, self.rows, self.test_rows) as subject:
                 checks = certify(subject)
             proven = replace(manifest, checks=Certificate(str(scheme), checks).summary())
             certificate = Certificate(str(scheme), checks, manifest_hash(proven))
             certificate.write(temporary)
             size = sum(path.stat().st_size for path in temporary.glob(f"{model_file}*")) / 1e6
-            files.write_text(temporary / "README.md", card.render(f"{self.origin.name} · {scheme}", proven, certificate, size))
+            name = f"{self.origin.name} · {scheme}"
+            files.write_text(temporary / "README.md", card.render(name, proven, certificate, size))
             if not certificate.passed:
                 failed = _keep_failed(temporary, folder)
-                certificate.require(f"look at {failed / 'certificate.json'}: every check, and the packed file beside it")
-            seal(temporary, **{key: value for key, value in vars(proven).items() if key not in ("files", "made_by", "schema")})
+                certificate.require(f"look at {failed / 'certificate.json'}: every check, the packed file beside it")
+            written_by_seal = ("files", "made_by", "schema")
+            seal(temporary, **{key: value for key, value in vars(proven).items() if key not in written_by_seal})
         return folder
 
     def _fits(self, row: Row, rows: list[Row]) -> bool:
@@ -99,7 +103,8 @@ class _Run:
     def _reference(self) -> Reference:
         added = [token.content for token in self.codec.tokenizer.get_added_tokens_decoder().values()]
         scores = self._float_scores()
-        return reference.make(self.model, corpus.texts(added), self._sequences(), self.classifies, scores, METRIC if scores else "")
+        metric = METRIC if scores else ""
+        return reference.make(self.model, corpus.texts(added), self._sequences(), self.classifies, scores, metric)
 
     def _sequences(self) -> Iterator[list[int]]:
         """Held-out rows first: calibration was fitted to the others. Without any rows, the built-in corpus."""

@@ -29,8 +29,8 @@ class FloatModel:
         self._kept: dict[tuple[int, ...], NDArray[np.float32]] = {}
         configs = (getattr(module, "generation_config", None), module.config)
         given = [getattr(config, "eos_token_id", None) for config in configs]
-        self.end_ids = frozenset(
-            int(item) for value in given if value is not None for item in (value if isinstance(value, list) else [value]))
+        lists = [value if isinstance(value, list) else [value] for value in given if value is not None]
+        self.end_ids = frozenset(int(item) for items in lists for item in items)
         """Ids that the model's configs name as ends."""
 
     @classmethod
@@ -71,14 +71,14 @@ class FloatModel:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer as transformers reads it, independent of this project's own reader."""
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+        """The folder's tokenizer.json and template as transformers reads them, not as this project does.
 
-        path = self.folder / "tokenizer_config.json"
-        named = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class") if path.is_file() else None
-        # AutoTokenizer replaces a qwen2's tokenizer.json by rules of its own even where the folder asks for the file's.
-        reader = PreTrainedTokenizerFast if named in (None, "TokenizersBackend", "PreTrainedTokenizerFast") else AutoTokenizer
-        return reader.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+        AutoTokenizer is no witness: for llama and qwen2 it replaces the file's normalizer by one of its own, so that a
+        leading blank or a letter in parts (NFD) gets other ids than the model was trained with.
+        """
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(self.folder, local_files_only=True)
 
     def linear_layers(self) -> Iterator[tuple[str, Any]]:
         """Name and module of every layer that multiplies its input's last dimension with a matrix."""

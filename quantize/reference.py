@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..models import files
 from ..models.errors import ArtifactError
 from ..models.strict import build
-from .divergence import log_softmax
+from .divergence import CHUNK_ROWS, log_softmax
 from .float_model import FloatModel
 
 ARRAYS = "reference.npz"
@@ -30,6 +30,7 @@ TOP = 64
 TOKENS = 10_000
 """Rows are taken until there are this many tokens: at 10,000 the mean KL has a relative error of about 3 %."""
 SEQUENCE_TOKENS = 512
+PARTS = ("text_ids", "special_ids", "sequences", "top_ids", "top_logprobs", "tails")
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,11 @@ class Reference:
     def write(self, folder: Path) -> None:
         """Write reference.npz and fixtures.json; the same content gives the same bytes."""
         arrays: dict[str, NDArray[Any]] = {"class_logits": self.class_logits}
-        for name in ("text_ids", "special_ids", "sequences", "top_ids", "top_logprobs", "tails"):
+        for name in PARTS:
             parts = getattr(self, name)
             arrays[name] = np.concatenate(parts) if parts else np.zeros(0, np.int32)
             arrays[f"{name}_lengths"] = np.array([len(part) for part in parts], np.int32)
-        np.savez_compressed(folder / ARRAYS, **arrays)
+        np.savez_compressed(folder / ARRAYS, allow_pickle=False, **arrays)
         files.write_json(folder / FIXTURES, asdict(self.fixtures))
 
 
@@ -103,8 +104,7 @@ def read(folder: Path) -> Reference:
         fixtures = build(Fixtures, json.loads((folder / FIXTURES).read_text(encoding="utf-8")), FIXTURES)
         with np.load(folder / ARRAYS, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        parts = {name: np.split(arrays[name], np.cumsum(arrays[f"{name}_lengths"])[:-1]) if len(arrays[f"{name}_lengths"])
-                 else [] for name in ("text_ids", "special_ids", "sequences", "top_ids", "top_logprobs", "tails")}
+        parts = {name: _split(arrays[name], arrays[f"{name}_lengths"]) for name in PARTS}
         return Reference(fixtures=fixtures, class_logits=arrays["class_logits"], **parts)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{folder}: its reference cannot be read: {error}",
@@ -141,20 +141,25 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[Sequence[i
         top_ids.append(best)
         top_logprobs.append(logprobs)
         tails.append(tail)
-    fixtures = Fixtures(list(texts), decoded, renderings(tokenizer), "strftime_now" in str(tokenizer.chat_template or ""),
-                        sorted(stop_ids(model)), scores, metric)
+    clock = "strftime_now" in str(tokenizer.chat_template or "")
+    special_ids = [np.array(tokenizer.encode(text, add_special_tokens=True), np.int32) for text in texts]
     return Reference(
-        fixtures, [np.array(ids, np.int32) for ids in text_ids],
-        [np.array(tokenizer.encode(text, add_special_tokens=True), np.int32) for text in texts], taken, top_ids, top_logprobs, tails,
+        Fixtures(list(texts), decoded, renderings(tokenizer), clock, sorted(stop_ids(model)), scores, metric),
+        [np.array(ids, np.int32) for ids in text_ids], special_ids, taken, top_ids, top_logprobs, tails,
         np.stack(class_logits) if class_logits else np.zeros((0, 0), np.float32))
 
 
 def top(logits: NDArray[np.float32]) -> tuple[NDArray[np.integer[Any]], NDArray[np.float16], NDArray[np.float32]]:
     """The TOP largest log-probabilities of each row, descending: ids [n, K], values [n, K], mass of the others [n]."""
+    if len(logits) > CHUNK_ROWS:
+        chunks = [top(logits[start : start + CHUNK_ROWS]) for start in range(0, len(logits), CHUNK_ROWS)]
+        ids, logprobs, tails = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+        return ids, logprobs, tails
     size = min(TOP, logits.shape[1])
     everything = log_softmax(logits)
     ids = np.sort(np.argpartition(-logits, size - 1, axis=1)[:, :size], axis=1)
-    order = np.argsort(-np.take_along_axis(everything, ids, axis=1), axis=1, kind="stable")  # of equals, the lower id first
+    # Ids are sorted first and the order is stable: of equals, the lower id comes first, as argmax has it.
+    order = np.argsort(-np.take_along_axis(everything, ids, axis=1), axis=1, kind="stable")
     ids = np.take_along_axis(ids, order, axis=1)
     logprobs = np.take_along_axis(everything, ids, axis=1)
     np.put_along_axis(everything, ids, -np.inf, axis=1)
@@ -192,8 +197,13 @@ def stop_ids(model: FloatModel) -> set[int]:
         marker = "an-answer-to-find"
         text = _render(tokenizer, Rendering([_user("question"), _assistant(marker)], add_generation_prompt=False))
         behind = tokenizer.encode((text or "").rpartition(marker)[2].lstrip(), add_special_tokens=False)[:1]
-        found |= {token for token in behind if token in tokenizer.added_tokens_decoder and token != tokenizer.bos_token_id}
+        added = set(tokenizer.added_tokens_decoder) - {tokenizer.bos_token_id}
+        found |= {token for token in behind if token in added}
     return found
+
+
+def _split(joined: NDArray[Any], lengths: NDArray[np.int32]) -> list[NDArray[Any]]:
+    return np.split(joined, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
 
 def text_hash(text: str) -> str:
@@ -215,7 +225,8 @@ def _system(content: str) -> dict[str, Any]:
 
 _TOOL: dict[str, Any] = {"type": "function", "function": {
     "name": "turn_on", "description": "Turns a device on.", "parameters": {
-        "type": "object", "properties": {"device": {"type": "string"}, "minutes": {"type": "integer"}}, "required": ["device"]}}}
+        "type": "object", "required": ["device"],
+        "properties": {"device": {"type": "string"}, "minutes": {"type": "integer"}}}}}
 CHATS = (
     Rendering([_user("Hello!")]),
     Rendering([_user("Hello!")], add_generation_prompt=False),
@@ -225,7 +236,8 @@ CHATS = (
     Rendering([_user("  blanks  \n\n and lines\n")]),
     Rendering([_user("Grüße 你好 🙂 <|user|> {{ braces }} <b>&amp;</b> \"quotes\" 'single'")]),
     Rendering([_user("")]),
-    Rendering([_user("on"), _assistant('{"action": "turn_on"}'), _user("off"), _assistant("")], add_generation_prompt=False),
+    Rendering([_user("on"), _assistant('{"action": "turn_on"}'), _user("off"), _assistant("")],
+              add_generation_prompt=False),
     Rendering([_user("turn the heater on")], tools=[_TOOL]),
     Rendering([_system("Use tools."), _user("turn the heater on")], tools=[_TOOL], add_generation_prompt=False),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -57,8 +58,7 @@ class Source:
             settings = {key: value for key, value in artifact.manifest.settings.items() if key == "temperature"}
             parents, licences = list(artifact.manifest.parents), dict(artifact.manifest.licences)
         checkpoint = Checkpoint.open(path)
-        named = MANIFEST if is_artifact(path) else "config.json"
-        parents.append({"role": "source", "name": path.resolve().name, "file": named, "sha256": files.sha256(path / named)})
+        parents.append({"role": "source", "name": path.resolve().name, "sha256": _identity(path)})
         task = _complete(task, checkpoint)
         return cls(path, checkpoint, task, _schema(task, path), parents, licences, settings)
 
@@ -75,11 +75,11 @@ class Source:
             raise UsageError(f"{scheme}: models of the {family.name} family are not exported as {scheme.format}",
                              f"take another target, such as {other}")
         if scheme.format == "onnx" and family.onnx == "builder":
-            heads = int(family.of(self.checkpoint.config, "heads"))
-            size = int(family.of(self.checkpoint.config, "head_dim", family.of(self.checkpoint.config, "hidden") // heads))
+            config = self.checkpoint.config
+            size = int(family.of(config, "head_dim", family.of(config, "hidden") // family.of(config, "heads")))
             if size % HEAD_SIZE:
-                raise UsageError(f"{scheme}: attention heads of {size} values; onnxruntime's attention takes multiples of "
-                                 f"{HEAD_SIZE}", "export it as gguf, such as gguf:Q4_0")
+                raise UsageError(f"{scheme}: attention heads of {size} values; onnxruntime's attention takes multiples "
+                                 f"of {HEAD_SIZE}", "export it as gguf, such as gguf:Q4_0")
 
     def dimensions(self) -> dict[str, int]:
         """Parameters, layers, hidden size, vocabulary and context, for the manifest."""
@@ -103,13 +103,21 @@ class Source:
         return replace(self.task, schema=SCHEMA if self.schema is not None else "")
 
 
+def _identity(folder: Path) -> str:
+    """SHA-256 of an artifact's manifest, which names every byte; else over the hashes of the weight files."""
+    if is_artifact(folder):
+        return files.sha256(folder / MANIFEST)
+    weights = sorted(folder.glob("*.safetensors"))
+    return hashlib.sha256("".join(f"{path.name} {files.sha256(path)}\n" for path in weights).encode()).hexdigest()
+
+
 def _complete(task: Task | None, checkpoint: Checkpoint) -> Task:
     """The task with the labels that the config names, checked against the family."""
     kinds = checkpoint.family.tasks
     task = task or Task(kind=kinds[0])
     if task.kind not in kinds:
-        raise UsageError(f"task.kind = {task.kind!r}: models of the {checkpoint.family.name} family do {', '.join(kinds)}",
-                         "choose a model that was made for this task")
+        raise UsageError(f"task.kind = {task.kind!r}: models of the {checkpoint.family.name} family do "
+                         f"{', '.join(kinds)}", "choose a model that was made for this task")
     if task.kind != "classify":
         return task
     names = {int(index): str(name) for index, name in (checkpoint.config.get("id2label") or {}).items()}

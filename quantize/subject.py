@@ -50,7 +50,8 @@ class Subject:
     def __enter__(self) -> Subject:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
@@ -154,7 +155,8 @@ class Subject:
 
     def _answer(self, prompt: list[int]) -> list[int]:
         self.engine.truncate(0)
-        logits, answer = self.engine.prefill(prompt), []
+        logits = self.engine.prefill(prompt)
+        answer: list[int] = []
         while len(answer) < self.answer_tokens:
             token = int(logits.argmax())
             if token in self.prompts.stop_ids:
@@ -165,6 +167,6 @@ class Subject:
 
 
 def answer_tokens(codec: Codec, rows: Sequence[Row], task: Task) -> int:
-    """Tokens that an answer needs to be right, with a margin: what is longer than every row's answer is wrong anyway."""
+    """Tokens that an answer needs to be right, with a margin: what is longer than every row's answer is wrong."""
     longest = max((len(codec.encode(row.answer)) for row in rows), default=0)
     return min(task.max_new_tokens, longest + 8)

@@ -19,8 +19,8 @@ LABELS = ("light", "music", "weather")
 
 def chat_rows(texts: list[str]) -> list[Row]:
     """A user says the text, the assistant says it backwards."""
-    return [Row(messages=({"role": "user", "content": text}, {"role": "assistant", "content": text[::-1]}), where=f"rows:{index}")
-            for index, text in enumerate(texts)]
+    return [Row(messages=({"role": "user", "content": text}, {"role": "assistant", "content": text[::-1]}))
+            for text in texts]
 
 
 def label_rows(texts: list[str]) -> list[Row]:
@@ -32,7 +32,8 @@ ROWS = chat_rows(tiny.SENTENCES[:8])
 TEST_ROWS = chat_rows(tiny.SENTENCES[8:12])
 
 
-def damaged(folder: Path, target: Path, change: Callable[[Path], None], manifest: Callable[[Manifest], Manifest] = lambda m: m) -> Path:
+def damaged(folder: Path, target: Path, change: Callable[[Path], None],
+            manifest: Callable[[Manifest], Manifest] = lambda unchanged: unchanged) -> Path:
     """A copy of an artifact, changed and sealed again as if it had been made so: every hash is right."""
     shutil.copytree(folder, target)
     change(target)

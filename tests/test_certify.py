@@ -37,7 +37,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sound(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The Llama in every engine and in the coarsest type."""
-    return export(llama, ["gguf:Q4_0", "onnx:int4", "gguf:F32"], tmp_path_factory.mktemp("sound"), proving.ROWS, proving.TEST_ROWS)
+    targets = ["gguf:Q4_0", "onnx:int4", "gguf:F32"]
+    return export(llama, targets, tmp_path_factory.mktemp("sound"), proving.ROWS, proving.TEST_ROWS)
 
 
 @pytest.fixture(scope="module", params=["gguf:Q4_0", "onnx:int4"])
@@ -113,13 +114,16 @@ def other_tokenizer(folder: Path) -> None:
 
 
 def lost_merges(folder: Path) -> None:
-    proving.edit_json(folder / "tokenizer.json", lambda table: table["model"].update(merges=table["model"]["merges"][20:]))
+    def cut(table: dict[str, Any]) -> None:
+        table["model"]["merges"] = table["model"]["merges"][20:]
+    proving.edit_json(folder / "tokenizer.json", cut)
 
 
 @pytest.mark.parametrize(("fault", "cause"), [
-    (wrong_template, "template"), (no_template, "template"), (missing_stop_id, "stop ids"), (other_tokenizer, "tokenizer"),
-    (lost_merges, "tokenizer")])
-def test_a_fault_in_the_files_beside_the_model_is_named(packed: Path, tmp_path: Path, fault: Callable[[Path], None], cause: str) -> None:
+    (wrong_template, "template"), (no_template, "template"), (missing_stop_id, "stop ids"),
+    (other_tokenizer, "tokenizer"), (lost_merges, "tokenizer")])
+def test_a_fault_in_the_files_beside_the_model_is_named(packed: Path, tmp_path: Path, fault: Callable[[Path], None],
+                                                        cause: str) -> None:
     proven = verify(proving.damaged(packed, tmp_path / "damaged", fault))
     assert proven.causes[:1] == (cause,), proven.failed
     with pytest.raises(CheckFailed, match=f"cause: {cause}") as caught:
@@ -150,7 +154,8 @@ def test_exchanged_queries_and_keys_are_caught_in_the_packed_file(
 
 
 @pytest.mark.parametrize(("fault", "cause"), [
-    (wrong_template, "template"), (missing_stop_id, "stop ids"), (other_tokenizer, "tokenizer"), (lost_merges, "tokenizer")])
+    (wrong_template, "template"), (missing_stop_id, "stop ids"), (other_tokenizer, "tokenizer"),
+    (lost_merges, "tokenizer")])
 def test_a_fault_inside_the_gguf_is_named(fault: Callable[[Path], None], cause: str, llama: Path, tmp_path: Path,
                                           monkeypatch: pytest.MonkeyPatch) -> None:
     """llama.cpp's other clients read tokenizer, template and stop ids from the file itself."""
@@ -202,7 +207,7 @@ def test_a_broken_cache_is_named_and_not_taken_for_wrong_weights(
 def test_a_flipped_byte_in_any_file_is_found_before_anything_is_read(packed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(packed, folder)
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
+    names = sorted(open_artifact(folder).manifest.files)
     assert len(names) >= 8
     for name in names:
         path = folder / name
@@ -237,6 +242,16 @@ def test_a_changed_manifest_is_named_even_when_it_is_well_formed(packed: Path, t
     path = folder / "manifest.json"
     path.write_text(re.sub(r'"max_new_tokens": \d+', '"max_new_tokens": 999', path.read_text()))
     assert verify(folder).causes == ("files",)
+
+
+def test_a_template_with_todays_date_is_not_compared_on_another_day(packed: Path, tmp_path: Path) -> None:
+    def dated(folder: Path) -> None:
+        def change(table: dict[str, Any]) -> None:
+            table.update(clock=True, renderings=[chat | {"sha256": "0" * 64} for chat in table["renderings"]])
+        proving.edit_json(folder / "fixtures.json", change)
+    proven = verify(proving.damaged(packed, tmp_path / "dated", dated))
+    (check,) = [check for check in proven.checks if check.name == "template"]
+    assert proven.passed and check.passed is None and "date" in check.detail
 
 
 def test_rows_the_float_model_was_not_scored_on_leave_the_metric_unmeasured(packed: Path) -> None:

@@ -32,8 +32,9 @@ def tuned(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(tiny_llama, folder)
     (folder / "schema.json").write_text(json.dumps(SCHEMA))
     (folder / "run.toml").write_text("[task]\nkind = \"generate\"\n")
-    seal(folder, stage="distill", task=Task(system="Be brief.", schema="schema.json", max_new_tokens=16), family="llama",
-         scheme="hf", model_file="model.safetensors", licences={"base": "Apache-2.0", "data": "CC0-1.0"},
+    seal(folder, stage="distill", task=Task(system="Be brief.", schema="schema.json", max_new_tokens=16),
+         family="llama", scheme="hf", model_file="model.safetensors",
+         licences={"base": "Apache-2.0", "data": "CC0-1.0"},
          parents=[{"role": "teacher", "name": "big", "sha256": "0" * 64}])
     return folder
 
@@ -47,8 +48,8 @@ def made(tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_artifact_is_complete_and_loads(made: Path) -> None:
     names = {path.name for path in made.iterdir()}
     assert names == {"README.md", "certificate.json", "chat_template.jinja", "config.json", "fixtures.json",
-                     "generation_config.json", "grammar.gbnf", "manifest.json", "model.gguf", "reference.npz", "run.toml",
-                     "schema.json", "tokenizer.json", "tokenizer_config.json"}
+                     "generation_config.json", "grammar.gbnf", "manifest.json", "model.gguf", "reference.npz",
+                     "run.toml", "schema.json", "tokenizer.json", "tokenizer_config.json"}
     artifact = open_artifact(made)
     artifact.verify()
     manifest = artifact.manifest
@@ -70,8 +71,8 @@ def test_the_template_is_where_every_reader_looks(made: Path) -> None:
 
 def test_the_card_says_what_it_is_how_it_was_proven_and_how_to_run_it(made: Path) -> None:
     text = (made / "README.md").read_text()
-    for part in ("gguf:Q4_0", "135,616 parameters", "Apache-2.0", "not stated", "kl_nats", "edgestill verify", "edgestill generate",
-                 "schema.json", "Be brief.", "| teacher | big |"):
+    for part in ("gguf:Q4_0", "135,616 parameters", "Apache-2.0", "not stated", "kl_nats", "edgestill verify",
+                 "edgestill generate", "schema.json", "Be brief.", "| teacher | big |"):
         assert part in text
 
 
@@ -87,7 +88,8 @@ def test_the_reference_holds_what_the_float_model_said(made: Path, tiny_llama: P
 
 def test_the_same_export_gives_the_same_bytes(made: Path, tuned: Path, tmp_path: Path) -> None:
     again = export(str(tuned), "gguf:Q4_0", str(tmp_path), proving.ROWS, proving.TEST_ROWS)["gguf:Q4_0"]
-    assert {path.name: files.sha256(path) for path in again.iterdir()} == {path.name: files.sha256(path) for path in made.iterdir()}
+    first, second = ({path.name: files.sha256(path) for path in folder.iterdir()} for folder in (made, again))
+    assert first == second
 
 
 def test_test_rows_that_stand_in_the_calibration_rows_are_not_counted(tuned: Path, tmp_path: Path) -> None:
@@ -132,7 +134,8 @@ def test_a_failed_certificate_leaves_no_artifact_but_something_to_look_at(
     assert certificate.read(failed).causes == ("weights",)
 
 
-def test_an_export_that_breaks_off_leaves_nothing(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_breaks_off_leaves_nothing(tiny_llama: Path, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(EXPORT, "seal", full)
@@ -141,7 +144,8 @@ def test_an_export_that_breaks_off_leaves_nothing(tiny_llama: Path, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_the_manifest_is_written_when_everything_else_stands(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_manifest_is_written_when_everything_else_stands(tiny_llama: Path, tmp_path: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
 
     def watch(folder: Path, **fields: object) -> None:
@@ -162,7 +166,8 @@ REFUSALS: list[tuple[str, Callable[[Path, Path], dict], type[EdgestillError], st
     ("an unknown target", lambda *_: {"to": "gguf:Q4_1"}, UsageError, "'gguf:Q4_1' is not known"),
     ("no target", lambda *_: {"to": []}, UsageError, "no export target"),
     ("a target twice", lambda *_: {"to": ["gguf:F32", "gguf:f32"]}, UsageError, "given twice"),
-    ("an unknown method", lambda *_: {"to": [Export("gguf:Q4_0", method={"kind": "magic"})]}, UsageError, "'magic' is not known"),
+    ("an unknown method", lambda *_: {"to": [Export("gguf:Q4_0", method={"kind": "magic"})]}, UsageError,
+     "'magic' is not known"),
     ("a folder with files", full_folder, EdgestillError, "exists and is not empty"),
     ("a missing folder", lambda _, tmp: {"source": tmp / "none"}, ArtifactError, "no such folder"),
     ("a task of another kind", lambda *_: {"task": Task(kind="classify")}, UsageError, "task.kind = 'classify'"),
@@ -170,7 +175,8 @@ REFUSALS: list[tuple[str, Callable[[Path, Path], dict], type[EdgestillError], st
 ]
 
 
-@pytest.mark.parametrize(("arguments", "error", "message"), [case[1:] for case in REFUSALS], ids=[case[0] for case in REFUSALS])
+@pytest.mark.parametrize(("arguments", "error", "message"), [case[1:] for case in REFUSALS],
+                         ids=[case[0] for case in REFUSALS])
 def test_refused_before_weights_load(arguments: Callable[[Path, Path], dict], error: type[EdgestillError], message: str,
                                      tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FloatModel, "from_folder", lambda _: pytest.fail("weights were loaded"))

@@ -15,7 +15,8 @@ def check(subject: Subject) -> list[Check]:
     """Every position of the reference's sequences in one pass (prefill), or every classifier input."""
     found = _classes(subject) if subject.classifies else subject.prefill
     limits = subject.limits
-    bound = "" if subject.float_model is not None or subject.classifies else "a lower bound, from 64 log-probabilities and a tail"
+    whole = subject.float_model is not None or subject.classifies
+    bound = "" if whole else "a lower bound, from 64 log-probabilities and a tail"
     return [
         _at_most("kl_nats", found.mean, limits.kl_nats, found.n, bound),
         _at_most("kl_p999_nats", found.p999, limits.kl_p999_nats, found.n, bound),
@@ -29,7 +30,7 @@ def _decisive(found: Divergence, limit: float) -> Check:
     over all positions says more about the model's doubts than about the file, and has no limit."""
     name = "same_top1_decisive"
     if not found.decisive.any():
-        return Check(name, None, detail="no position where the float model's first choice is twice as likely as its second")
+        return Check(name, None, detail="nowhere is the float model's first choice twice as likely as its second")
     share = float(found.same_top[found.decisive].mean())
     return Check(name, share >= limit, "weights", round(share, 6), limit, int(found.decisive.sum()),
                  "" if share >= limit else f"{share:.4f}, at least {limit} is needed")
@@ -38,7 +39,8 @@ def _decisive(found: Divergence, limit: float) -> Check:
 def _classes(subject: Subject) -> Divergence:
     expected = subject.reference.class_logits
     logits = subject.class_logits([ids.tolist() for ids in subject.reference.sequences])
-    return Divergence(kl(expected, logits), np.asarray(expected.argmax(axis=1) == logits.argmax(axis=1)), decisive(expected))
+    same = np.asarray(expected.argmax(axis=1) == logits.argmax(axis=1))
+    return Divergence(kl(expected, logits), same, decisive(expected))
 
 
 def _at_most(name: str, value: float, limit: float, n: int, note: str) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..certificate import Check, rounded
+from ..divergence import Divergence
 from ..subject import Subject
 
 TASKS = ("generate",)
@@ -15,12 +16,14 @@ def check(subject: Subject) -> list[Check]:
     """
     against_float, against_prefill = subject.decode
     limits = subject.limits
-    own, other = against_prefill.mean, against_float.mean
-    consistent = own <= limits.cache_kl_nats
+    cause = "weights" if against_prefill.mean <= limits.cache_kl_nats else "cache"
     return [
-        Check("cache_kl_nats", consistent, "cache", rounded(own), limits.cache_kl_nats, against_prefill.n, "" if consistent
-              else f"cached decode is {own:.3g} nats from prefill of the same file, at most {limits.cache_kl_nats:g} is allowed"),
-        Check("decode_kl_nats", other <= limits.kl_nats, "weights" if consistent else "cache", rounded(other),
-              limits.kl_nats, against_float.n,
-              "" if other <= limits.kl_nats else f"{other:.3g} nats from the float model, at most {limits.kl_nats:g} is allowed"),
+        _at_most("cache_kl_nats", against_prefill, limits.cache_kl_nats, "cache", "prefill of the same file"),
+        _at_most("decode_kl_nats", against_float, limits.kl_nats, cause, "the float model"),
     ]
+
+
+def _at_most(name: str, found: Divergence, limit: float, cause: str, other: str) -> Check:
+    passed = found.mean <= limit
+    detail = "" if passed else f"cached decode is {found.mean:.3g} nats from {other}, at most {limit:g} is allowed"
+    return Check(name, passed, cause, rounded(found.mean), limit, found.n, detail)

@@ -17,7 +17,9 @@ def check(subject: Subject) -> list[Check]:
     found = {"the artifact's tokenizer files": wanted - subject.codec.stop_ids,
              "the manifest": wanted - set(manifest.stop_ids)}
     if subject.inner is not None:
-        found["the end-of-generation tokens of the GGUF"] = {token for token in wanted if not subject.inner.is_stop(token)}
+        is_stop = subject.inner.is_stop
+        found["the end-of-generation tokens of the GGUF"] = {token for token in wanted if not is_stop(token)}
     missing = {place: sorted(ids) for place, ids in found.items() if ids}
     detail = "; ".join(f"{ids} missing in {place}" for place, ids in missing.items())
-    return [Check("stop_ids", not missing, "stop ids", float(len(set().union(*missing.values()))), 0.0, len(wanted), detail)]
+    count = float(len(set().union(*missing.values())))
+    return [Check("stop_ids", not missing, "stop ids", count, 0.0, len(wanted), detail)]

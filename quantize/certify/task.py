@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from ...runtime.evaluate import evaluate_answers
 from ...runtime.intervals import mcnemar
 from ...runtime.rows import rows_digest
@@ -25,6 +26,6 @@ def check(subject: Subject) -> list[Check]:
     drop = float(expected.mean() - found.mean())
     lost, gained, p = mcnemar(expected, found)
     passed = drop <= subject.limits.metric_drop or p >= SIGNIFICANT
-    detail = (f"{fixtures.metric} {found.mean():.4f}, float model {expected.mean():.4f}; {lost} rows lost, {gained} gained, "
-              f"p = {p:.3g}")
+    detail = (f"{fixtures.metric} {found.mean():.4f}, float model {expected.mean():.4f}; "
+              f"{lost} rows lost, {gained} gained, p = {p:.3g}")
     return [Check("task_metric_drop", passed, "weights", round(drop, 6), subject.limits.metric_drop, len(rows), detail)]

@@ -26,7 +26,7 @@ def check(subject: Subject) -> list[Check]:
                             detail="" if same else "the template in the GGUF is not the artifact's"))
     if fixtures.clock and subject.float_model is None:
         return [*checks, Check("template", None, detail="the template writes today's date: compared at export only")]
-    wrong = [index for index, rendering in enumerate(fixtures.renderings) if _render(subject, rendering) != rendering.sha256]
+    wrong = [index for index, chat in enumerate(fixtures.renderings) if _render(subject, chat) != chat.sha256]
     detail = f"conversations {wrong} of {len(fixtures.renderings)} render differently" if wrong else ""
     return [*checks, Check("template", not wrong, "template", float(len(wrong)), 0.0, len(fixtures.renderings), detail)]
 

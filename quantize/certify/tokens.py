@@ -30,9 +30,10 @@ def check(subject: Subject) -> list[Check]:
     if subject.inner is not None:
         # Where a tokenizer loses part of a text (a normalizer that folds blanks, say), GGUF has no rule for that
         # loss; such texts are left out, and counted. Byte-level tokenizers lose nothing, so none is left out.
-        encode, kept = subject.inner.tokenize, [index for index, text in enumerate(texts) if _comes_back(codec, text)]
-        wrong = [texts[index] for index in kept
-                 if encode(texts[index]) != plain[index] or encode(texts[index], True) != reference.special_ids[index].tolist()]
+        encode = subject.inner.tokenize
+        kept = [index for index, text in enumerate(texts) if _comes_back(codec, text)]
+        wrong = [texts[index] for index in kept if encode(texts[index]) != plain[index]
+                 or encode(texts[index], True) != reference.special_ids[index].tolist()]
         left_out = f"{len(texts) - len(kept)} texts left out that the tokenizer itself cannot give back"
         checks.append(_verdict("token_ids_in_file", wrong, len(kept), left_out if len(kept) < len(texts) else ""))
         own = [text for text in own if _comes_back(codec, text)]
