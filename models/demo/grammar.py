@@ -102,7 +102,7 @@ def _shared_request(random: Random, novel: bool) -> tuple[str, list[Call]]:
     template, value = _action_phrase(random, action)
     targets = f"{_target(random, device, room)} and {_target(random, partner, partner_room)}"
     text, fields = template.replace("{}", targets), dict(value)
-    if random.random() < 0.15:
+    if random.random() < 0.25:
         text = _timed(random, text, fields)
     pairs = ((device, room), (partner, partner_room))
     return text, [{"do": action, "what": what, "where": where, **fields} for what, where in pairs]
@@ -110,7 +110,7 @@ def _shared_request(random: Random, novel: bool) -> tuple[str, list[Call]]:
 
 def _slots(random: Random, novel: bool) -> tuple[str, str, str]:
     devices: dict[str, Any] = _LEXICON["devices"]
-    if novel and random.random() < 0.5:
+    if novel and random.random() < 0.35:
         device = random.choice([name for name, facts in devices.items() if facts.get("held_out")])
         return device, random.choice(_familiar_rooms(device)), random.choice(devices[device]["held_out"])
     device = random.choice(list(devices))
@@ -218,14 +218,14 @@ def _clock(random: Random) -> tuple[str, Call]:
         name, clock = random.choice((("noon", "12:00"), ("midnight", "00:00")))
         return f"at {name}", {"at": clock}
     hour = random.randrange(2, 12)
-    minute = random.choice((0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55))
+    minute = random.choice((0, 10, 15, 20, 30, 40, 45, 50))
     named = {0: "", 15: "a quarter", 30: "half", 45: "a quarter"}
     name = _words(hour)
     part = named.get(minute, _words(min(minute, 60 - minute)))
     if minute == 0:
         spoken = name
     elif random.random() < 0.3:
-        spoken = f"{name} {'oh five' if minute == 5 else _words(minute)}"
+        spoken = f"{name} {_words(minute)}"
     elif minute <= 30:
         spoken = f"{part} past {name}"
     else:
