@@ -96,7 +96,8 @@ class Source:
             shutil.copytree(self.folder / "additional_chat_templates", folder / "additional_chat_templates")
         _put_template_in_config(folder)
         if self.schema is not None:
-            files.write_json(folder / SCHEMA, self.schema)
+            # Keys in their own order: it is the order in which a constrained answer must write them.
+            files.write_text(folder / SCHEMA, json.dumps(self.schema, indent=2, ensure_ascii=False) + "\n")
 
     def shipped_task(self) -> Task:
         """The task as the artifact states it: its schema lies inside."""

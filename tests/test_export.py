@@ -69,6 +69,14 @@ def test_the_template_is_where_every_reader_looks(made: Path) -> None:
     assert (made / "chat_template.jinja").read_text() == tiny.TEMPLATE
 
 
+def test_the_schema_keeps_the_order_of_its_keys(tiny_llama: Path, tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"what": {"type": "string"}, "after": {"type": "integer"}}}
+    (tmp_path / "order.json").write_text(json.dumps(schema))
+    source = EXPORT.Source.open(tiny_llama, Task(schema=str(tmp_path / "order.json")))
+    source.copy_files(tmp_path)
+    assert list(json.loads((tmp_path / "schema.json").read_text())["properties"]) == ["what", "after"]
+
+
 def test_the_card_says_what_it_is_how_it_was_proven_and_how_to_run_it(made: Path) -> None:
     text = (made / "README.md").read_text()
     for part in ("gguf:Q4_0", "135,616 parameters", "Apache-2.0", "not stated", "kl_nats", "edgestill verify",
