@@ -69,7 +69,7 @@ def test_every_tracked_file_of_the_package_is_in_the_wheel(tmp_path: Path) -> No
 def test_the_constraints_pin_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)}
-    names = {d.split(">=")[0].split("[")[0].strip().lower().replace("_", "-") for d in wanted} - {"edgestill"}
+    names = {d.replace("==", ">=").split(">=")[0].split("[")[0].strip().lower().replace("_", "-") for d in wanted} - {"edgestill"}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0].strip().lower().replace("_", "-") for line in lines if "==" in line}
     assert names - pinned == set()
