@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -69,7 +70,11 @@ def test_every_tracked_file_of_the_package_is_in_the_wheel(tmp_path: Path) -> No
 def test_the_constraints_pin_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)}
-    names = {d.replace("==", ">=").split(">=")[0].split("[")[0].strip().lower().replace("_", "-") for d in wanted} - {"edgestill"}
+    names = {plain_name(requirement) for requirement in wanted} - {"edgestill"}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = {line.split("==")[0].strip().lower().replace("_", "-") for line in lines if "==" in line}
-    assert names - pinned == set()
+    assert names - {plain_name(line) for line in lines if "==" in line} == set()
+
+
+def plain_name(requirement: str) -> str:
+    """The package of a requirement, as package indexes compare names."""
+    return re.split(r"[\[=<>~! ]", requirement)[0].lower().replace("_", "-")
