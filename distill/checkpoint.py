@@ -73,8 +73,8 @@ class Store:
             return []
         table = json.loads(path.read_text(encoding="utf-8"))
         found: dict[str, Any] = table["run"]
-        different = {key: f"{key}: {found.get(key)!r} → {wanted.get(key)!r}" for key in sorted(found.keys() | wanted.keys())
-                     if found.get(key) != wanted.get(key)}
+        different = {key: f"{key}: {found.get(key)!r} → {wanted.get(key)!r}"
+                     for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)}
         hard = [text for key, text in different.items() if key not in soft]
         if hard:
             raise UsageError(f"{self.folder}: holds the work of another run; " + "; ".join(hard),

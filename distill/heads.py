@@ -110,7 +110,7 @@ def chunks(positions: int, vocabulary: int) -> list[slice]:
 def _function() -> Any:
     import torch
 
-    class ChunkedLoss(torch.autograd.Function):
+    class ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
         """The forward pass computes the gradients too; the backward pass only scales them."""
 
         @staticmethod
@@ -119,11 +119,12 @@ def _function() -> Any:
             values = (hidden, weight, bias)
             needed = [value is not None and ctx.needs_input_grad[place] for place, value in enumerate(values)]
             # Leaves of their own, cast once for all chunks.
-            leaves = [None if value is None else value.detach().to(dtype).requires_grad_(place > 0 and needed[place])
-                      for place, value in enumerate(values)]
+            leaves: list[Any] = [
+                None if value is None else value.detach().to(dtype).requires_grad_(place > 0 and needed[place])
+                for place, value in enumerate(values)]
             # Chunks are added up in float32: in bfloat16 the small ones would be rounded away.
-            sums = [torch.zeros_like(value, dtype=torch.float32) if is_needed else None
-                    for value, is_needed in zip(values, needed, strict=True)]
+            sums: list[Any] = [torch.zeros_like(value, dtype=torch.float32) if is_needed else None
+                               for value, is_needed in zip(values, needed, strict=True)]
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
             for part in chunks(len(hidden), len(weight)):
                 states = leaves[0][part].detach().requires_grad_(needed[0])
@@ -134,12 +135,13 @@ def _function() -> Any:
                 for place, grad in zip(places, grads, strict=True):
                     (sums[0][part] if place == 0 else sums[place]).add_(grad)
                 total += loss.detach()
-            ctx.grads = [None if grad is None else grad.to(value.dtype) for grad, value in zip(sums, values, strict=True)]
+            ctx.grads = [None if grad is None else grad.to(value.dtype)
+                         for grad, value in zip(sums, values, strict=True)]
             return total
 
         @staticmethod
         def backward(ctx: Any, *outputs: Tensor) -> tuple[Any, ...]:
-            grads, ctx.grads = ctx.grads, None
-            return (*(None if grad is None else grad.mul_(outputs[0].to(grad.dtype)) for grad in grads), None, None, None)
+            scale, grads, ctx.grads = outputs[0], ctx.grads, None
+            return (*(None if grad is None else grad.mul_(scale.to(grad.dtype)) for grad in grads), None, None, None)
 
     return ChunkedLoss

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.errors import TrainingError
 from ..models.runfile import Training
+from . import machine
 from .batches import Schedule
 from .checkpoint import State, Store
 from .objectives import Objective
@@ -62,6 +63,7 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
     import torch
     from accelerate import Accelerator
 
+    machine.keep_freed_memory()
     accelerator = Accelerator(cpu=schedule.device == "cpu")
     store = Store(work, progress.note)
     changed = store.claim(description, soft)

@@ -51,7 +51,8 @@ def read_losses(tables: Sequence[Mapping[str, Any]], name: str = "distill.losses
     for index, table in enumerate(tables):
         weight = table.get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
-            raise UsageError(f"{name}[{index}].weight: {weight!r} is not a number above 0", "leave the loss out instead")
+            raise UsageError(f"{name}[{index}].weight: {weight!r} is not a number above 0",
+                             "leave the loss out instead")
         rest = {key: value for key, value in table.items() if key != "weight"}
         config = kind_config(LOSSES, rest, f"{name}[{index}]")
         terms.append(Term(kinds.load(LOSSES, table["kind"]), config, float(weight)))
@@ -159,8 +160,8 @@ class TextTeacher:
 
     def bytes_for(self, tokens: TokenSet) -> int:
         """What keeping the hidden states of all completions would take."""
-        completions = int((tokens.lengths - np.maximum(tokens.targets, 1)).sum())
-        return completions * self.head.weight.shape[1] * self.dtype.itemsize
+        completions: int = int((tokens.lengths - np.maximum(tokens.targets, 1)).sum())
+        return completions * int(self.head.weight.shape[1] * self.dtype.itemsize)
 
     def keep(self, batch: Batch) -> None:
         """Compute the batch's hidden states now and keep them for every later use of its rows."""

@@ -75,7 +75,7 @@ def check(folder: Path) -> dict[str, Any]:
                             "merge it into its base model first (peft: merge_and_unload, then save_pretrained)")
     if not (folder / "config.json").is_file():
         raise ArtifactError(f"{folder}: no config.json in it, so it is no Hugging Face model folder",
-                            "give the folder that save_pretrained, tune or distill wrote; packed files cannot be trained")
+                            "give a folder that save_pretrained, tune or distill wrote; packed files cannot be trained")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if not isinstance(config, dict):

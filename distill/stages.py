@@ -153,7 +153,8 @@ def _student(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], out:
         source = resolve(str(folder.absolute()), key="student")
     elif chosen.layers or chosen.vocabulary != "all" or chosen.initialise != "weights":
         work = out.with_name(out.name + ".work")
-        made_from = [asdict(chosen), run.distill.seed, weights_digest(_start(run, base, teacher).folder), asdict(run.task),
+        start = weights_digest(_start(run, base, teacher).folder)
+        made_from = [asdict(chosen), run.distill.seed, start, asdict(run.task),
                      rows_digest([*splits["train"], *splits["validation"]])]
         name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
         prepared = work / f"student-{name}"
@@ -171,7 +172,7 @@ def _check_family(source: Source, task: Task) -> None:
     """Refuse before any weight is read what could be trained and never be exported."""
     family = of_config(check(source.folder), training=True)
     if task.kind not in family.tasks:
-        raise UsageError(f"{source.name}: models of the {family.name} family cannot be made for task.kind = {task.kind!r}",
+        raise UsageError(f"{source.name}: the {family.name} family cannot be made for task.kind = {task.kind!r}",
                          f"this family is for: {', '.join(family.tasks)}")
 
 

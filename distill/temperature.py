@@ -23,7 +23,8 @@ def fit(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
                               math.log(RANGE[0]), math.log(RANGE[1])))
 
 
-def nll(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: float = 1.0, smoothing: float = 0.0) -> float:
+def nll(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: float = 1.0,
+        smoothing: float = 0.0) -> float:
     """Mean negative log-likelihood in nats of the labels at a temperature; the share `smoothing` of each target is
     spread over all classes."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def kill_at(number: int, after: bool) -> None:
         setattr(os, name, wrap(getattr(os, name)))
 
 
-def in_child(work: Callable[[], None], seconds: float | None = None) -> bool:
+def in_child(work: Callable[[], Any], seconds: float | None = None) -> bool:
     """Do `work` in a forked child, killed after `seconds`; whether it came to its end."""
     child = os.fork()
     if child == 0:
@@ -69,9 +70,6 @@ def line(folder: Path, stride: int) -> dict[str, Any]:
     run again and again, each time a little later."""
     from importlib import import_module
 
-    import accelerate  # noqa: F401  (once, before forking)
-    import safetensors.torch  # noqa: F401
-
     progress = import_module("edgestill.distill.progress")
     progress.find_spec = lambda name: None  # TensorBoard takes seconds to start, and nothing depends on it
 
@@ -96,7 +94,7 @@ def line(folder: Path, stride: int) -> dict[str, Any]:
     def digest(work: Path) -> str:
         return (work.parent / f"{work.name}.sha").read_text()
 
-    assert in_child(train(folder / "undisturbed"))
+    train(folder / "undisturbed")()  # here, so that every import is done before forking
     wanted, found, points = digest(folder / "undisturbed"), set(), 0
     for after in (False, True):
         number = 1 + after * stride // 2
@@ -132,17 +130,14 @@ def tune(folder: Path, run_file: Path, seed: int) -> dict[str, Any]:
     """Kill a whole run at random moments, at least three times, until it is done."""
     from edgestill.distill import tune as front_door
 
-    import torch
-    import transformers  # noqa: F401  (once, before forking)
-
-    torch.set_num_threads(1)
     chance = random.Random(seed)
 
-    def work(out: Path) -> Callable[[], None]:
-        return lambda: print(front_door(run_file, out), file=sys.stderr)
+    def work(out: Path) -> Callable[[], Any]:
+        return partial(front_door, run_file, out)
 
+    work(folder / "undisturbed")()  # here, so that every import is done before forking
     began = time.monotonic()
-    assert in_child(work(folder / "undisturbed"))
+    assert in_child(work(folder / "again"))
     whole = time.monotonic() - began
     kills = 0
     while kills < 60:
@@ -150,13 +145,13 @@ def tune(folder: Path, run_file: Path, seed: int) -> dict[str, Any]:
             break
         kills += 1
     digests = [hashlib.sha256((folder / name / "model.safetensors").read_bytes()).hexdigest()
-               for name in ("undisturbed", "killed")]
-    return {"wanted": digests[0], "found": [digests[1]], "kills": kills}
+               for name in ("undisturbed", "again", "killed")]
+    return {"wanted": digests[0], "found": sorted(set(digests[1:])), "kills": kills}
 
 
 if __name__ == "__main__":
     where = Path(sys.argv[2])
     if sys.argv[1] == "line":
-        print(json.dumps(line(where, int(sys.argv[3]))))
+        sys.stdout.write(json.dumps(line(where, int(sys.argv[3]))))
     else:
-        print(json.dumps(tune(where, Path(sys.argv[3]), int(sys.argv[4]))))
+        sys.stdout.write(json.dumps(tune(where, Path(sys.argv[3]), int(sys.argv[4]))))

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from edgestill.distill import batches
 from edgestill.distill.batches import Schedule, TokenSet, tokenize
 from edgestill.models.errors import DataError
 from edgestill.runtime.rows import Row
 from edgestill.runtime.text import Codec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def chat(question: str, answer: str) -> Row:
@@ -105,7 +104,8 @@ def test_the_cache_key_holds_all_that_ids_depend_on(codec: Codec, tiny_llama: Pa
 
 
 @settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(2, 40), min_size=1, max_size=60), size=st.integers(1, 9), limit=st.integers(16, 200))
+@given(lengths=st.lists(st.integers(2, 40), min_size=1, max_size=60), size=st.integers(1, 9),
+       limit=st.integers(16, 200))
 def test_an_epoch_holds_every_row_once_within_the_limits(lengths: list[int], size: int, limit: int) -> None:
     schedule = Schedule(token_set(lengths), size, limit, 3, False)
     seen = []

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from edgestill.distill.checkpoint import State, Store, locked
 from edgestill.models.errors import EdgestillError, TrainingError
 
@@ -31,9 +30,9 @@ def crash(*arguments: object) -> dict[str, Any]:
 
 @posix
 def test_killed_at_operations_on_files_it_ends_with_the_same_weights(tmp_path: Path) -> None:
-    result = crash("line", tmp_path, 29)
+    result = crash("line", tmp_path, 17)
     assert result["found"] == [result["wanted"]]
-    assert result["points"] >= 6, "the faults must have struck"
+    assert result["points"] >= 9, "the faults must have struck"
     assert result["restarts"] > 5
 
 
@@ -136,7 +135,7 @@ def test_a_full_or_broken_disk_loses_nothing_that_was_saved(tmp_path: Path, oper
             except (TrainingError, OSError) as error:
                 struck = error
                 assert isinstance(error, TrainingError) or not list(work.glob("step-*")), struck
-        assert not [path for path in work.glob(".*")], "nothing half written stays"
+        assert not list(work.glob(".*")), "nothing half written stays"
         _, model = test_loop.run(work, test_loop.SETTINGS)
         assert torch.equal(model.layer.weight, undisturbed.layer.weight)
 

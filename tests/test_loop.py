@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from edgestill.distill import loop, machine, temperature
 from edgestill.distill.batches import Batch, Schedule
 from edgestill.distill.checkpoint import Store
@@ -24,7 +23,8 @@ from edgestill.models.runfile import Training
 
 from .test_batches import token_set
 
-SETTINGS = Training(epochs=2, batch_size=4, learning_rate=0.05, weight_decay=0.0, evaluate_every=2, checkpoint_seconds=0.0)
+SETTINGS = Training(epochs=2, batch_size=4, learning_rate=0.05, weight_decay=0.0, evaluate_every=2,
+                    checkpoint_seconds=0.0)
 
 
 class Line(torch.nn.Module):
@@ -203,7 +203,8 @@ def test_records_of_a_lost_attempt_go(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path, 1)
     metrics.write(2, loss=1.5)
     metrics.close()
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}]
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert records == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}]
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:

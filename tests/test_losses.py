@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from edgestill.distill import heads, objectives
 from edgestill.models import kinds
 from edgestill.models.errors import UsageError
@@ -47,9 +46,11 @@ def jsd(student: np.ndarray, teacher: np.ndarray, labels: np.ndarray, config: An
     return config.temperature**2 * (config.beta * kl(p, mixture) + (1 - config.beta) * kl(q, mixture))
 
 
-REFERENCES: dict[str, Callable[..., np.ndarray]] = {"ce": ce, "forward_kl": forward_kl, "reverse_kl": reverse_kl, "jsd": jsd}
+REFERENCES: dict[str, Callable[..., np.ndarray]] = {
+    "ce": ce, "forward_kl": forward_kl, "reverse_kl": reverse_kl, "jsd": jsd}
 OPTIONS: dict[str, list[dict[str, float]]] = {
-    "ce": [{}, {"label_smoothing": 0.1}], "forward_kl": [{}, {"temperature": 2.0}], "reverse_kl": [{}, {"temperature": 3.0}],
+    "ce": [{}, {"label_smoothing": 0.1}], "forward_kl": [{}, {"temperature": 2.0}],
+    "reverse_kl": [{}, {"temperature": 3.0}],
     "jsd": [{}, {"beta": 0.1, "temperature": 2.0}, {"beta": 0.0}, {"beta": 1.0, "temperature": 2.0}],
 }
 CASES = [(name, options) for name in kinds.names(objectives.LOSSES) for options in OPTIONS.get(name, [{}])]
@@ -80,7 +81,8 @@ def test_every_gradient_is_right(name: str, options: dict[str, float]) -> None:
     assert torch.autograd.gradcheck(lambda s: module.loss(s, given, labels, module.Config(**options)), (student,))
 
 
-@pytest.mark.parametrize("name", [name for name in kinds.names(objectives.LOSSES) if kinds.load(objectives.LOSSES, name).TEACHER])
+@pytest.mark.parametrize(
+    "name", [name for name in kinds.names(objectives.LOSSES) if kinds.load(objectives.LOSSES, name).TEACHER])
 def test_a_divergence_is_zero_only_between_equals_and_finite_far_apart(name: str) -> None:
     module = kinds.load(objectives.LOSSES, name)
     student, teacher, labels = sample()
@@ -107,7 +109,8 @@ def test_vocabularies_padded_differently_are_compared_on_what_they_share() -> No
     terms = objectives.read_losses([{"kind": "forward_kl"}, {"kind": "ce", "weight": 0.5}])
     student, teacher, labels = sample()
     padded = torch.cat([teacher, torch.full((5, 3), 50.0, dtype=torch.float64)], dim=1)
-    torch.testing.assert_close(objectives.total(terms, student, padded, labels), objectives.total(terms, student, teacher, labels))
+    torch.testing.assert_close(objectives.total(terms, student, padded, labels),
+                               objectives.total(terms, student, teacher, labels))
     torch.testing.assert_close(objectives.total(terms, student, teacher[:, :9], labels),
                                forward_and_ce(student, teacher[:, :9], labels))
 
@@ -174,7 +177,7 @@ MEASURE = """
 import resource
 import torch
 from edgestill.distill import heads, objectives
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 hidden, weight = torch.randn(384, 64, requires_grad=True), torch.randn(151936, 64, requires_grad=True)
 theirs, labels = torch.randn(152064, 64), torch.randint(151936, (384,))
 terms = objectives.read_losses([{"kind": "forward_kl"}, {"kind": "ce", "weight": 0.2}])

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-
 from edgestill.distill.loading import load_model, save_model, write_trimmed_tokenizer
 from edgestill.distill.students.depth import cut_config, keep_layers, layers_path
 from edgestill.distill.students.vocabulary import kept_tokens, token_map, trim_model, trim_tokenizer
 from edgestill.models.errors import UsageError
 from edgestill.models.runfile import Task
 from edgestill.runtime.text import Codec
+from tokenizers import Tokenizer
 
 from . import tiny
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from edgestill.distill import distill, prepare_student, sources, tune, tune_teacher
 from edgestill.distill.adapters import lora
 from edgestill.distill.classes import load_teacher
@@ -35,7 +34,8 @@ def house(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, tiny_bert:
     shutil.copytree(tiny_llama, folder / "llama")
     shutil.copytree(tiny_bert, folder / "bert")
     chats = [{"prompt": f"turn {state} the {room} {device}", "completion": json.dumps({"state": state, "room": room})}
-             for state in ("on", "off") for room in ("kitchen", "hall", "bedroom") for device in ("light", "fan", "radio", "tv")]
+             for state in ("on", "off") for room in ("kitchen", "hall", "bedroom")
+             for device in ("light", "fan", "radio", "tv")]
     texts = [{"text": f"{start} {end} {number}", "label": label} for label, starts in TEXTS.items() for start in starts
              for end in ("now", "today", "soon") for number in range(3)]
     (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
@@ -173,7 +173,8 @@ def test_the_stages_can_be_done_one_by_one(house: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["chat", "classes"])
 def test_every_adapter_trains_and_is_merged(kind: str, task: str, house: Path, tmp_path: Path) -> None:
     path = run_file(house, CHAT if task == "chat" else CLASSES)
-    options = [f"tune.adapter={{kind='{kind}'}}", "student.layers=[]", "student.vocabulary=all", "tune.learning_rate=0.01"]
+    options = [f"tune.adapter={{kind='{kind}'}}", "student.layers=[]", "student.vocabulary=all",
+               "tune.learning_rate=0.01"]
     out = tune(path, tmp_path / kind, options)
     names = set(json.loads((out / "model.safetensors").read_bytes()[8:].split(b"}}", 1)[0].decode() + "}}"))
     assert not any("lora" in name or "adapter" in name for name in names) and not (out / "adapter_config.json").exists()
@@ -193,8 +194,9 @@ def test_lora_is_the_same_model_until_it_is_trained(house: Path) -> None:
         before = model(ids).logits
         trained, merge = lora.attach(model, lora.Config(rank=4), "generate", 0)
         torch.testing.assert_close(trained(ids).logits, before)
-        share = sum(p.numel() for p in trained.parameters() if p.requires_grad) / sum(p.numel() for p in trained.parameters())
-        assert 0 < share < 0.3
+        sizes = {wanted: sum(p.numel() for p in trained.parameters() if p.requires_grad == wanted)
+                 for wanted in (True, False)}
+        assert 0 < sizes[True] < 0.3 * sizes[False]
         torch.testing.assert_close(merge()(ids).logits, before)
 
 
@@ -207,8 +209,10 @@ def test_a_student_with_new_weights_has_the_shape_only(house: Path, tmp_path: Pa
 
 
 def test_plain_texts_are_trained_on_in_blocks(house: Path, tmp_path: Path) -> None:
-    (house / "plain.jsonl").write_text("\n".join(json.dumps({"text": f"what is the weather in town {i}"}) for i in range(40)))
-    out = tune(run_file(house, CHAT), tmp_path / "out", ["data.train=plain.jsonl", "data.max_tokens=32", "task.schema=''"])
+    rows = [{"text": f"what is the weather in town {index}"} for index in range(40)]
+    (house / "plain.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = tune(run_file(house, CHAT), tmp_path / "out",
+               ["data.train=plain.jsonl", "data.max_tokens=32", "task.schema=''"])
     assert curve(out, "loss")[-1] < curve(out, "loss")[0]
 
 
@@ -264,7 +268,8 @@ def test_offline_a_hub_model_that_is_not_here_is_an_error(monkeypatch: pytest.Mo
         sources.resolve("smollm2-135m")
 
 
-def test_a_hub_models_revision_and_licence_are_recorded(monkeypatch: pytest.MonkeyPatch, house: Path, tmp_path: Path) -> None:
+def test_a_hub_models_revision_and_licence_are_recorded(monkeypatch: pytest.MonkeyPatch, house: Path,
+                                                        tmp_path: Path) -> None:
     import huggingface_hub
 
     commit = tmp_path / ("0123456789abcdef" * 2 + "01234567")
@@ -302,8 +307,8 @@ def test_a_changed_artifact_is_not_trained_on(house: Path, tmp_path: Path) -> No
     (["task.schema=none.json"], UsageError, "task.schema"),
     (["student.layers=[0, 9]"], UsageError, "layers 0 to 2"),
 ])
-def test_a_run_that_cannot_work_is_refused_and_leaves_nothing(overrides: list[str], error: type[Exception], message: str,
-                                                              house: Path, tmp_path: Path) -> None:
+def test_a_run_that_cannot_work_is_refused_and_leaves_nothing(
+        overrides: list[str], error: type[Exception], message: str, house: Path, tmp_path: Path) -> None:
     with pytest.raises(error, match=message):
         distill(run_file(house, CHAT), tmp_path / "out", overrides)
     assert not (tmp_path / "out").exists()

@@ -46,7 +46,7 @@ def layers_path(model: Any) -> str:
     if len(outermost) != 1:
         raise UsageError(f"{type(model).__name__}: {len(outermost)} lists of {count} layers were found, 1 was expected",
                          "keep all layers of this model")
-    return outermost[0]
+    return str(outermost[0])
 
 
 def cut_names(state: dict[str, Any], prefix: str, layers: Sequence[int]) -> dict[str, Any]:

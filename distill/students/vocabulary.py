@@ -32,7 +32,8 @@ def kept_tokens(tokenizer: Mapping[str, Any], used: Collection[int]) -> list[int
     keep = {item["id"] for item in tokenizer["added_tokens"]} | set(used)
     if model["type"] == "BPE":
         # Byte-level alphabets spell a byte as one character; others hold bytes as <0x00> to <0xFF>.
-        keep |= {index for token, index in vocabulary.items() if token in _LONE_BYTES or token in _byte_alphabet(tokenizer)}
+        single = _LONE_BYTES | _byte_alphabet(tokenizer)
+        keep |= {index for token, index in vocabulary.items() if token in single}
         parts: dict[str, list[str]] = {}
         for left, right in map(_pair, model["merges"]):
             parts.setdefault(left + right, []).extend((left, right))
@@ -46,7 +47,8 @@ def kept_tokens(tokenizer: Mapping[str, Any], used: Collection[int]) -> list[int
     elif model["type"] == "WordPiece":
         continued = model.get("continuing_subword_prefix", "##")
         letters = string.ascii_letters + string.digits + string.punctuation
-        keep |= {vocabulary[token] for letter in letters for token in (letter, continued + letter) if token in vocabulary}
+        keep |= {vocabulary[token] for letter in letters for token in (letter, continued + letter)
+                 if token in vocabulary}
     else:
         raise UsageError(f"student.vocabulary: a tokenizer of type {model['type']} cannot be trimmed",
                          "Unigram weighs all of its pieces against each other, so that fewer pieces change how covered "
@@ -129,8 +131,8 @@ def trim_settings(settings: Mapping[str, Any], kept: Sequence[int]) -> dict[str,
     new = {old: index for index, old in enumerate(kept)}
     result = dict(settings)
     if "added_tokens_decoder" in result:
-        result["added_tokens_decoder"] = {str(new[int(old)]): item for old, item in result["added_tokens_decoder"].items()
-                                          if int(old) in new}
+        entries = result["added_tokens_decoder"].items()
+        result["added_tokens_decoder"] = {str(new[int(old)]): item for old, item in entries if int(old) in new}
     return result
 
 
@@ -150,7 +152,7 @@ def token_map(student: Codec, teacher: Codec) -> list[int] | None:
         return None
     ordered = sorted(ours, key=ours.__getitem__)
     if [ours[token] for token in ordered] != list(range(len(ordered))):
-        raise UsageError("the student's tokenizer leaves ids unused, so its tokens cannot be matched with the teacher's",
+        raise UsageError("the student's tokenizer leaves ids unused: its tokens cannot be matched with the teacher's",
                          "use the teacher's own tokenizer for the student")
     return [theirs[token] for token in ordered]
 
