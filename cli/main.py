@@ -76,7 +76,8 @@ def _explain(error: Exception, shown: bool) -> int:
         if known is not None:
             return _explain(known, shown)
     if isinstance(error, OSError) and error.filename is not None:
-        _say(f"{error.filename}: {error.strerror or error}", "check that the path exists and may be read and written")
+        name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        _say(f"{name}: {error.strerror or error}", "check that the path exists and may be read and written")
         return FAILED
     if isinstance(error, OSError) and error.errno is not None:
         _say(str(error.strerror or error), "check disk space and permissions, then run the same command again")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..runtime.rows import Row
 
 DATA, SUMMARY, REPORT = "data.json", "summary.json", "report.html"
+SMALL_BYTES = 32_000_000
+"""A model file below this is evaluated with one thread; its profile takes the threads of the run file."""
 BASELINE, TEACHER, STUDENT, LABELS = "baseline", "teacher", "student", "student-labels"
 
 
@@ -196,13 +198,10 @@ class Plan:
 
     def _evaluate_shipped(self, name: str, target: str, path: Path) -> None:
         artifact = open_artifact(self.folder / name)
-        free, held = measure.shipped(
-            artifact.folder,
-            self.rows["test"],
-            self._teacher_answers(),
-            self.run.profile.threads,
-            bool(self.run.task.schema),
-        )
+        # The threads of a small model wait for each other longer than they compute.
+        threads = self.run.profile.threads or (1 if artifact.model_bytes() < SMALL_BYTES else 0)
+        free, held = measure.shipped(artifact.folder, self.rows["test"], self._teacher_answers(), threads,
+                                     bool(self.run.task.schema))
         parameters = artifact.manifest.dimensions.get("parameters")
         measure.Kept(target, "shipped", free, held, parameters, artifact.model_bytes()).write(path)
 

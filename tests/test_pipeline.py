@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,21 +136,20 @@ class Killed(BaseException):
     """What a test raises where a process would die."""
 
 
-def stages(calls: list[str], fail: str = "", partial: str = "", setting: int = 1) -> list[Stage]:
+def stages(calls: list[str], fail: str = "", setting: int = 1) -> list[Stage]:
     """Three stages that write files, each from the one before."""
-    def work(name: str) -> object:
+    def work(name: str) -> Callable[[Path], None]:
         def write(path: Path) -> None:
             calls.append(name)
-            if name == partial:
-                path.with_name(path.name + ".part").write_text("half")
             if name == fail:
                 raise Killed
             path.write_text(name)
         return write
 
-    return [Stage("a", "a.json", {}, (), work("a")),  # type: ignore[arg-type]
-            Stage("b", "b.json", {"setting": setting}, ("a",), work("b")),  # type: ignore[arg-type]
-            Stage("c", "c.json", {}, ("b",), work("c"))]  # type: ignore[arg-type]
+    second = {"setting": setting} if setting != 1 else {}
+    return [Stage("a", "a.json", {}, (), work("a")),
+            Stage("b", "b.json", second, ("a",), work("b")),
+            Stage("c", "c.json", {}, ("b",), work("c"))]
 
 
 def test_a_killed_run_continues_at_the_stage_that_was_cut(tmp_path: Path) -> None:
@@ -159,6 +160,23 @@ def test_a_killed_run_continues_at_the_stage_that_was_cut(tmp_path: Path) -> Non
     assert calls == ["a", "b", "b", "c"]
     pipeline.run(stages(calls), tmp_path, lambda line: None)
     assert calls == ["a", "b", "b", "c"]
+
+
+def test_a_run_killed_by_the_system_leaves_no_lock_and_continues(tmp_path: Path) -> None:
+    code = f"""
+import os, signal
+from pathlib import Path
+from edgestill.cli import pipeline
+from edgestill.cli.pipeline import Stage
+stages = [Stage("a", "a.json", {{}}, (), lambda path: path.write_text("a")),
+          Stage("b", "b.json", {{}}, ("a",), lambda path: os.kill(os.getpid(), signal.SIGKILL))]
+pipeline.run(stages, Path({str(tmp_path)!r}), print)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    calls: list[str] = []
+    steps = pipeline.run(stages(calls)[:2], tmp_path, lambda line: None)
+    assert [step.state for step in steps] == ["kept", "made"] and calls == ["b"]
 
 
 def test_an_output_that_was_whole_when_the_run_was_killed_is_kept(tmp_path: Path) -> None:
