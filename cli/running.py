@@ -15,7 +15,7 @@ from . import output, pipeline, quiet, resolve
 from .stages import Plan
 from .summary import ModelSummary, Summary, read_summary
 
-DEMO_ROWS = {"train": 10_000, "validation": 300, "test": 500}
+DEMO_ROWS = {"train": 6400, "validation": 300, "test": 500}
 DEMO_TITLE = "A voice assistant for the home"
 
 
