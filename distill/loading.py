@@ -14,6 +14,8 @@ from ..models.errors import ArtifactError, UsageError
 from ..models.runfile import Task
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+HUB_TASKS = {"generate": "text-generation", "classify": "text-classification"}
+"""Our tasks by their names on the hub."""
 TEMPLATES = "additional_chat_templates"
 
 
@@ -24,8 +26,9 @@ def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
     than a head are missing or do not fit, UsageError for a classifier without labels.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
+    kind = auto_class(task)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True,
                                "dtype": torch.float32, "output_loading_info": True}
@@ -34,10 +37,10 @@ def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
             set_labels(config, task.labels)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                model, info = AutoModelForSequenceClassification.from_pretrained(
+                model, info = kind.from_pretrained(
                     folder, config=config, ignore_mismatched_sizes=True, **options)
         else:
-            model, info = AutoModelForCausalLM.from_pretrained(folder, config=config, **options)
+            model, info = kind.from_pretrained(folder, config=config, **options)
     body = getattr(model, model.base_model_prefix, None)
     inside = f"{model.base_model_prefix}."
     missing = [name for name in info["missing_keys"] if name.startswith(inside) and ".pooler." not in name]
@@ -52,12 +55,18 @@ def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
 def new_model(config: Any, task: Task, seed: int) -> Any:
     """A model of the shape that `config` describes with new weights drawn from `seed`."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    kind: Any = AutoModelForSequenceClassification if task.kind == "classify" else AutoModelForCausalLM
+    kind = auto_class(task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind.from_config(config, dtype=torch.float32)
+
+
+def auto_class(task: Task) -> Any:
+    """The transformers auto class of a task, from optimum's table of tasks."""
+    from optimum.exporters.tasks import TasksManager
+
+    return TasksManager.get_model_class_for_task(HUB_TASKS[task.kind])
 
 
 def set_labels(config: Any, labels: Sequence[str]) -> None:
