@@ -174,7 +174,7 @@ class Plan:
         self._evaluate_float("student, float", "student", self.folder / STUDENT, path)
 
     def _evaluate_labels(self, path: Path) -> None:
-        self._evaluate_float("student on labels alone, float", "labels", self.folder / LABELS, path)
+        self._evaluate_float("labels alone, float", "labels", self.folder / LABELS, path)
 
     def _evaluate_float(self, name: str, role: str, folder: Path, path: Path) -> None:
         subject = measure.FloatSubject(folder, self.run.task)

@@ -118,7 +118,7 @@ def dots(bars: Sequence[Bar], x_label: str) -> str:
                   _text("tick", x.at(tick), bottom + 16, short_percent(tick), "middle")]
     for index, bar in enumerate(bars):
         middle = top + row * index + row * 0.72
-        interval = f"{short_percent(bar.value)}  ({100 * bar.low:.1f}–{100 * bar.high:.1f})"
+        interval = f"{100 * bar.value:.1f} %  ({100 * bar.low:.1f}–{100 * bar.high:.1f})"
         parts.append(
             _group(
                 bar.role,

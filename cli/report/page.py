@@ -15,6 +15,8 @@ STYLE = Path(__file__).with_name("style.css")
 PROFILE_COLUMNS = ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s", "latency_ms", "texts_per_s",
                    "peak_rss_bytes", "threads")
 COUNTED = ("rows", "exact_duplicates", "near_duplicates", "bad_rows")
+CURVE_POINTS = 60
+"""Points of a training curve: single steps see batches of easy and of hard rows."""
 PERCENTILES = ("p50", "p90", "p99", "max")
 
 
@@ -75,15 +77,16 @@ def _quality(summary: Summary) -> str:
     main = summary.metric
     others = list(dict.fromkeys(name for model in summary.models for name in model.metrics if name != main))
     held = any(model.constrained for model in summary.models)
-    head = ["model", _words(main), *(["held to the schema"] if held else []), "ratio to teacher", *map(_words, others),
-            "parameters", "size"]
+    head = ["model", _words(main), *(["held to the schema"] if held else []), "ratio to teacher", "parameters", "size",
+            *map(_words, others)]
     rows = []
     for model in summary.models:
         cells = [_key(model), _interval(model.metrics.get(main))]
         cells += [_interval(model.constrained.get(main))] if held else []
-        cells += [_interval(model.ratio_to_teacher), *(_bare(model.metrics.get(name)) for name in others)]
         exact = cell(model.model_bytes)
-        rows.append([*cells, escape(cell(model.parameters)), f'<span title="{exact}">{size(model.model_bytes)}</span>'])
+        cells += [_interval(model.ratio_to_teacher), escape(cell(model.parameters)),
+                  f'<span title="{exact}">{size(model.model_bytes)}</span>']
+        rows.append([*cells, *(_bare(model.metrics.get(name)) for name in others)])
     note = "Small figures are 95 % intervals. The size of a float model is that of its parameters in float32."
     if held:
         note += f" Held to the schema: the same {_words(main)} with decoding constrained to the task's JSON schema."
@@ -140,9 +143,7 @@ def _profiles(summary: Summary) -> str:
         return ""
     unit = "one token" if summary.task == "generate" else "one text"
     spread_table = f"<h3>Milliseconds for {unit}</h3>{_table(['model', *PERCENTILES], token_rows)}"
-    machine = known[0].profile.get("machine")
-    known_facts = sorted(machine.items()) if isinstance(machine, dict) else []
-    facts = ", ".join(f"{key}: {value}" for key, value in known_facts if value)
+    facts = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in _scalars(known[0].profile.get("machine")))
     return (f"<h2>Latency and memory</h2>{_table(['model', *columns], rows)}{spread_table if token_rows else ''}"
             f'<p class="faint">{escape(facts)}</p>')
 
@@ -150,25 +151,24 @@ def _profiles(summary: Summary) -> str:
 def _training(summary: Summary) -> str:
     loss, rates = [], []
     for model in summary.models:
-        for key, dashed in (("loss", False), ("validation_loss", True)):
-            points = [(float(line["step"]), float(line[key])) for line in model.training
-                      if _number(line.get(key)) is not None and _number(line.get("step")) is not None]
-            if points:
-                name = f"{model.name}{', validation' if dashed else ''}"
-                loss.append(charts.Series(name, model.role, points, dashed))
-        speed = [(float(line["step"]), float(line["tokens_per_s"])) for line in model.training
-                 if _number(line.get("tokens_per_s")) is not None and _number(line.get("step")) is not None]
-        if speed:
-            rates.append(charts.Series(model.name, model.role, speed))
+        curves = {key: _curve(model.training, key) for key in ("loss", "validation_loss", "tokens_per_s")}
+        loss.append(charts.Series(model.name, model.role, charts.thin(curves["loss"], CURVE_POINTS)))
+        loss.append(charts.Series(f"{model.name}, validation", model.role, curves["validation_loss"], dashed=True))
+        rates.append(charts.Series(model.name, model.role, charts.thin(curves["tokens_per_s"], CURVE_POINTS)))
     figures = [
         _figure(
             charts.lines(loss, "optimizer step", "loss in nats per token"),
-            "Losses of different kinds are no contest: distillation and labels alone do not minimise the same number.",
+            "Every point is the mean of neighbouring steps. Losses of different kinds are no contest: distillation and "
+            "labels alone do not minimise the same number.",
         ),
         _figure(charts.lines(rates, "optimizer step", "real tokens per second"), "Padding does not count."),
     ]
     drawn = [figure for figure in figures if figure]
     return f'<h2>Training</h2><div class="charts">{"".join(drawn)}</div>' if drawn else ""
+
+
+def _curve(lines: Sequence[dict[str, float]], key: str) -> list[tuple[float, float]]:
+    return [(line["step"], line[key]) for line in lines if key in line and "step" in line]
 
 
 def _data(summary: Summary) -> str:
@@ -278,3 +278,13 @@ def _number(value: Any) -> float | int | None:
         value = value.get("p50")
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
+
+def _scalars(table: Any) -> list[tuple[str, Any]]:
+    """The plain values of a table, and lists of numbers in few digits."""
+    found = []
+    for key, value in sorted(table.items()) if isinstance(table, dict) else []:
+        if isinstance(value, list):
+            value = " ".join(cell(item) for item in value)
+        if value and not isinstance(value, dict):
+            found.append((str(key), value))
+    return found
