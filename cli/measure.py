@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..runtime.rows import Row
 
 Progress = Callable[[int, int], None]
+SMALL_PARAMETERS = 16_000_000
 
 
 BASELINES = {"nearest_tfidf": "nearest training row (TF-IDF)", "linear_svm": "linear SVM (TF-IDF)"}
@@ -87,6 +88,13 @@ class FloatSubject:
 
         `constrain` holds answers to the task's schema.
         """
+        from ..distill import machine
+
+        # The threads of a small model wait for each other longer than they compute, most of all on a busy machine.
+        with machine.use_threads(1 if self.parameters < SMALL_PARAMETERS else machine.threads()):
+            return self._evaluate(rows, reference, constrain)
+
+    def _evaluate(self, rows: Sequence[Row], reference: Sequence[str] | None, constrain: bool) -> Evaluation:
         from ..runtime.evaluate import evaluate, evaluate_answers
 
         if rows and rows[0].kind == "text":
