@@ -113,7 +113,7 @@ class Plan:
             profile_file(name),
             partial(self._profile, name),
             [packed],
-            {"profile": asdict(self.run.profile), "machine": platform.processor() or platform.machine()},
+            {**shared, "profile": asdict(self.run.profile), "machine": platform.processor() or platform.machine()},
         )
         return [packed, evaluated, profiled]
 
@@ -211,7 +211,7 @@ class Plan:
 
         wanted = self.run.profile
         found = profile(self.folder / name, prompt_tokens=wanted.prompt_tokens, new_tokens=wanted.new_tokens,
-                        warmup=wanted.warmup, repeats=wanted.repeats, threads=wanted.threads)
+                        warmup=wanted.warmup, repeats=wanted.repeats, threads=wanted.threads, rows=self.rows["test"])
         files.write_json(path, plain(found))
 
     def _summary(self, path: Path) -> None:
