@@ -29,6 +29,8 @@ from edgestill.models.scheme import Scheme
 from edgestill.runtime import load
 from edgestill.runtime.threads import allowed_cores
 
+SILENT: Any = None
+"""llama.cpp's log callback, kept alive as long as llama.cpp may call it."""
 Run = Callable[[list[int], int], float]
 """(prompt, new tokens) → decode tokens a second, the first token's time left out."""
 
@@ -80,6 +82,9 @@ def bare_llama(folder: Path, threads: int) -> Run:
     """llama.cpp's own loop: llama_decode and an argmax over its logits."""
     import llama_cpp as c
 
+    global SILENT
+    SILENT = c.llama_log_callback(lambda *_: None)
+    c.llama_log_set(SILENT, None)
     options = c.llama_model_default_params()
     model = c.llama_model_load_from_file(str(folder / "model.gguf").encode(), options)
     settings = c.llama_context_default_params()
@@ -90,7 +95,8 @@ def bare_llama(folder: Path, threads: int) -> Run:
 
     def run(prompt: list[int], count: int) -> float:
         c.llama_memory_clear(c.llama_get_memory(context), True)
-        c.llama_decode(context, c.llama_batch_get_one((ctypes.c_int32 * len(prompt))(*prompt), len(prompt)))
+        ids = (ctypes.c_int32 * len(prompt))(*prompt)  # a batch only points at its tokens
+        c.llama_decode(context, c.llama_batch_get_one(ids, len(prompt)))
         logits = np.ctypeslib.as_array(c.llama_get_logits_ith(context, -1), (vocabulary,))
         token = (ctypes.c_int32 * 1)(int(logits.argmax()))
         started = time.perf_counter()

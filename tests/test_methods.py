@@ -36,7 +36,7 @@ def some_weight(seed: int, spread: float = 1.0) -> np.ndarray:
 
 @pytest.mark.parametrize("name", METHODS)
 @settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 2**32), spread=st.floats(0, 4))
+@given(seed=st.integers(0, 2**32), spread=st.floats(0, 2))  # much wider ones exceed what a float16 scale can hold
 def test_weights_on_the_grid_stay_where_they_are(name: str, seed: int, spread: float) -> None:
     once = dequantize(quantize(name, some_weight(seed, spread)))
     assert np.array_equal(dequantize(quantize(name, once)), once)
