@@ -84,6 +84,13 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f} %"
 
 
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of 1, such as accuracy; perplexity and the like are not, and lower is better."""
+    from ..models import kinds
+
+    return bool(kinds.load("runtime.metrics", metric.partition(":")[0]).SHARE)
+
+
 def size(count: int | None) -> str:
     """Bytes for a human, in powers of ten."""
     if count is None:

@@ -36,6 +36,7 @@ def test_contract(name: str) -> None:
     module, config = metric(name)
     assert module.__doc__ and dataclasses.is_dataclass(module.Config) and config == module.Config()
     assert module.KINDS and set(module.KINDS) <= set(ROWS)
+    assert module.SHARE is (name not in ("perplexity", "bits_per_character", "nats_per_token"))
     for kind in module.KINDS:
         rows = ROWS[kind]
         answers = [row.answer for row in rows]

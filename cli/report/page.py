@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..output import cell, percent, size
+from ..output import cell, is_share, percent, size
 from ..summary import Measure, ModelSummary, Summary
 from . import charts
 
@@ -45,13 +45,12 @@ def _headline(summary: Summary) -> str:
     shipped, teacher = summary.of_role("shipped"), next(iter(summary.of_role("teacher")), None)
     cards = []
     if shipped:
-        best = max(shipped, key=lambda model: _value(model.metrics.get(summary.metric)))
+        share, main = is_share(summary.metric), summary.metric
+        best = (max if share else min)(shipped, key=lambda model: _value(model.metrics.get(main)))
         smallest = min(shipped, key=lambda model: model.model_bytes or 0)
-        cards.append(
-            (_share(best.metrics.get(summary.metric)), f"{_words(summary.metric)}, best shipped file ({best.name})")
-        )
+        cards.append((_plain(best.metrics.get(main), share), f"{_words(main)}, best shipped file ({best.name})"))
         if teacher:
-            cards.append((_share(teacher.metrics.get(summary.metric)), f"{_words(summary.metric)} of the teacher"))
+            cards.append((_plain(teacher.metrics.get(main), share), f"{_words(main)} of the teacher"))
         cards.append((size(smallest.model_bytes), f"smallest shipped file ({smallest.name})"))
         speeds = [speed for model in shipped if (speed := main_speed(model))]
         if speeds:
@@ -81,12 +80,12 @@ def _quality(summary: Summary) -> str:
             *map(_words, others)]
     rows = []
     for model in summary.models:
-        cells = [_key(model), _interval(model.metrics.get(main))]
-        cells += [_interval(model.constrained.get(main))] if held else []
+        cells = [_key(model), _interval(model.metrics.get(main), is_share(main))]
+        cells += [_interval(model.constrained.get(main), is_share(main))] if held else []
         exact = cell(model.model_bytes)
         cells += [_interval(model.ratio_to_teacher), escape(cell(model.parameters)),
                   f'<span title="{exact}">{size(model.model_bytes)}</span>']
-        rows.append([*cells, *(_bare(model.metrics.get(name)) for name in others)])
+        rows.append([*cells, *(_bare(model.metrics.get(name), is_share(name)) for name in others)])
     note = "Small figures are 95 % intervals. The size of a float model is that of its parameters in float32."
     if held:
         note += f" Held to the schema: the same {_words(main)} with decoding constrained to the task's JSON schema."
@@ -94,11 +93,16 @@ def _quality(summary: Summary) -> str:
 
 
 def _trade_off(summary: Summary) -> str:
-    """The same numbers as pictures: quality with intervals, and quality by size with speed as area."""
+    """The same numbers as pictures: quality with intervals, and quality by size with speed as area.
+
+    Perplexity and the like have no place on their axes, which are shares.
+    """
+    if not is_share(summary.metric):
+        return ""
     bars, points, speed_label = [], [], "tokens/s" if summary.task == "generate" else "texts/s"
     for model in summary.models:
         measure = model.metrics.get(summary.metric)
-        if measure is None or not 0 <= measure.value <= 1:  # perplexity and the like have no place on these axes
+        if measure is None:
             continue
         bars.append(charts.Bar(model.name, model.role, measure.value, measure.low, measure.high))
         if model.model_bytes:
@@ -244,24 +248,26 @@ def _verdict(passed: bool | None) -> str:
     return '<span class="pass">passed</span>' if passed else '<span class="fail">failed</span>'
 
 
-def _interval(measure: Measure | None) -> str:
+def _interval(measure: Measure | None, share: bool = True) -> str:
     if measure is None:
         return ""
-    if max(abs(measure.value), abs(measure.high)) > 2:  # perplexity and the like are no shares
+    if not share:
         return f'{cell(measure.value)} <span class="faint">{cell(measure.low)}–{cell(measure.high)}</span>'
     return f'{percent(measure.value)} <span class="faint">{100 * measure.low:.1f}–{100 * measure.high:.1f}</span>'
 
 
-def _bare(measure: Measure | None) -> str:
+def _bare(measure: Measure | None, share: bool) -> str:
     """A value whose interval shows when one points at it."""
     if measure is None:
         return ""
-    text = cell(measure.value) if max(abs(measure.value), abs(measure.high)) > 2 else percent(measure.value)
+    text = percent(measure.value) if share else cell(measure.value)
     return f'<span title="{cell(measure.low)} to {cell(measure.high)}">{text}</span>'
 
 
-def _share(measure: Measure | None) -> str:
-    return percent(measure.value) if measure else "–"
+def _plain(measure: Measure | None, share: bool) -> str:
+    if measure is None:
+        return "–"
+    return percent(measure.value) if share else cell(measure.value)
 
 
 def _value(measure: Measure | None) -> float:

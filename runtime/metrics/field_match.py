@@ -13,6 +13,8 @@ from ..row_shapes import Row
 from ._common import Context, Scores, is_json, json_value, same_value
 
 KINDS = ("chat",)
+SHARE = True
+"""A share from 0 to 1: higher is better."""
 _ABSENT = object()
 
 

@@ -12,6 +12,8 @@ from ..row_shapes import Row
 from ._common import Context, NoConfig, Scores, is_json, json_value
 
 KINDS = ("chat",)
+SHARE = True
+"""A share from 0 to 1: higher is better."""
 Config = NoConfig
 
 

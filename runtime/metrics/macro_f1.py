@@ -10,6 +10,8 @@ from ..row_shapes import Row
 from ._common import Context, NoConfig, Scores
 
 KINDS = ("label",)
+SHARE = True
+"""A share from 0 to 1: higher is better."""
 Config = NoConfig
 
 

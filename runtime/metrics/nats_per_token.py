@@ -8,6 +8,8 @@ from ..row_shapes import Row
 from ._common import Context, NoConfig, Scores
 
 KINDS = ("text", "chat")
+SHARE = False
+"""No share: lower is better."""
 Config = NoConfig
 
 
