@@ -85,7 +85,8 @@ def _line(model: ModelSummary, summary: Summary, held: bool) -> list[Any]:
     proven = {True: "passed", False: "failed", None: ""}[model.certified]
     return [model.name, _interval(model.metrics.get(summary.metric), share),
             *([_interval(model.constrained.get(summary.metric), share)] if held else []),
-            _interval(model.ratio_to_teacher), output.cell(model.parameters), output.size(model.model_bytes), *map(output.cell, numbers), proven]
+            _interval(model.ratio_to_teacher), output.cell(model.parameters), output.size(model.model_bytes),
+            *map(output.cell, numbers), proven]
 
 
 def _interval(measure: Any, share: bool = True) -> str:
