@@ -98,7 +98,8 @@ def test_other_bad_conversations(tmp_path: Path) -> None:
     ("a.jsonl", GOOD.decode().encode("utf-32"), "starts with a UTF-32 byte order mark"),
     ("a.jsonl", GOOD.decode().encode("utf-16-le"), "a.jsonl:1: NUL byte at byte 1"),
     ("a.jsonl.gz", b"no gzip", "damaged gzip data"),
-    ("a.jsonl.gz", gzip.compress(GOOD * 100, mtime=0)[:-12], "damaged gzip data"),  # the time would be in the test's name
+    # mtime: the time would stand in the name of the test, and workers must collect the same names
+    ("a.jsonl.gz", gzip.compress(GOOD * 100, mtime=0)[:-12], "damaged gzip data"),
     ("a.jsonl.zst", b"no zstd at all", "damaged or truncated zstd data"),
     ("a.json", b'[{"text": "a"', "broken JSON"),
     ("a.json", b'[{"text": "a"}, 7]', "a.json:2: a JSON object was expected"),
