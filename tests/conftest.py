@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from edgestill.models.runfile import Task
+from hypothesis import settings
 
 from . import packed, tiny
 
