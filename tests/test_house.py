@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -56,8 +57,12 @@ def test_heavy_packages_are_imported_inside_functions(room: str) -> None:
 
 def test_every_tracked_file_of_the_package_is_in_the_wheel(tmp_path: Path) -> None:
     """An unlisted sub-package or data file would silently miss the wheel."""
+    source = tmp_path / "source"  # a build in the root would leave build/ there, and take what an older one left
+    for name in tracked():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, source],
         check=True, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     listed = zipfile.ZipFile(wheel).namelist()

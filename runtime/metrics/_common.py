@@ -34,10 +34,11 @@ class Context:
     likelihoods: Callable[[], Scores] | None = None
     """Nats, tokens and characters of every row's scored text [rows, 3]; None without a model that gives logits."""
 
-    def require_likelihoods(self, metric: str) -> Callable[[], Scores]:
+    def require_likelihoods(self) -> Callable[[], Scores]:
         """`likelihoods`, or UsageError where there is no model to ask."""
         if self.likelihoods is None:
-            raise UsageError(f"{metric}: needs a model that generates text", "leave it out for this one")
+            raise UsageError("a likelihood such as perplexity needs a model that generates text",
+                             "leave it out for this one")
         return self.likelihoods
 
 

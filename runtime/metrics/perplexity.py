@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 
-from ..row_shapes import Row
-from ._common import Context, NoConfig, Scores
+from ._common import Scores
+from ._likelihood import KINDS, SHARE, Config, check, score
 
-KINDS = ("text", "chat")
-SHARE = False
-"""No share: lower is better."""
-Config = NoConfig
-
-
-def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scores:
-    """Nats, tokens and characters of every row's scored text [rows, 3]; the answers are not looked at."""
-    return check(rows, context)()
-
-
-def check(rows: Sequence[Row], context: Context) -> Callable[[], Scores]:
-    """What computes the likelihoods; UsageError where there is no model that gives logits."""
-    return context.require_likelihoods("perplexity")
+__all__ = ["KINDS", "SHARE", "Config", "aggregate", "check", "score"]
 
 
 def aggregate(scores: Scores) -> Scores:
