@@ -17,6 +17,7 @@ from . import measure, resolve
 from .pipeline import Stage, digest_of_input
 
 if TYPE_CHECKING:
+    from ..quantize.witness import Witness
     from ..runtime.rows import Row
 
 DATA, SUMMARY, REPORT = "data.json", "summary.json", "report.html"
@@ -49,6 +50,16 @@ class Plan:
         found = {name: Path(self.run.data.dir) / source for name, source in sources.items()}
         return {"settings": asdict(self.run.data), "files": {
             name: digest_of_input(path) if path.exists() else sources[name] for name, path in found.items()}}
+
+    @cached_property
+    def _witness(self) -> Witness:
+        """The student's float model, loaded and asked once for all exports of this process."""
+        from ..quantize.witness import Witness
+
+        return Witness(self.folder / STUDENT, self.rows["train"], self.rows["test"], test_limit=self._certify_rows())
+
+    def _certify_rows(self) -> int:
+        return max((export.certify_rows for export in self.run.export), default=1)
 
     def writes(self, output: str) -> bool:
         """Whether a stage of this plan writes `output`; a folder may hold files of an earlier run file."""
@@ -100,7 +111,7 @@ class Plan:
     def _add_export(self, export: Export, student: str, graded: Sequence[str], shared: Mapping[str, Any]) -> list[str]:
         target, name = export.target, Scheme.parse(export.target).folder_name
         packed = self._add(f"export and certify {target}", name, partial(self._export, export), [student],
-                           {**shared, "export": asdict(export)})
+                           {**shared, "export": asdict(export), "certify_rows": self._certify_rows()})
         evaluated = self._add(
             f"evaluate {target}",
             evaluation_file(name),
@@ -194,7 +205,7 @@ class Plan:
     def _export(self, export: Export, path: Path) -> None:
         from ..quantize import export as pack
 
-        pack(self.folder / STUDENT, [export], path.parent, rows=self.rows["train"], test_rows=self.rows["test"])
+        pack(self._witness, [export], path.parent)
 
     def _evaluate_shipped(self, name: str, target: str, path: Path) -> None:
         artifact = open_artifact(self.folder / name)

@@ -1,0 +1,112 @@
+"""What the float model says of the user's rows: asked once, whatever number of files is held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+
+from ..models.errors import DataError
+from ..models.runfile import Task
+from ..runtime.evaluate import evaluate_answers
+from ..runtime.rows import Row, rows_digest
+from ..runtime.text import Codec
+from . import corpus, reference
+from .calibration import Calibration, measure
+from .float_model import FloatModel
+from .reference import Reference
+from .source import Source
+from .subject import answer_tokens
+
+METRIC = "exact_match"
+TEST_ROWS = 128
+
+
+class Witness:
+    """A source, the rows it is asked about, and its answers; the float model is loaded when it is first asked."""
+
+    def __init__(self, path: Path | str, rows: Sequence[Row] = (), test_rows: Sequence[Row] = (),
+                 task: Task | None = None, test_limit: int = TEST_ROWS) -> None:
+        """`rows` calibrate; the first `test_limit` of `test_rows`, less those that also stand in `rows`, are scored.
+
+        Raises what `Source.open` raises, and DataError when all test rows also stand in `rows`.
+        """
+        self.origin = Source.open(Path(path), task)
+        self.codec = Codec.from_folder(self.origin.folder, self.origin.task)
+        self.rows = tuple(rows)
+        self._held_out = _held_out(rows, test_rows, test_limit)
+        self.calibration: Callable[[int], Calibration | None] = cache(self._calibrate)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model gives labels, not text."""
+        return self.origin.task.kind == "classify"
+
+    @cached_property
+    def model(self) -> FloatModel:
+        """The float model in torch."""
+        return FloatModel.from_folder(self.origin.folder)
+
+    @cached_property
+    def test_rows(self) -> list[Row]:
+        """The held-out rows that have an answer and fit into the model's context."""
+        return [row for row in self._held_out if self._fits(row)]
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The float model's ids, probabilities, renderings, stop ids and scores."""
+        added = [token.content for token in self.codec.tokenizer.get_added_tokens_decoder().values()]
+        scores = self._scores()
+        metric = METRIC if scores else ""
+        return reference.make(self.model, corpus.texts(added), self._sequences(), self.classifies, scores, metric)
+
+    def _fits(self, row: Row) -> bool:
+        if self.classifies:
+            return row.kind == "label"
+        room = self.model.context_length - answer_tokens(self.codec, self._held_out, self.origin.task)
+        return row.kind == "chat" and bool(row.answer) and len(self.codec.prompt_ids(row)) <= room
+
+    def _sequences(self) -> Iterator[list[int]]:
+        """Held-out rows first: calibration was fitted to the others. Without any rows, the built-in corpus."""
+        rows = (*self.test_rows, *self.rows)
+        if self.classifies:
+            yield from (self.model.class_ids(text) for text in ([row.text for row in rows] or corpus.TEXTS))
+        elif rows:
+            yield from (_ids(self.codec, row) for row in rows)
+        else:
+            yield from (self.codec.plain_ids(text) for text in corpus.TEXTS)
+
+    def _scores(self) -> dict[str, float]:
+        """The float model's score on every test row, by the row's digest."""
+        rows = self.test_rows
+        if not rows:
+            return {}
+        if self.classifies:
+            labels = self.origin.task.labels
+            answers = [labels[int(self.model.logits(self.model.class_ids(row.text)).argmax())] for row in rows]
+        else:
+            ids = self.model.answers([self.codec.prompt_ids(row) for row in rows], sorted(self.codec.stop_ids),
+                                     answer_tokens(self.codec, rows, self.origin.task))
+            answers = [self.codec.decode(answer) for answer in ids]
+        scores = evaluate_answers(answers, rows, [METRIC]).scores[METRIC]
+        return {rows_digest([row]): float(score) for row, score in zip(rows, scores, strict=True)}
+
+    def _calibrate(self, count: int) -> Calibration | None:
+        """Importance from the first `count` rows; none for classifiers, whose int8 needs none."""
+        rows = self.rows[:count]
+        return None if self.classifies or not rows else measure(self.model, [_ids(self.codec, row) for row in rows])
+
+
+def _held_out(rows: Sequence[Row], test_rows: Sequence[Row], count: int) -> list[Row]:
+    """The first `count` test rows that do not stand in `rows`; DataError when all of them do."""
+    seen = {rows_digest([row]) for row in rows}
+    kept = {digest: row for row in test_rows if (digest := rows_digest([row])) not in seen}
+    if test_rows and not kept:
+        raise DataError(f"all {len(test_rows)} test rows also stand in the rows for calibration",
+                        "give test rows that the model was not trained on, or none")
+    return list(kept.values())[:count]
+
+
+def _ids(codec: Codec, row: Row) -> list[int]:
+    ends = not row.messages or row.messages[-1].get("role") == "assistant"
+    return codec.training_ids(row)[0] if ends else codec.prompt_ids(row)
