@@ -114,7 +114,8 @@ def bare_onnxruntime(folder: Path, threads: int) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    path = artifact.open_artifact(folder).model_path
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     inputs = {item.name: item for item in session.get_inputs()}
     past = [name for name in inputs if name.startswith("past_key_values.")]
     shape = [1, inputs[past[0]].shape[1], 1024, inputs[past[0]].shape[3]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..models import files
 from ..models.artifact import MANIFEST, is_artifact, open_artifact
-from ..models.errors import ArtifactError, UsageError
+from ..models.errors import UsageError
 from ..models.runfile import Task
 from ..models.scheme import Scheme
 from .checkpoint import Checkpoint
@@ -94,7 +94,6 @@ class Source:
                 shutil.copyfile(self.folder / name, folder / name)
         if (self.folder / "additional_chat_templates").is_dir():
             shutil.copytree(self.folder / "additional_chat_templates", folder / "additional_chat_templates")
-        _put_template_in_config(folder)
         if self.schema is not None:
             # Keys in their own order: it is the order in which a constrained answer must write them.
             files.write_text(folder / SCHEMA, json.dumps(self.schema, indent=2, ensure_ascii=False) + "\n")
@@ -143,16 +142,3 @@ def _schema(task: Task, folder: Path) -> dict[str, Any] | None:
     if not isinstance(schema, dict):
         raise UsageError(f"task.schema: {path}: a JSON object was expected", "correct the schema file")
     return schema
-
-
-def _put_template_in_config(folder: Path) -> None:
-    """Write the chat template into tokenizer_config.json too: transformers.js reads it from nowhere else."""
-    template, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    if not template.is_file() or not config.is_file():
-        return
-    try:
-        settings = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"{config}: no valid JSON: {error}", "copy the model folder again") from error
-    settings["chat_template"] = template.read_text(encoding="utf-8")
-    files.write_json(config, settings)

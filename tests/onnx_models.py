@@ -21,13 +21,19 @@ def encode(name: str, weight: NDArray[np.float32]) -> codes.Codes:
     return codes.Codes(codes.choose(grouped, scales).reshape(weight.shape), codes.to_half(scales))
 
 
+def graph_file(folder: Path) -> Path:
+    """The one ONNX graph of an exported folder."""
+    (path,) = (folder / "onnx").glob("*.onnx")
+    return path
+
+
 def session(folder: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph_file(folder), options, providers=["CPUExecutionProvider"])
 
 
 def in_torch(source: Path, change: Callable[[Any], None] = lambda model: None) -> Any:

@@ -162,10 +162,11 @@ def test_gguf_agrees_with_the_codec(packed_llama: dict[str, Path], tiny_llama: P
     gguf.close()
 
 
-@pytest.mark.parametrize(("name", "file"), [("gguf", "model.gguf"), ("onnx", "model.onnx")])
+@pytest.mark.parametrize(("name", "file"), [("gguf", "model.gguf"), ("onnx", "onnx/model.onnx")])
 def test_damaged_files_are_refused(name: str, file: str, packed_llama: dict[str, Path], tmp_path: Path,
                                    capfd: pytest.CaptureFixture[str]) -> None:
     content = (packed_llama[name] / file).read_bytes()
+    (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(content[:len(content) // 3])
     artifact = Artifact(tmp_path, Manifest("export", Task(), "llama", name, file))
     with pytest.raises(ArtifactError, match="cannot load it: .+"):

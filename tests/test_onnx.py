@@ -14,11 +14,11 @@ from edgestill.models.errors import ArtifactError, MissingExtra, UsageError
 from edgestill.models.scheme import Scheme
 from edgestill.quantize import codes
 from edgestill.quantize.formats import onnx as onnx_format
-from edgestill.quantize.graphs import blocks, builder, decoder, storage
+from edgestill.quantize.graphs import blocks, builder, decoder
 from numpy.typing import NDArray
 
 from . import tiny
-from .onnx_models import LIMIT, distance, encode, in_torch, session
+from .onnx_models import LIMIT, distance, encode, graph_file, in_torch, session
 
 DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 Export = Callable[..., Path]
@@ -45,7 +45,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     def make(source: Path, type: str) -> Path:
         if (source, type) not in made:
             folder = tmp_path_factory.mktemp("onnx")
-            assert onnx_format.write(source, folder, Scheme("onnx", type), encode) == storage.MODEL_FILE
+            assert folder / onnx_format.write(source, folder, Scheme("onnx", type), encode) == graph_file(folder)
             made[source, type] = folder
         return made[source, type]
 
@@ -159,12 +159,13 @@ def at_accuracy(folder: Path, target: Path, level: int) -> Path:
     """The same model with activations of another precision."""
     import onnx
 
-    model = onnx.load(folder / "model.onnx")
+    model = onnx.load(graph_file(folder))
     for node in model.graph.node:
         for attribute in node.attribute:
             if attribute.name == "accuracy_level":
                 attribute.i = level
-    onnx.save(model, target / "model.onnx")
+    (target / "onnx").mkdir()
+    onnx.save(model, target / "onnx" / "model.onnx")
     return target
 
 
@@ -189,7 +190,7 @@ def places(folder: Path) -> dict[str, tuple[int, int]]:
     """Offset and length of every tensor outside the graph."""
     import onnx
 
-    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    model = onnx.load(graph_file(folder), load_external_data=False)
     facts = {each.name: {entry.key: entry.value for entry in each.external_data} for each in model.graph.initializer}
     return {name: (int(fact["offset"]), int(fact["length"])) for name, fact in facts.items() if fact}
 
@@ -202,22 +203,23 @@ def test_a_tied_table_is_stored_once(checkpoint: Any, export: Export) -> None:
     assert found["lm_head.scales"] == found["model.embed_tokens.table.scales"]
     assert other["lm_head.codes"] != other["model.embed_tokens.table"]
     ends = max(offset + length for offset, length in found.values())
-    assert (tied / "model.onnx.data").stat().st_size == ends
+    assert (tied / "onnx" / "model_q4.onnx_data").stat().st_size == ends
 
 
 def test_files_and_names_are_those_that_clients_read(checkpoint: Any, export: Export) -> None:
     source = checkpoint("llama", max_position_embeddings=8192)
     folder = export(source, "int4")
-    assert sorted(path.name for path in folder.iterdir()) == ["genai_config.json", "model.onnx", "model.onnx.data"]
+    assert sorted(path.name for path in folder.iterdir()) == ["genai_config.json", "onnx"]
+    assert sorted(path.name for path in (folder / "onnx").iterdir()) == ["model_q4.onnx", "model_q4.onnx_data"]
     genai = json.loads((folder / "genai_config.json").read_text())
-    assert genai["model"]["decoder"]["filename"] == "model.onnx"
+    assert genai["model"]["decoder"]["filename"] == "onnx/model_q4.onnx"
     assert genai["model"]["context_length"] == 8192 and genai["search"]["max_length"] == 2048
     shapes = {each.name: each.shape for each in session(folder).get_inputs()}
     assert shapes["input_ids"] == ["batch_size", "sequence_length"]
     assert shapes["past_key_values.2.value"] == ["batch_size", 2, "past_sequence_length", 16]
     assert {each.shape[-1] for each in session(folder).get_outputs() if each.name != "logits"} == {16}
     # Two tables of 8,192 positions would take 512 KiB, four times the weights of this model.
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 160_000
+    assert sum(path.stat().st_size for path in folder.rglob("*.*")) < 160_000
 
 
 def test_onnxruntime_genai_generates_what_torch_does(checkpoint: Any, export: Export) -> None:
@@ -246,8 +248,8 @@ def test_decoder_bytes_repeat_and_tell_nothing_of_this_machine(
     capfd.readouterr()
     onnx_format.write(source, tmp_path, Scheme("onnx", type), encode)
     assert capfd.readouterr().out == ""
-    for path in first.iterdir():
-        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+    for path in first.rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / path.relative_to(first)).read_bytes()
         assert str(source).encode() not in path.read_bytes() and b"site-packages" not in path.read_bytes()
 
 

@@ -12,11 +12,10 @@ import pytest
 from edgestill.models.errors import MissingExtra, UsageError
 from edgestill.models.scheme import Scheme
 from edgestill.quantize.formats import onnx as onnx_format
-from edgestill.quantize.graphs import storage
 from numpy.typing import NDArray
 
 from . import tiny
-from .onnx_models import LIMIT, distance, encode, in_torch, session
+from .onnx_models import LIMIT, distance, encode, graph_file, in_torch, session
 
 Export = Callable[[Path, str], Path]
 
@@ -39,7 +38,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
     def make(source: Path, type: str) -> Path:
         if (source, type) not in made:
             folder = tmp_path_factory.mktemp("onnx")
-            assert onnx_format.write(source, folder, Scheme("onnx", type), encode) == storage.MODEL_FILE
+            assert folder / onnx_format.write(source, folder, Scheme("onnx", type), encode) == graph_file(folder)
             made[source, type] = folder
         return made[source, type]
 
@@ -74,8 +73,8 @@ def test_int8_encoders_hold_no_large_float_tensor(classifiers: dict[str, Path], 
     import onnx
 
     folder = export(classifiers["bert"], "int8")
-    assert [path.name for path in folder.iterdir()] == ["model.onnx"]
-    model = onnx.load(folder / "model.onnx")
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")] == ["onnx/model_quantized.onnx"]
+    model = onnx.load(graph_file(folder))
     floats = {each.name: int(np.prod(each.dims)) for each in model.graph.initializer if each.data_type == 1}
     assert {name: size for name, size in floats.items() if size > 1000} == {}
     operators = {node.op_type for node in model.graph.node}
@@ -89,8 +88,8 @@ def test_encoder_bytes_repeat_and_tell_nothing_of_this_machine(
     capfd.readouterr()
     onnx_format.write(source, tmp_path, Scheme("onnx", "int8"), encode)
     assert capfd.readouterr().out == ""
-    content = (tmp_path / "model.onnx").read_bytes()
-    assert content == (first / "model.onnx").read_bytes()
+    content = graph_file(tmp_path).read_bytes()
+    assert content == graph_file(first).read_bytes()
     assert b"site-packages" not in content and b"File \"" not in content
 
 

@@ -14,6 +14,7 @@ from ...models.errors import UsageError
 from ...models.scheme import Scheme
 from ..checkpoint import Checkpoint
 from ..graphs import builder, decoder, encoder, exporter, rotation, storage
+from ..layouts import transformers_js
 
 BITS = {"int8": 8, "int4": 4}
 
@@ -21,7 +22,8 @@ BITS = {"int8": 8, "int4": 4}
 def write(source: Path, folder: Path, scheme: Scheme, encode: decoder.Encode, calibration: Any = None) -> str:
     """Export the Hugging Face folder `source` into `folder`; returns the name of the file an engine loads.
 
-    A decoder gets model.onnx, model.onnx.data and onnxruntime-genai's genai_config.json; an encoder one model.onnx.
+    The file lies where transformers.js looks for it. A decoder's weights lie beside it, in `<file>_data`, and it gets
+    onnxruntime-genai's genai_config.json; an encoder is one file.
     `encode` turns a matrix [out, in] under its checkpoint name into 4-bit codes; importance is its caller's matter, so
     `calibration` is not looked at here. Raises UsageError for a family or a combination that is not carried.
     """
@@ -46,7 +48,8 @@ def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decod
             decoder.limit_window(built.model, int(window))
         if scheme.type in BITS:
             decoder.compress(built.model, checkpoint.tensor, BITS[scheme.type], encode)
-        model_file = storage.save(built.model, folder, external=True)
+        model_file = transformers_js.model_file(scheme.type)
+        storage.save(built.model, folder / model_file, external=True)
         files.write_json(folder / "genai_config.json", builder.genai_config(built.genai, model_file))
     return model_file
 
@@ -58,4 +61,6 @@ def _encoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme) -> str:
     model = exporter.exported(checkpoint.folder)
     if scheme.type == "int8":
         encoder.compress(model)
-    return storage.save(model, folder, external=False)
+    model_file = transformers_js.model_file(scheme.type)
+    storage.save(model, folder / model_file, external=False)
+    return model_file

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...models.errors import MissingExtra
-
-SEARCH_LENGTH = 2048
-"""onnxruntime-genai reserves the cache for this many tokens at once, so a context of 32,768 must not be its default."""
+from ..layouts import CACHE_LENGTH
 
 
 @dataclass(frozen=True)
@@ -81,5 +79,5 @@ def genai_config(built_config: dict[str, Any], model_file: str) -> dict[str, Any
     """onnxruntime-genai's configuration for `model_file`, with a cache that fits small devices."""
     config: dict[str, Any] = json.loads(json.dumps(built_config))
     config["model"]["decoder"]["filename"] = model_file
-    config["search"]["max_length"] = min(int(config["model"]["context_length"]), SEARCH_LENGTH)
+    config["search"]["max_length"] = min(int(config["model"]["context_length"]), CACHE_LENGTH)
     return config

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MODEL_FILE = "model.onnx"
-DATA_FILE = "model.onnx.data"
 INLINE_BYTES = 1024
 """Smaller tensors stay in the graph: sizes and indices, which graph optimisers look at."""
 INLINE_MODEL_BYTES = 1 << 30
@@ -59,23 +57,23 @@ def tidy(model: Any) -> None:
                 value.shape = value.type = None
 
 
-def save(model: Any, folder: Path, external: bool) -> str:
-    """Write a tidied graph and return the model's file name.
+def save(model: Any, path: Path, external: bool) -> None:
+    """Write a tidied graph as `path`, making its folder.
 
-    With `external`, weights go to one file beside it, which engines map instead of copying; tensors of equal bytes
+    With `external`, weights go to `<path>_data`, which engines map instead of copying; tensors of equal bytes
     share one place there, whatever their shapes. Without, everything is in the one file as long as it fits.
     """
     import onnx_ir as ir
 
     tidy(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
     total = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     if external or total > INLINE_MODEL_BYTES:
-        _move_out(model, folder / DATA_FILE)
+        _move_out(model, path.with_name(f"{path.name}_data"))
     else:
         for value in model.graph.initializers.values():
             value.const_value = ir.Tensor(value.const_value.numpy(), name=value.name)
-    (folder / MODEL_FILE).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
-    return MODEL_FILE
+    path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
 def _move_out(model: Any, path: Path) -> None:

@@ -33,7 +33,7 @@ def open(artifact: Artifact, threads: int, context: int) -> OnnxEngine:
     Raises ArtifactError when the graph cannot be loaded or is no decoder of this kind.
     """
     limit = artifact.manifest.dimensions.get("context") or _context_of(artifact.folder)
-    return OnnxEngine(artifact.model_path, threads or allowed_cores(), chosen_context(context, limit))
+    return OnnxEngine(artifact.model_path, artifact.folder, threads or allowed_cores(), chosen_context(context, limit))
 
 
 def session(path: Path, threads: int, *, patterns: bool = False) -> Any:
@@ -63,8 +63,8 @@ def session(path: Path, threads: int, *, patterns: bool = False) -> Any:
 class OnnxEngine:
     """See `Engine`."""
 
-    def __init__(self, path: Path, threads: int, context_length: int) -> None:
-        """Load `path` for at most `context_length` tokens."""
+    def __init__(self, path: Path, folder: Path, threads: int, context_length: int) -> None:
+        """Load `path` for at most `context_length` tokens; `folder` holds the model's configs."""
         import numpy as np
 
         self.threads, self.context_length, self.position = threads, context_length, 0
@@ -84,7 +84,7 @@ class OnnxEngine:
         self.vocabulary_size = int(outputs["logits"].shape[-1])
         self._rows = rows_per_pass(self.vocabulary_size)
         heads, size = inputs[self._past[0]].shape[1], inputs[self._past[0]].shape[3]
-        self._heads, self._size = int(heads), size if isinstance(size, int) else _head_size(path.parent)
+        self._heads, self._size = int(heads), size if isinstance(size, int) else _head_size(folder)
         self._dtype = np.dtype(_DTYPES[inputs[self._past[0]].type])
         self._token = np.zeros((1, 1), np.int64)
         self._place = np.zeros((1, 1), np.int64)

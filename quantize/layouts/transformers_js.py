@@ -1,0 +1,83 @@
+"""transformers.js 3 and 4: where it looks for a graph, and what its own table in config.json must say.
+
+The graph's name says how it is stored, external data is read only when config.json declares it, and the chat template
+is read from tokenizer_config.json alone. Version 3 sizes the cache from config.json, version 4 from the graph.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ...models import files
+from ...models.scheme import Scheme
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ...models.artifact import Artifact, Manifest
+    from ...runtime.text import Codec
+
+FORMAT = "onnx"
+DTYPES = {"fp32": "fp32", "int8": "q8", "int4": "q4"}
+"""Our scheme's type → transformers.js's name of the dtype."""
+SUFFIXES = {"fp32": "", "q8": "_quantized", "q4": "_q4"}
+PIPELINES = {"generate": "text-generation", "classify": "text-classification"}
+
+
+def model_file(type: str) -> str:
+    """The place of a graph of the ONNX scheme type `type`, relative to the artifact's folder."""
+    return f"onnx/model{SUFFIXES[DTYPES[type]]}.onnx"
+
+
+def write(packed: Artifact, codec: Codec) -> None:
+    """Complete config.json, tokenizer_config.json and generation_config.json."""
+    folder, manifest = packed.folder, packed.manifest
+    config = _table(folder / "config.json") | _cache(folder) | _labels(manifest)
+    settings: dict[str, Any] = {"dtype": DTYPES[Scheme.parse(manifest.scheme).type]}
+    data = packed.model_path.with_name(f"{packed.model_path.name}_data")
+    if data.is_file():
+        settings["use_external_data_format"] = {packed.model_path.name: 1}
+    files.write_json(folder / "config.json", config | {"transformers.js_config": settings})
+
+    names = {"bos_token": codec.bos_id, "eos_token": codec.eos_id, "pad_token": codec.pad_id}
+    tokens = {name: codec.tokenizer.id_to_token(id) for name, id in names.items() if id is not None}
+    given = _table(folder / "tokenizer_config.json")
+    if codec.template and not isinstance(given.get("chat_template"), list):  # a list holds several, by name
+        given["chat_template"] = codec.template
+        files.write_text(folder / "chat_template.jinja", codec.template)
+    files.write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | tokens | given)
+    if manifest.task.kind == "generate":
+        generation = _table(folder / "generation_config.json")
+        files.write_json(folder / "generation_config.json", generation | {"eos_token_id": sorted(codec.stop_ids)})
+
+
+def usage(manifest: Manifest) -> str:
+    """How to load the folder in Node or a browser."""
+    pipeline = PIPELINES[manifest.task.kind]
+    call = ('const answer = await model([{ role: "user", content: "your prompt" }], '
+            f'{{ max_new_tokens: {manifest.task.max_new_tokens} }});' if manifest.task.kind == "generate" else
+            'const answer = await model("your text");')
+    return ("[transformers.js](https://huggingface.co/docs/transformers.js) 3 and 4, in Node and in browsers, with this "
+            "folder as `models/NAME`:\n\n```js\n"
+            'import { env, pipeline } from "@huggingface/transformers";\nenv.localModelPath = "models/";\n'
+            f'const model = await pipeline("{pipeline}", "NAME");\n{call}\n```\n')
+
+
+def _cache(folder: Path) -> dict[str, Any]:
+    """A decoder's sizes under the names that version 3 reads, which configs of some families leave to be derived."""
+    decoder = _table(folder / "genai_config.json").get("model", {}).get("decoder", {})
+    names = {"num_hidden_layers": "num_hidden_layers", "num_attention_heads": "num_attention_heads",
+             "num_key_value_heads": "num_key_value_heads", "head_dim": "head_size"}
+    return {ours: decoder[theirs] for ours, theirs in names.items() if theirs in decoder}
+
+
+def _labels(manifest: Manifest) -> dict[str, Any]:
+    labels = manifest.task.labels
+    return {"id2label": {str(index): label for index, label in enumerate(labels)},
+            "label2id": {label: index for index, label in enumerate(labels)}} if labels else {}
+
+
+def _table(path: Path) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return table
