@@ -97,6 +97,44 @@ def dequantize(codes: Codes) -> NDArray[np.float32]:
     return steps.reshape(rows, columns)
 
 
+def exact(weight: NDArray[np.float32]) -> Codes | None:
+    """The codes of a weight [rows, columns] whose blocks all stand on the grid already; None for any other weight.
+
+    A block stands on the grid when some float16 scale d makes every value a step -8..7 times d, bit for bit. Of equal
+    codes, those with the largest steps are taken, as Q4_0's own rule does.
+    """
+    rows, columns = weight.shape
+    if not fits(columns):
+        return None
+    blocks = blocks_of(weight)
+    values, scales = np.empty((rows, columns), np.uint8), np.empty(blocks.shape[:2], np.float16)
+    # One row tells almost every other weight apart.
+    for part in (slice(0, 1), *row_chunks(rows, columns)):
+        found = _exact(blocks[part])
+        if found is None:
+            return None
+        values[part], scales[part] = found[0].reshape(-1, columns), found[1]
+    return Codes(values, scales)
+
+
+def _exact(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16]] | None:
+    largest = full_scales(blocks) * np.float32(-ZERO_POINT)
+    steps, scales = np.zeros(blocks.shape, np.float32), np.zeros(blocks.shape[:-1], np.float16)
+    open_blocks = largest != 0
+    for divisor in (-ZERO_POINT, *range(ZERO_POINT - 1, 0, -1)):
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            half = (largest[open_blocks] / np.float32(divisor)).astype(np.float16)
+            wide = half.astype(np.float32)[..., None]
+            tried = np.rint(blocks[open_blocks] / wide)
+            same = (tried * wide == blocks[open_blocks]).all(-1) & (np.abs(tried + 0.5) < ZERO_POINT).all(-1)
+        places = np.flatnonzero(open_blocks)[same]
+        steps.reshape(-1, BLOCK_SIZE)[places], scales.reshape(-1)[places] = tried[same], half[same]
+        open_blocks.reshape(-1)[places] = False
+    if open_blocks.any():
+        return None
+    return (steps + ZERO_POINT).astype(np.uint8), scales
+
+
 def to_bytes(codes: Codes) -> NDArray[np.uint8]:
     """The bytes of a Q4_0 tensor, uint8 [rows, columns // 32 * 18]."""
     rows, columns = codes.values.shape
