@@ -7,14 +7,16 @@ trimmed or retrained vocabulary keeps the name of the rules it was made with; a 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import ArtifactError
 from ..runtime.text import Codec
-from .gguf_rules import Rules, rules_of
+from . import gguf_byte_level, gguf_sentencepiece, gguf_wordpiece
+from .gguf_rules import Rules, refused, steps
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -47,7 +49,7 @@ class Vocabulary:
     add_eos: bool
     template: str | None
     notes: list[str]
-    """Where llama.cpp's own tokenizer differs from this one for some texts."""
+    """What the user should know of the file's tokenizer."""
 
 
 def read(source: Path, size: int) -> Vocabulary:
@@ -57,11 +59,34 @@ def read(source: Path, size: int) -> Vocabulary:
     """
     codec = Codec.from_folder(source)
     table = json.loads(codec.tokenizer.to_str())
-    rules = rules_of(table, bool(codec.template))
+    rules = _rules(table, codec)
     tokens, types, notes = _tokens(table, size, rules)
-    add_bos, add_eos = _added(codec)
-    ids = _ids(codec, tokens, table["model"].get("unk_token"))
-    return Vocabulary(rules, tokens, types, ids, add_bos, add_eos, codec.template, [*rules.notes, *notes])
+    before, after = _frame(codec)
+    unknown = table["model"].get("unk_token")
+    if rules.model == "bert":
+        if before is None or after is None:
+            raise refused("WordPiece without [CLS] and [SEP] around a text", "both")
+        ids = {"bos": before, "seperator": after, "unknown": tokens.index(unknown)}
+        ids |= {"padding": codec.pad_id} if codec.pad_id is not None else {}
+    else:
+        ids = _ids(codec, tokens, before, after, unknown)
+    notes += [f"llama.cpp tokenizes otherwise: {difference.name}" for difference in rules.differences]
+    return Vocabulary(rules, tokens, types, ids, before is not None, after is not None, codec.template, notes)
+
+
+def differences(codec: Codec) -> Callable[[str], list[str]]:
+    """Why llama.cpp makes other ids of a text than this tokenizer, as a function of the text; mostly it says nothing.
+
+    Raises ArtifactError for a tokenizer that llama.cpp does not carry at all.
+    """
+    rules = _rules(json.loads(codec.tokenizer.to_str()), codec)
+    added = sorted((token.content for token in codec.tokenizer.get_added_tokens_decoder().values()), key=len)
+    border = re.compile("|".join(map(re.escape, reversed(added))) or "$.")
+
+    def names(text: str) -> list[str]:
+        pieces = border.split(text)
+        return [difference.name for difference in rules.differences if difference.holds(pieces)]
+    return names
 
 
 def add(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
@@ -79,10 +104,26 @@ def add(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
         writer.add_uint32(f"tokenizer.ggml.{key}_token_id", value)
     writer.add_add_bos_token(vocabulary.add_bos)
     writer.add_add_eos_token(vocabulary.add_eos)
-    if rules.space_prefix is not None:
-        writer.add_add_space_prefix(rules.space_prefix)
+    for key, flag in rules.flags.items():
+        writer.add_bool(f"tokenizer.ggml.{key}", flag)
     if vocabulary.template:
         writer.add_chat_template(vocabulary.template)
+
+
+def _rules(table: Mapping[str, Any], codec: Codec) -> Rules:
+    model = table["model"]
+    if model["type"] == "WordPiece":
+        return gguf_wordpiece.rules(table, codec.tokenizer)
+    if model["type"] != "BPE":
+        raise refused(f"a model of type {model['type']!r}", "BPE and WordPiece")
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise refused(f"{key} = {model[key]!r}", "none")
+    if any(step["type"] == "ByteLevel" for step in steps(table.get("pre_tokenizer"))):
+        return gguf_byte_level.rules(table)
+    if model.get("byte_fallback"):
+        return gguf_sentencepiece.rules(table, bool(codec.template))
+    raise refused("BPE that is neither byte-level nor falls back to bytes", "either")
 
 
 def _tokens(table: Mapping[str, Any], size: int, rules: Rules) -> tuple[list[str], list[int], list[str]]:
@@ -91,7 +132,7 @@ def _tokens(table: Mapping[str, Any], size: int, rules: Rules) -> tuple[list[str
     types = [UNUSED] * size
     unknown = table["model"].get("unk_token")
     for text, index in table["model"]["vocab"].items():
-        names[index] = text
+        names[index] = rules.spelled.get(text, text)
         types[index] = UNKNOWN if text == unknown and rules.scores else BYTE if text in rules.bytes else NORMAL
     blanks = []
     for token in table["added_tokens"]:
@@ -109,20 +150,19 @@ def _tokens(table: Mapping[str, Any], size: int, rules: Rules) -> tuple[list[str
     return tokens, types, notes
 
 
-def _added(codec: Codec) -> tuple[bool, bool]:
-    """Whether the tokenizer puts the begin and the end of sequence around a text by itself."""
+def _frame(codec: Codec) -> tuple[int | None, int | None]:
+    """The ids that the tokenizer puts before and behind a text by itself."""
     plain, whole = codec.encode("a"), codec.encode("a", add_special_tokens=True)
-    before = whole[:1] == [codec.bos_id] and whole[:1] != plain[:1]
-    after = whole[-1:] == [codec.eos_id] and whole[-1:] != plain[-1:]
-    expected = [codec.bos_id] * before + plain + [codec.eos_id] * after
-    if whole != expected:
-        raise ArtifactError(f"tokenizer.json: its post-processor makes {whole} of {plain}; llama.cpp can add only the "
-                            "begin-of-sequence and end-of-sequence tokens",
-                            "change the post_processor in tokenizer.json")
-    return before, after
+    start = next((start for start in range(len(whole)) if whole[start:start + len(plain)] == plain), 0)
+    before, after = whole[:start], whole[start + len(plain):]
+    if len(before) > 1 or len(after) > 1 or whole != before + plain + after:
+        raise ArtifactError(f"tokenizer.json: its post-processor makes {whole} of {plain}; llama.cpp can add only one "
+                            "token before a text and one behind it", "change the post_processor in tokenizer.json")
+    return before[0] if before else None, after[0] if after else None
 
 
-def _ids(codec: Codec, tokens: list[str], unknown: str | None) -> dict[str, int]:
+def _ids(codec: Codec, tokens: list[str], before: int | None, after: int | None,
+         unknown: str | None) -> dict[str, int]:
     stops = sorted(codec.stop_ids)
     if not stops:
         raise ArtifactError("no token ends an answer: neither generation_config.json, tokenizer_config.json nor the "
@@ -131,7 +171,13 @@ def _ids(codec: Codec, tokens: list[str], unknown: str | None) -> dict[str, int]
         raise ArtifactError(f"the stop id {stops[-1]} is outside the vocabulary of {len(tokens)}",
                             "correct eos_token_id in generation_config.json")
     eos = codec.eos_id if codec.eos_id in codec.stop_ids else stops[0]
+    if after is not None:
+        if after not in codec.stop_ids:
+            raise refused(f"a post-processor that puts {tokens[after]!r} behind a text", "a token that ends an answer")
+        eos = after
     assert eos is not None
+    if before is not None and before != codec.bos_id:
+        raise refused(f"a post-processor that puts {tokens[before]!r} before a text", "the begin-of-sequence token")
     # For a missing bos llama.cpp would take id 11.
     ids = {"bos": eos if codec.bos_id is None else codec.bos_id, "eos": eos}
     others = sorted((stop for stop in stops if stop != eos), key=lambda stop: tokens[stop] in ENDING_TEXTS)

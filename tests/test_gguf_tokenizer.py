@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize import gguf_rules, gguf_tokenizer
+from edgestill.quantize import gguf_byte_level, gguf_rules, gguf_tokenizer
 from edgestill.runtime.engines._llama import library
 from edgestill.runtime.text import Codec
 from hypothesis import HealthCheck, given, settings
@@ -28,7 +28,7 @@ CORPUS = [
     "<|end|> inside <|user|>text<|assistant|>", "\ufb01 ligature, e\u0301 combining",
     "\u200b zero width\u00a0no-break", "👩\u200d👩\u200d👧\u200d👦🇩🇪",
 ]
-PATTERNS = {name: steps for (steps, _), name in gguf_rules.NAMES.items()}
+PATTERNS = {name: steps for (steps, _), name in gguf_byte_level.NAMES.items()}
 
 
 class LlamaVocabulary:
@@ -51,6 +51,14 @@ class LlamaVocabulary:
     def ends(self) -> set[int]:
         count = self.c.llama_vocab_n_tokens(self.vocabulary)
         return {index for index in range(count) if self.c.llama_vocab_is_eog(self.vocabulary, index)}
+
+
+def assert_same_but(codec: Codec, loaded: LlamaVocabulary, texts: list[str]) -> list[str]:
+    """Both make the same ids of every text but those with a known difference, which are returned."""
+    named = gguf_tokenizer.differences(codec)
+    other = [text for text in texts if named(text)]
+    assert_same(codec, loaded, [text for text in texts if text not in other])
+    return other
 
 
 @contextmanager
@@ -266,7 +274,7 @@ BAD_BYTE_LEVEL: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
         {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False}, BYTE_LEVEL]})),
     ("ignore_merges = True", set_model(ignore_merges=True)),
     ("the normalizer type 'NFKC'", lambda table: table.update(normalizer={"type": "NFKC"})),
-    ("its post-processor makes", lambda table: table.update(post_processor={
+    ("a post-processor that puts '<|user|>' before", lambda table: table.update(post_processor={
         "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|user|>", "type_id": 0}},
                                                  {"Sequence": {"id": "A", "type_id": 0}}],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
@@ -340,3 +348,51 @@ def test_a_text_at_two_ids_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**table, "added_tokens": [*table["added_tokens"], clash]}))
     with pytest.raises(ArtifactError, match=r"'\[PAD386\]' stands at two ids"):
         gguf_tokenizer.read(tmp_path, 390)
+
+
+def word_piece(folder: Path, change: Callable[[dict[str, Any]], object] = lambda table: None) -> Path:
+    """A WordPiece tokenizer with every letter of the corpus."""
+    from tokenizers import BertWordPieceTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = BertWordPieceTokenizer(lowercase=True)
+    trainer.train_from_iterator(CORPUS, vocab_size=900, min_frequency=1, show_progress=False)
+    from tokenizers import processors
+
+    first, last = (trainer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    trainer._tokenizer.post_processor = processors.BertProcessing(("[SEP]", last), ("[CLS]", first))
+    table = json.loads(trainer.to_str())
+    change(table)
+    (folder / "tokenizer.json").write_text(json.dumps(table))
+    named = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    return folder
+
+
+def set_normalizer(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda table: table["normalizer"].update(changes)
+
+
+@pytest.mark.parametrize("change", [lambda table: None, set_normalizer(lowercase=False),
+                                    set_normalizer(strip_accents=False)], ids=["uncased", "cased", "accents"])
+def test_word_piece_rules(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    with both(word_piece(tmp_path / "t", change), tmp_path / "v.gguf") as (codec, loaded, vocabulary):
+        assert vocabulary.rules.model == "bert" and vocabulary.ids == {
+            name: codec.tokenizer.token_to_id(token) for name, token in (
+                ("bos", "[CLS]"), ("seperator", "[SEP]"), ("unknown", "[UNK]"), ("padding", "[PAD]"))}
+        texts = [*CORPUS, "a[SEP]b [MASK] c", "x" * 100, "x" * 101, "Unaffable UNAFFABLE, naïve!", "[unused1] [X]"]
+        assert "x" * 101 in assert_same_but(codec, loaded, texts)
+        named = gguf_tokenizer.differences(codec)
+        characters = [chr(code) for code in (*range(0x3100), *range(0xABF0, 0xAD00), 0xD7A3, *range(0xF8F0, 0xFB10),
+                                             *range(0xFE00, 0x10000), *range(0x1F5F0, 0x1F620), 0x20000, 0x2F800)]
+        wrong = [character for character in characters
+                 if bool(named(character)) != (loaded.encode(f"a{character}b") != codec.encode(f"a{character}b"))
+                 and codec.tokenizer.token_to_id("[UNK]") not in codec.encode(f"a{character}b")]
+        assert not wrong
+
+        @settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
+        @given(st.text(max_size=12))
+        def same(text: str) -> None:
+            assert_same_but(codec, loaded, [text])
+
+        same()
