@@ -24,12 +24,21 @@ class Gguf:
 
     architecture: str
     """llama.cpp's name of the architecture, a value of gguf's MODEL_ARCH_NAMES."""
-    permute: list[str] = field(default_factory=list)
-    """Layers whose rows llama.cpp orders for rotation of neighbours instead of halves."""
-    transpose: list[str] = field(default_factory=list)
-    """Layers stored as [in, out]."""
+    changes: dict[str, str] = field(default_factory=dict)
+    """How a tensor is changed, by the end of its name without `.weight` or `.bias`: names in quantize/gguf_changes."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Ends of names that gguf's name map does not know → ends that it knows."""
     skip: list[str] = field(default_factory=list)
     """Stored buffers that are no weights."""
+    norm: str = limited("rms", choices=("rms", "layer"))
+    positions: str = limited("rotary", choices=("rotary", "learned"))
+    values: dict[str, Any] = field(default_factory=dict)
+    """Further metadata: key below the architecture → name of a config value, a product `a * b` of such, or a constant
+    that is no text."""
+    layers: dict[str, str] = field(default_factory=dict)
+    """Metadata with one truth for each layer: key → the kind of layer that it is true for."""
+    attends: str = ""
+    """The kind of layer that has keys and values, where llama.cpp tells layers apart by their number of heads."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,21 @@ class Family:
     keys: dict[str, str]
     starts: list[str] = field(default_factory=list)
     """Further architectures that training may start from; they lack the head that an export needs."""
+    embeds: list[str] = field(default_factory=list)
+    """Architectures without a head, exported as embedders; training may start from them too."""
+    counts_from_padding: bool = False
+    """Positions are numbered from the padding id + 1 on, as RoBERTa does: those before are never used."""
+    optional: list[str] = field(default_factory=list)
+    """Beginnings of tensor names that only some layers have."""
     requires: dict[str, list[Any]] = field(default_factory=dict)
-    """Config values that the exporters carry; another value is refused, a missing key is not."""
+    """Config values that the exporters carry; another value is refused, a missing key is not. A list has one entry for
+    each layer and is compared with the allowed one repeated."""
+    equal: dict[str, str] = field(default_factory=dict)
+    """Pairs of config keys; a model where their values differ is refused."""
+    head: str = "lm_head.weight"
+    """Name of the output layer in a checkpoint."""
+    layer_kinds: list[str] = field(default_factory=list)
+    """Kinds of layers, repeated, of a config without `layer_types`."""
     gguf: Gguf | None = None
     onnx: str | None = limited(None, choices=("builder", "exporter"))
     """How the family becomes ONNX: onnxruntime_genai's builder, transformers' exporter, or not at all."""
@@ -60,13 +82,40 @@ class Family:
                                 "needs it", "copy config.json again from where the model was made")
         return value
 
+    def context(self, config: Mapping[str, Any]) -> int:
+        """The most tokens the model can read at once; ArtifactError when the config does not say."""
+        return int(self.of(config, "context")) - self.counts_from_padding * (int(config.get("pad_token_id") or 0) + 1)
+
     def check(self, config: Mapping[str, Any]) -> None:
         """Raise UsageError for a config value that the exporters do not carry, such as another activation."""
+        hint = "choose a model without this variation"
         for key, allowed in self.requires.items():
             value = config.get(key)
-            if value is not None and value not in allowed:
+            choices = [_repeated(each, len(value)) for each in allowed] if isinstance(value, list) else allowed
+            if value is not None and value not in choices:
                 raise UsageError(f"config.json: {key} is {value!r}, and exports of the {self.name} family carry only "
-                                 f"{', '.join(map(repr, allowed))}", "choose a model without this variation")
+                                 f"{', '.join(map(repr, choices))}", hint)
+        for key, other in self.equal.items():
+            if config.get(key) != config.get(other):
+                raise UsageError(f"config.json: {key} is {config.get(key)!r} and {other} is {config.get(other)!r}; "
+                                 f"exports of the {self.name} family carry only equal ones", hint)
+
+    def kinds_of_layers(self, config: Mapping[str, Any]) -> list[str]:
+        """What each layer is, such as "full_attention" or "conv", first to last.
+
+        Raises ArtifactError when neither config nor family say it for every layer.
+        """
+        count = int(self.of(config, "layers"))
+        kinds: list[str] = config.get("layer_types") or _repeated(self.layer_kinds, count)
+        if len(kinds) != count:
+            raise ArtifactError(f"config.json: layer_types lists {len(kinds)} layers of {count}",
+                                "load the model with transformers 5 and save it again: that writes the whole list")
+        return kinds
+
+
+def _repeated(cycle: Any, count: int) -> Any:
+    """A list repeated to `count` entries; anything else as it is."""
+    return [cycle[index % len(cycle)] for index in range(count)] if isinstance(cycle, list) and cycle else cycle
 
 
 def names() -> list[str]:
@@ -93,7 +142,7 @@ def of_config(config: Mapping[str, Any], training: bool = False) -> Family:
     known: dict[str, str] = {}
     for name in names():
         member = load(name)
-        known |= dict.fromkeys(member.architectures + (member.starts if training else []), name)
+        known |= dict.fromkeys(member.architectures + member.embeds + (member.starts if training else []), name)
     if found not in known:
         starting = any(found in load(name).starts for name in names())
         hint = "train it for a task first: it has no head to export. " if starting else ""

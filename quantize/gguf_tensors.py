@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..models.errors import ArtifactError
 from .checkpoint import Checkpoint
 from .codes import Codes, fits, to_bytes
+from .gguf_changes import ORDERS, VALUES
 from .gguf_metadata import head_dim, rope_factors
 
 Encode = Callable[[str, NDArray[np.float32]], Codes]
@@ -33,9 +34,8 @@ class Tensor:
     shape: tuple[int, ...]
     type: str
     """F32, F16, BF16, Q8_0 or Q4_0."""
-    transpose: bool = False
-    heads: int = 0
-    """Heads whose rows are reordered; 0 for none."""
+    change: str = ""
+    """Its name in gguf_changes; empty for none."""
 
     @property
     def bytes(self) -> int:
@@ -58,33 +58,30 @@ def plan(checkpoint: Checkpoint, type_name: str) -> tuple[list[Tensor], list[str
     assert rules is not None, "the caller refuses families without GGUF"
     architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == rules.architecture)
     names = gguf.get_tensor_name_map(architecture, int(family.of(config, "layers")))
-    heads = int(family.of(config, "heads"))
-    heads_kv = int(family.of(config, "heads_kv", heads)) if "heads_kv" in family.keys else heads
-    tied = config.get("tie_word_embeddings", "lm_head.weight" not in checkpoint.entries)
-    if not tied and "lm_head.weight" not in checkpoint.entries:
+    tied = config.get("tie_word_embeddings", family.head not in checkpoint.entries)
+    if not tied and family.head not in checkpoint.entries:
         raise ArtifactError(f"{checkpoint.folder}: config.json says the output layer is its own, and there is no "
-                            "lm_head.weight", "set tie_word_embeddings = true if it is shared, or save the model again")
+                            f"{family.head}", "set tie_word_embeddings = true if it is shared, or save the model again")
     tensors, narrow = [], []
     for source in sorted(checkpoint.entries, key=_natural):
-        stem, _, kind = source.rpartition(".")
-        if source.endswith(tuple(rules.skip)) or (tied and source == "lm_head.weight"):
+        if source.endswith(tuple(rules.skip)) or (tied and source == family.head):
             continue
-        name = names.get_name(source, try_suffixes=(".weight", ".bias"))
+        known = next((source.removesuffix(end) + other for end, other in rules.names.items() if source.endswith(end)),
+                     source)
+        name = names.get_name(known, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise ArtifactError(f"{checkpoint.folder}: {source} has no place in llama.cpp's architecture "
                                 f"{rules.architecture!r}", "choose a model without this tensor, or export to ONNX")
-        transpose = kind == "weight" and stem.endswith(tuple(rules.transpose))
+        stem = source.removesuffix(".weight").removesuffix(".bias")
+        change = next((change for end, change in rules.changes.items() if stem.endswith(end)), "")
         shape = checkpoint.entries[source].shape
-        shape = shape[::-1] if transpose else shape
-        chosen = _type(name, shape, type_name)
+        shape = VALUES[change](np.empty(shape, np.float32)).shape if change in VALUES else shape
+        chosen = "F32" if change == "squeeze" else _type(name, shape, type_name)  # convolutions run in F32
         if chosen == "F16" != type_name:
             narrow.append(name)
-        permuted = 0
-        if stem.endswith(tuple(rules.permute)):
-            permuted = heads if stem.endswith("q_proj") else heads_kv
-        tensors.append(Tensor(name, source, shape, chosen, transpose, permuted))
-    if "heads_kv" in family.keys and rope_factors(config, head_dim(family, config)) is not None:
-        tensors.append(Tensor("rope_freqs.weight", "", (head_dim(family, config) // 2,), "F32"))
+        tensors.append(Tensor(name, source, shape, chosen, change))
+    for name, factors in rope_factors(family, config).items():
+        tensors.append(Tensor(name, "", factors.shape, "F32"))
     notes = [f"{len(narrow)} tensors of {len(tensors)} are F16, since their rows are no whole number of blocks of 32: "
              f"{', '.join(narrow[:3])} …"] if narrow else []
     return tensors, notes
@@ -96,27 +93,19 @@ def make(tensor: Tensor, checkpoint: Checkpoint, encode: Encode) -> NDArray[Any]
     Raises ArtifactError for values that are not finite or too large for the type.
     """
     if not tensor.source:
-        factors = rope_factors(checkpoint.config, head_dim(checkpoint.family, checkpoint.config))
-        assert factors is not None
-        return factors
+        return rope_factors(checkpoint.family, checkpoint.config)[tensor.name]
     weight = checkpoint.tensor(tensor.source)
-    if tensor.transpose:
-        weight = np.ascontiguousarray(weight.T)
-    order = rotation_order(len(weight), tensor.heads) if tensor.heads else None
+    if tensor.change in VALUES:
+        weight = np.ascontiguousarray(VALUES[tensor.change](weight))
+    order = None
+    if tensor.change in ORDERS:
+        order = ORDERS[tensor.change](len(weight), len(weight) // head_dim(checkpoint.family, checkpoint.config))
     if tensor.type == "Q4_0":
         codes = encode(tensor.source, weight)
         return to_bytes(codes if order is None else codes.take(order))
     if order is not None:
         weight = weight[order]
     return _stored(weight, tensor)
-
-
-def rotation_order(rows: int, heads: int) -> NDArray[np.intp]:
-    """llama.cpp's order of the rows of a query or key layer.
-
-    transformers rotates channel i of a head with channel i + half, llama.cpp with its neighbour.
-    """
-    return np.arange(rows).reshape(heads, 2, rows // heads // 2).swapaxes(1, 2).reshape(-1)
 
 
 def _stored(weight: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:

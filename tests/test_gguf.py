@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edgestill.models.scheme import TYPES
-from edgestill.quantize import gguf_tensors
+from edgestill.quantize import gguf_changes, gguf_tensors
 from edgestill.quantize.checkpoint import Checkpoint
 from edgestill.quantize.formats import gguf as gguf_format
 from edgestill.runtime.engines.gguf import GgufEngine
@@ -119,7 +119,7 @@ def test_a_writer_that_swaps_queries_and_keys_is_caught(tmp_path: Path, family: 
 def test_without_the_reordering_of_rotated_rows_the_file_is_wrong(tmp_path: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     source = model_with_real_norms(tmp_path / "hf", "llama")
-    monkeypatch.setattr(gguf_tensors, "rotation_order", lambda rows, _heads: np.arange(rows))
+    monkeypatch.setitem(gguf_changes.ORDERS, "rotate", lambda rows, _heads: np.arange(rows))
     assert distance(engine_logits(write(source, tmp_path))[0], torch_logits(source)) > 100 * LIMIT
 
 
