@@ -41,6 +41,18 @@ def library() -> Any:
     return module
 
 
+def tokenize(c: Any, vocabulary: Any, text: str, special: bool) -> list[int]:
+    """llama.cpp's ids of a text; `special` adds the tokens that the file says to put around it."""
+    data = text.encode()
+    size = len(data) + 8
+    while True:
+        ids = (ctypes.c_int32 * size)()
+        count = c.llama_tokenize(vocabulary, data, len(data), ids, size, special, True)
+        if count >= 0:
+            return list(ids[:count])
+        size = -count
+
+
 @cache
 def _callback(module: Any) -> Any:
     """Takes llama.cpp's log away from stderr. C keeps the pointer, so the cache must keep the object."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...models.errors import ArtifactError, EdgestillError
 from ..engine import check_ids, check_length, chosen_context, rows_per_pass
 from ..threads import allowed_cores
-from ._llama import MESSAGES, library
+from ._llama import MESSAGES, library, tokenize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,14 +133,7 @@ class GgufEngine:
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         """llama.cpp's own ids of a text, to compare with `Codec.encode(text, add_special_tokens=special)`."""
-        data = text.encode()
-        size = len(data) + 8
-        while True:
-            ids = (ctypes.c_int32 * size)()
-            count = self._c.llama_tokenize(self._vocabulary, data, len(data), ids, size, special, True)
-            if count >= 0:
-                return list(ids[:count])
-            size = -count
+        return tokenize(self._c, self._vocabulary, text, special)
 
     def is_stop(self, token: int) -> bool:
         """Whether llama.cpp ends generation at this token."""
