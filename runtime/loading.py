@@ -5,35 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..models import kinds
-from ..models.artifact import open_artifact
 from ..models.errors import ArtifactError, UsageError
 from .classify import Classifier
+from .embed import Embedder
+from .foreign import codec_of, is_foreign, open_model, try_out
 from .generate import Generator
-from .text import Codec
 
 
-def load(path: Path | str, threads: int = 0, context: int = 0, check_hashes: bool = True) -> Generator | Classifier:
-    """Load an exported artifact; `threads` 0 means the physical cores this process may use, `context` 0 the model's
-    own length up to 2048 tokens.
+def load(path: Path | str, threads: int = 0, context: int = 0,
+         check_hashes: bool = True) -> Generator | Classifier | Embedder:
+    """Load an exported artifact, a .gguf file or an ONNX folder; `threads` 0 means the physical cores this process may
+    use, `context` 0 the model's own length up to 2048 tokens.
 
+    What was made elsewhere has no hashes to check: it is tried in a limited process before it is opened in this one.
+    `check_hashes` False leaves out either.
     Raises ArtifactError when a file is missing or changed or the engine refuses it, UsageError for an artifact that
     was not exported or a context longer than the model's, MissingExtra when its engine is not installed.
     """
     if threads < 0:
         raise UsageError(f"threads: {threads} is below the limit 0", "use 1 or more, or 0 for the physical cores")
-    artifact = open_artifact(Path(path))
+    artifact = open_model(Path(path))
     task, format = artifact.manifest.task, artifact.manifest.scheme.partition(":")[0]
     if format not in kinds.names("runtime.engines"):
         raise UsageError(f"{path}: its weights are stored as {artifact.manifest.scheme!r}, which no engine here runs",
                          f"edgestill export {path} --to gguf:Q4_0")
     if check_hashes:
-        artifact.verify()
-    codec = Codec.from_folder(artifact.folder, task)
+        if is_foreign(artifact):
+            try_out(artifact)
+        else:
+            artifact.verify()
+    codec = codec_of(artifact, task)
     if task.kind == "classify":
         if format != "onnx":
             raise UsageError(f"{path}: classifiers run as onnx only, this one is {artifact.manifest.scheme}",
                              "edgestill export --to onnx:int8")
         return Classifier(artifact, codec, threads)
+    if task.kind == "embed":
+        return Embedder(artifact, codec, threads)
     engine = kinds.load("runtime.engines", format).open(artifact, threads=threads, context=context)
     if codec.vocabulary_size > engine.vocabulary_size:
         engine.close()
