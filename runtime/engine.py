@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..models.errors import UsageError
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT = 2048
 """Tokens of context when none is asked for: a model's own 32,768 would cost gigabytes on a small device."""
+EXTEND = 32
+"""Most tokens that `Engine.extend` takes at once."""
 LOGITS_BYTES = 64 * 2**20
 """Most bytes of logits that one pass over several tokens may make."""
 
@@ -20,14 +22,21 @@ LOGITS_BYTES = 64 * 2**20
 class Engine(Protocol):
     """One model and one cache of keys and values.
 
-    Arrays that `prefill` and `decode` return are views, valid until the next call.
+    Arrays that `prefill`, `decode` and `extend` return are views, valid until the next call.
     """
 
     vocabulary_size: int
     context_length: int
     threads: int
-    position: int
-    """Tokens in the cache."""
+    held: list[int]
+    """The tokens in the cache, in order."""
+    rewinds: bool
+    """Whether `truncate` goes back to any length; what a recurrent state has read can only be forgotten whole."""
+
+    @property
+    def position(self) -> int:
+        """Tokens in the cache."""
+        ...
 
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Append `ids` to the cache; logits [vocabulary] of the last one."""
@@ -35,6 +44,10 @@ class Engine(Protocol):
 
     def decode(self, token: int) -> NDArray[np.float32]:
         """Append one token; its logits [vocabulary]."""
+        ...
+
+    def extend(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Append a few `ids` (at most EXTEND) to the cache; logits [n, vocabulary] of each."""
         ...
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
@@ -45,6 +58,24 @@ class Engine(Protocol):
         """Forget everything after the first `length` tokens."""
         ...
 
+    def rewind(self, length: int, exact: bool = True) -> None:
+        """Forget at least everything after the first `length` tokens.
+
+        `exact` forgets as much more as it takes for what follows to be, bit for bit, as from an empty cache.
+        """
+        ...
+
+    def saved(self) -> list[NDArray[Any]]:
+        """A copy of what the cache holds, for `restore`."""
+        ...
+
+    def restore(self, ids: Sequence[int], arrays: Sequence[NDArray[Any]]) -> None:
+        """Replace the cache's content by what `saved` gave when the cache held `ids`, exactly prefilled.
+
+        Raises ArtifactError for arrays of another shape or model.
+        """
+        ...
+
     def reserve(self, length: int) -> None:
         """Make room for `length` tokens now, so that no later call has to."""
         ...
@@ -52,6 +83,54 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the model; no other call may follow."""
         ...
+
+
+class Cache:
+    """What engines note of the tokens they hold.
+
+    Kernels for few rows round otherwise than those for many, so a token's keys and values depend in their last bits
+    on the pass that computed them. Passes over whole blocks, counted from the first token, do not differ: what they
+    computed is settled, and may be kept for another prompt without a trace in its answer.
+    """
+
+    block: int
+    """Tokens of a block."""
+    rewinds = True
+
+    def __init__(self) -> None:
+        self.held: list[int] = []
+        self._settled = 0
+
+    @property
+    def position(self) -> int:
+        """See `Engine.position`."""
+        return len(self.held)
+
+    def truncate(self, length: int) -> None:
+        """See `Engine.truncate`."""
+        check_length(length, len(self.held))
+        del self.held[length:]
+        self._settled = min(self._settled, length // self.block * self.block)
+
+    def rewind(self, length: int, exact: bool = True) -> None:
+        """See `Engine.rewind`."""
+        kept = min(length, self._settled) // self.block * self.block if exact else length
+        self.truncate(kept if self.rewinds or kept == len(self.held) else 0)
+
+    def _note(self, ids: Sequence[int]) -> None:
+        """Note that one pass has computed `ids`."""
+        if self._settled == len(self.held) and len(ids) % self.block == 0:
+            self._settled += len(ids)
+        self.held.extend(ids)
+
+    def _passes(self, ids: Sequence[int], most: int) -> Iterator[Sequence[int]]:
+        """`ids` in passes of at most `most` tokens: whole blocks, then the rest."""
+        whole = len(ids) // self.block * self.block if len(self.held) % self.block == 0 else 0
+        size = max(self.block, most // self.block * self.block)
+        for start in range(0, whole, size):
+            yield ids[start:min(start + size, whole)]
+        for start in range(whole, len(ids), most):
+            yield ids[start:start + most]
 
 
 def chosen_context(asked: int, limit: int) -> int:

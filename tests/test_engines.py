@@ -95,6 +95,50 @@ def test_results_repeat_bit_for_bit(engine: Any) -> None:
     assert run() == run()
 
 
+def test_several_tokens_are_extended_at_once(engine: Any, wanted: NDArray[np.float32]) -> None:
+    engine.prefill(IDS[:50])
+    same(engine.extend(IDS[50:58]), wanted[50:58])
+    engine.truncate(53)
+    same(engine.extend(IDS[53:54]), wanted[53:54])
+    same(engine.decode(IDS[54]), wanted[54])
+    assert engine.held == IDS[:55]
+
+
+@pytest.mark.parametrize("length", [5, 70, 129, 150])
+def test_what_is_kept_for_another_prompt_leaves_no_trace(length: int, engine: Any) -> None:
+    def answered() -> bytes:
+        engine.prefill((IDS[:length] + IDS[:40])[engine.position:])
+        return b"".join(engine.decode(token).tobytes() for token in IDS[100:110])
+
+    fresh = answered()
+    engine.truncate(0)
+    engine.prefill(IDS[:length - 3])
+    for token in IDS[length - 3:]:
+        engine.decode(token)
+    engine.rewind(length)
+    assert length - 2 * engine.block < engine.position <= length and engine.position % engine.block == 0
+    assert answered() == fresh
+    engine.rewind(length, exact=False)
+    assert engine.position == length
+
+
+def test_a_saved_state_continues_bit_for_bit(engine: Any) -> None:
+    def answered() -> bytes:
+        return b"".join(engine.decode(token).tobytes() for token in IDS[128:140])
+
+    engine.prefill(IDS[:128])
+    state = engine.saved()
+    first = answered()
+    engine.truncate(0)
+    engine.prefill(IDS[60:100])
+    engine.restore(IDS[:128], state)
+    assert engine.held == IDS[:128] and answered() == first
+    engine.rewind(128)
+    assert engine.position == 128
+    with pytest.raises(ArtifactError, match="a state of 128 tokens"):
+        engine.restore(IDS[:128], [state[0][..., :-1].copy(), *state[1:]])
+
+
 def test_limits_are_named(engine: Any) -> None:
     with pytest.raises(UsageError, match="257 tokens, the context holds 256"):
         engine.prefill([5] * 257)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import ArtifactError, EdgestillError
-from ..engine import check_ids, check_length, chosen_context, rows_per_pass
+from ..engine import Cache, check_ids, check_length, chosen_context, rows_per_pass
 from ..threads import allowed_cores
 from ._llama import MESSAGES, library, tokenize
 
@@ -33,11 +33,15 @@ def open(artifact: Artifact, threads: int, context: int, exact: bool = False) ->
     return GgufEngine(artifact.model_path, threads or allowed_cores(), context, exact)
 
 
-class GgufEngine:
+class GgufEngine(Cache):
     """See `Engine`."""
+
+    block = 64
+    """From this many rows on llama.cpp attends in tiles; below, its kernels compute the same bits for any number."""
 
     def __init__(self, path: Path, threads: int, context: int, exact: bool) -> None:
         """Load `path`; `context` tokens, 0 for the default length."""
+        super().__init__()
         self._c = c = library()
         MESSAGES.clear()
         model_options = c.llama_model_default_params()
@@ -51,7 +55,8 @@ class GgufEngine:
         self._vocabulary = c.llama_model_get_vocab(model)
         self.vocabulary_size = int(c.llama_vocab_n_tokens(self._vocabulary))
         self.context_length = chosen_context(context, int(c.llama_model_n_ctx_train(model)))
-        self.threads, self.position = threads, 0
+        self.threads = threads
+        self.rewinds = not (c.llama_model_is_recurrent(model) or c.llama_model_is_hybrid(model))
         self._rows = rows_per_pass(self.vocabulary_size, _BATCH)
         options = c.llama_context_default_params()
         options.n_ctx = self.context_length
@@ -80,16 +85,16 @@ class GgufEngine:
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See `Engine.prefill`."""
         check_ids(ids, self.position, self.context_length, self.vocabulary_size)
-        for start in range(0, len(ids), _BATCH):
-            part = ids[start:start + _BATCH]
+        last = len(self.held) + len(ids)
+        for part in self._passes(ids, _BATCH):
             ctypes.memset(self._wanted, 0, len(part))
-            self._wanted[len(part) - 1] = start + len(part) == len(ids)
+            self._wanted[len(part) - 1] = len(self.held) + len(part) == last
             self._pass(part)
         return self._last()
 
     def decode(self, token: int) -> NDArray[np.float32]:
         """See `Engine.decode`."""
-        position = self.position
+        position = len(self.held)
         if position >= self.context_length or not 0 <= token < self.vocabulary_size:
             check_ids([token], position, self.context_length, self.vocabulary_size)
         self._tokens[0] = token
@@ -98,8 +103,15 @@ class GgufEngine:
         self._batch.n_tokens = 1
         if self._c.llama_decode(self._context, self._batch):
             raise _failed(self)
-        self.position = position + 1
+        self.held.append(token)
         return self._last()
+
+    def extend(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """See `Engine.extend`."""
+        check_ids(ids, self.position, self.context_length, self.vocabulary_size)
+        ctypes.memset(self._wanted, 1, len(ids))
+        self._pass(ids)
+        return self._rows_of(len(ids))
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See `Engine.logits`."""
@@ -112,17 +124,41 @@ class GgufEngine:
             part = ids[start:start + self._rows]
             ctypes.memset(self._wanted, 1, len(part))
             self._pass(part)
-            pointer = self._c.llama_get_logits(self._context)
-            result[start:start + len(part)] = np.ctypeslib.as_array(pointer, (len(part), self.vocabulary_size))
+            result[start:start + len(part)] = self._rows_of(len(part))
         return result
 
     def truncate(self, length: int) -> None:
-        """See `Engine.truncate`."""
+        """See `Engine.truncate`. A state beside the cache goes back by reading again."""
         check_length(length, self.position)
+        if not self.rewinds and length < self.position:
+            kept = self.held[:length]
+            self._c.llama_memory_clear(self._memory, True)
+            super().truncate(0)
+            if kept:
+                self.prefill(kept)
+            return
         if not self._c.llama_memory_seq_rm(self._memory, 0, length, -1):
-            raise EdgestillError(f"this model cannot forget part of its state (back to {length} tokens)",
+            raise EdgestillError(f"llama.cpp cannot forget what it read behind token {length}",
                                  "truncate to 0 and give the prompt again")
-        self.position = length
+        super().truncate(length)
+
+    def saved(self) -> list[NDArray[Any]]:
+        """See `Engine.saved`."""
+        import numpy as np
+
+        state = np.empty(self._c.llama_state_seq_get_size(self._context, 0), np.uint8)
+        self._c.llama_state_seq_get_data(self._context, _bytes(state), state.nbytes, 0)
+        return [state]
+
+    def restore(self, ids: Sequence[int], arrays: Sequence[NDArray[Any]]) -> None:
+        """See `Engine.restore`."""
+        check_ids(ids, 0, self.context_length, self.vocabulary_size)
+        self.truncate(0)
+        state = arrays[0] if len(arrays) == 1 else None
+        if state is None or not self._c.llama_state_seq_set_data(self._context, _bytes(state), state.nbytes, 0):
+            raise ArtifactError(f"llama.cpp cannot restore a state of {len(ids)} tokens: "
+                                f"{'; '.join(MESSAGES) or 'it gives no reason'}", "compute the state again")
+        self._note(ids)
 
     def reserve(self, length: int) -> None:
         """See `Engine.reserve`. llama.cpp takes the whole context's memory when it opens the file."""
@@ -153,7 +189,14 @@ class GgufEngine:
         self._batch.n_tokens = count
         if self._c.llama_decode(self._context, self._batch):
             raise _failed(self)
-        self.position += count
+        self._note(ids)
+
+    def _rows_of(self, count: int) -> NDArray[np.float32]:
+        """A view of the logits of a pass whose tokens all asked for them."""
+        import numpy as np
+
+        pointer = self._c.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(pointer, (count, self.vocabulary_size))
 
     def _last(self) -> NDArray[np.float32]:
         """A view of the logits of the one token that asked for them."""
@@ -178,6 +221,10 @@ def _batch(c: Any, tokens: Any, places: Any, wanted: Any) -> Any:
     batch.seq_id = ctypes.cast((ctypes.POINTER(ctypes.c_int32) * _BATCH)(*[zero] * _BATCH),
                                ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
     return batch
+
+
+def _bytes(array: NDArray[Any]) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def _refused(path: Path) -> ArtifactError:

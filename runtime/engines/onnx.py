@@ -2,6 +2,8 @@
 
 Past and present keys and values are the same memory: a token costs one row per layer, never a copy of the cache.
 All inputs and outputs are bound to arrays once; a decoding step rebinds only the attention mask, which grows.
+Layers that keep a running state instead (convolutions, linear attention) read it from one array and write it to
+another, and the two change places with every run: there is one binding for each way round.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import ArtifactError
-from ..engine import check_ids, check_length, chosen_context, rows_per_pass
+from ..engine import EXTEND, Cache, check_ids, chosen_context, rows_per_pass
 from ..threads import allowed_cores
 
 if TYPE_CHECKING:
@@ -60,23 +62,27 @@ def session(path: Path, threads: int, *, patterns: bool = False) -> Any:
                             "copy the artifact again, or export it again") from error
 
 
-class OnnxEngine:
+class OnnxEngine(Cache):
     """See `Engine`."""
+
+    block = 16
+    """onnxruntime's kernels for one row differ from those for several; whole blocks take the same ones."""
 
     def __init__(self, path: Path, folder: Path, threads: int, context_length: int) -> None:
         """Load `path` for at most `context_length` tokens; `folder` holds the model's configs."""
         import numpy as np
 
-        self.threads, self.context_length, self.position = threads, context_length, 0
+        super().__init__()
+        self.threads, self.context_length = threads, context_length
         self._session = session(path, threads)
         inputs = {item.name: item for item in self._session.get_inputs()}
         outputs = {item.name: item for item in self._session.get_outputs()}
-        layers = sum(name.startswith("past_key_values.") and name.endswith(".key") for name in inputs)
-        self._past = [f"past_key_values.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
-        self._present = [f"present.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
-        unknown = set(inputs) - {"input_ids", "attention_mask", "position_ids", *self._past}
-        missing = {"input_ids", "attention_mask", *self._past} - set(inputs) | {"logits", *self._present} - set(outputs)
-        if not layers or unknown or missing or outputs["logits"].type != "tensor(float)":
+        self._past = [name for name in inputs if name.startswith("past_key_values.")]
+        states = [name for name in inputs if name.startswith("past.")]
+        known = {"input_ids", "attention_mask", *self._past, *states}
+        unknown = set(inputs) - known - {"position_ids"}
+        missing = known - set(inputs) | {"logits", *map(_present, self._past + states)} - set(outputs)
+        if not self._past or unknown or missing or outputs["logits"].type != "tensor(float)":
             raise ArtifactError(
                 f"{path}: no decoder graph with a cache of keys and values "
                 f"(unknown inputs: {sorted(unknown) or 'none'}, missing: {sorted(missing) or 'none'})",
@@ -86,14 +92,20 @@ class OnnxEngine:
         heads, size = inputs[self._past[0]].shape[1], inputs[self._past[0]].shape[3]
         self._heads, self._size = int(heads), size if isinstance(size, int) else _head_size(folder)
         self._dtype = np.dtype(_DTYPES[inputs[self._past[0]].type])
+        # Several coordinates for models that also see pictures; in a text they are one.
+        self._places = list(inputs["position_ids"].shape[:-2]) if "position_ids" in inputs else None
         self._token = np.zeros((1, 1), np.int64)
-        self._place = np.zeros((1, 1), np.int64)
+        self._place = np.zeros((*(self._places or ()), 1, 1), np.int64)
         self._logits = np.zeros(self.vocabulary_size, np.float32)
+        self._scratch = np.empty((0, self.vocabulary_size), np.float32)
         self._mask = np.ones(0, np.int64)
         self._cache: list[NDArray[Any]] = []
         self._capacity = 0
-        self._with_places = "position_ids" in inputs
-        self._single = self._session.io_binding()
+        self._states = {name: [np.zeros((1, *inputs[name].shape[1:]), _DTYPES[inputs[name].type]) for _ in range(2)]
+                        for name in states}
+        self.rewinds = not states
+        self._turn = 0
+        self._single = [self._session.io_binding() for _ in range(2 if states else 1)]
         self._several = self._session.io_binding()
         self.reserve(min(_FIRST_CAPACITY, context_length))
 
@@ -105,33 +117,44 @@ class OnnxEngine:
         if len(ids) == 1:
             return self.decode(ids[0])
         self.reserve(self.position + len(ids))
-        rows = min(self._rows, len(ids))
-        scratch = np.empty((rows, self.vocabulary_size), np.float32)
-        for start in range(0, len(ids), rows):
-            part = ids[start:start + rows]
+        scratch = np.empty((min(self._rows, len(ids)), self.vocabulary_size), np.float32)
+        for part in self._passes(ids, self._rows):
             self._pass(part, scratch[:len(part)])
         self._logits[:] = scratch[len(part) - 1]
         return self._logits
 
     def decode(self, token: int) -> NDArray[np.float32]:
         """See `Engine.decode`."""
-        position = self.position
+        position = len(self.held)
         if position >= self._capacity or not 0 <= token < self.vocabulary_size:
             check_ids([token], position, self.context_length, self.vocabulary_size)
             self.reserve(position + 1)
         self._token[0, 0] = token
-        self._place[0, 0] = position
-        self._single.bind_input("attention_mask", "cpu", 0, self._mask.dtype, (1, position + 1), self._mask_pointer)
-        self._session.run_with_iobinding(self._single)
-        self.position = position + 1
+        self._place.fill(position)
+        binding = self._single[self._turn]
+        binding.bind_input("attention_mask", "cpu", 0, self._mask.dtype, (1, position + 1), self._mask_pointer)
+        self._session.run_with_iobinding(binding)
+        self.held.append(token)
+        self._turn = (self._turn + 1) % len(self._single)
         return self._logits
+
+    def extend(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """See `Engine.extend`."""
+        import numpy as np
+
+        check_ids(ids, self.position, self.context_length, self.vocabulary_size)
+        self.reserve(self.position + len(ids))
+        if not len(self._scratch):
+            self._scratch = np.empty((EXTEND, self.vocabulary_size), np.float32)
+        self._pass(ids, self._scratch[:len(ids)])
+        return self._scratch[:len(ids)]
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See `Engine.logits`."""
         import numpy as np
 
         check_ids(ids, 0, self.context_length, self.vocabulary_size)
-        self.position = 0
+        self.truncate(0)
         self.reserve(len(ids))
         result = np.empty((len(ids), self.vocabulary_size), np.float32)
         for start in range(0, len(ids), self._rows):
@@ -140,9 +163,31 @@ class OnnxEngine:
         return result
 
     def truncate(self, length: int) -> None:
-        """See `Engine.truncate`. What lies behind the mask is never read, so nothing is cleared."""
-        check_length(length, self.position)
-        self.position = length
+        """See `Engine.truncate`. What lies behind the mask is never read, so only states are cleared."""
+        again = self.held[:length] if self._states and length < self.position else []
+        if self._states and length < self.position:
+            for pair in self._states.values():
+                pair[self._turn].fill(0)
+        super().truncate(0 if again else length)
+        if again:
+            self.prefill(again)
+
+    def saved(self) -> list[NDArray[Any]]:
+        """See `Engine.saved`."""
+        return [array.copy() for array in self._read(self.position)]
+
+    def restore(self, ids: Sequence[int], arrays: Sequence[NDArray[Any]]) -> None:
+        """See `Engine.restore`."""
+        check_ids(ids, 0, self.context_length, self.vocabulary_size)
+        self.truncate(0)
+        self.reserve(len(ids))
+        places = self._read(len(ids))
+        if [(array.shape, array.dtype) for array in arrays] != [(place.shape, place.dtype) for place in places]:
+            raise ArtifactError(f"a state of {len(ids)} tokens does not fit this model's {len(places)} caches",
+                                "compute the state again with this model")
+        for place, array in zip(places, arrays, strict=True):
+            place[:] = array
+        self._note(ids)
 
     def reserve(self, length: int) -> None:
         """See `Engine.reserve`. The cache at least doubles, so growing token by token copies little."""
@@ -158,11 +203,12 @@ class OnnxEngine:
         self._cache, self._capacity = grown, capacity
         self._mask = np.ones(capacity, np.int64)
         self._mask_pointer = self._mask.ctypes.data
-        for binding in (self._single, self._several):
-            for array, past, present in zip(grown, self._past, self._present, strict=True):
+        for binding in (*self._single, self._several):
+            for array, past in zip(grown, self._past, strict=True):
                 binding.bind_input(past, "cpu", 0, array.dtype, shape, array.ctypes.data)
-                binding.bind_output(present, "cpu", 0, array.dtype, shape, array.ctypes.data)
-        self._bind(self._single, self._token, self._place, self._logits.reshape(1, 1, -1))
+                binding.bind_output(_present(past), "cpu", 0, array.dtype, shape, array.ctypes.data)
+        for turn, binding in enumerate(self._single):
+            self._bind(binding, turn, self._token, self._place, self._logits.reshape(1, 1, -1))
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -175,17 +221,33 @@ class OnnxEngine:
 
         total = self.position + len(ids)
         tokens = np.array(ids, np.int64)[None]
-        places = np.arange(self.position, total, dtype=np.int64)[None]
-        self._bind(self._several, tokens, places, out[None])
+        places = np.empty((*(self._places or ()), 1, len(ids)), np.int64)
+        places[:] = np.arange(self.position, total)
+        self._bind(self._several, self._turn, tokens, places, out[None])
         self._several.bind_input("attention_mask", "cpu", 0, self._mask.dtype, (1, total), self._mask_pointer)
         self._session.run_with_iobinding(self._several)
-        self.position = total
+        self._note(ids)
+        self._turn = (self._turn + 1) % len(self._single)
 
-    def _bind(self, binding: Any, tokens: NDArray[Any], places: NDArray[Any], out: NDArray[np.float32]) -> None:
+    def _read(self, length: int) -> list[NDArray[Any]]:
+        """Views of what the next run reads: `length` tokens of every cache, and every state."""
+        return [*(array[:, :, :length] for array in self._cache), *(pair[self._turn] for pair in self._states.values())]
+
+    def _bind(self, binding: Any, turn: int, tokens: NDArray[Any], places: NDArray[Any],
+              out: NDArray[np.float32]) -> None:
         binding.bind_input("input_ids", "cpu", 0, tokens.dtype, tokens.shape, tokens.ctypes.data)
-        if self._with_places:
+        if self._places is not None:
             binding.bind_input("position_ids", "cpu", 0, places.dtype, places.shape, places.ctypes.data)
+        for past, pair in self._states.items():
+            for bind, name, array in ((binding.bind_input, past, pair[turn]),
+                                      (binding.bind_output, _present(past), pair[1 - turn])):
+                bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         binding.bind_output("logits", "cpu", 0, out.dtype, out.shape, out.ctypes.data)
+
+
+def _present(past: str) -> str:
+    """The output that continues a cache's input."""
+    return past.replace("past_key_values.", "present.").replace("past.", "present.")
 
 
 def _head_size(folder: Path) -> int:
