@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from . import kinds
@@ -13,6 +14,8 @@ TYPES: dict[str, tuple[str, ...]] = {
     "gguf": ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"),
     "onnx": ("fp32", "int8", "int4"),
 }
+CODED = ("Q4_0", "int4")
+"""Types whose layers hold 4-bit codes: what quantize/methods make, and what training on the grid trains."""
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,9 @@ class Scheme:
 
     def __str__(self) -> str:
         return f"{self.format}:{self.type}"
+
+
+def bits_of(type: str) -> int:
+    """Bits of a weight stored as `type`, scales not counted: 4 of Q4_K or int4, 16 of BF16."""
+    digits = re.search(r"\d+", type)
+    return int(digits[0]) if digits else 32

@@ -6,16 +6,18 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..models import files
 from ..models.artifact import MANIFEST, Manifest
-from ..models.errors import ArtifactError, CheckFailed
+from ..models.errors import ArtifactError, CheckFailed, UsageError
 from ..models.strict import build
 
 FILE = "certificate.json"
+SCHEMA = 2
+"""Of certificate.json: 2 added intervals, versions and origin."""
 CAUSES = ("files", "tokenizer", "template", "stop ids", "weights", "cache")
 """What can be wrong, roots first: another tokenizer also spoils answers, wrong weights also spoil decoding."""
 
@@ -34,6 +36,9 @@ class Check:
     n: int = 0
     """Sample size: texts, tokens, rows."""
     detail: str = ""
+    low: float | None = None
+    """Bounds of the value's 95 % interval, where rows were resampled."""
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class Certificate:
     checks: tuple[Check, ...]
     manifest_sha256: str = ""
     """Of the manifest without its list of files, so that a change of the manifest shows too."""
+    ran_with: dict[str, str] = field(default_factory=dict)
+    """Versions of the engines and tokenizers that the checks ran in."""
+    origin: str = "exported here"
+    """For a file made elsewhere: origin unverified."""
+    schema: int = SCHEMA
 
     @property
     def passed(self) -> bool:
@@ -62,7 +72,7 @@ class Certificate:
         return tuple(sorted(found, key=lambda cause: CAUSES.index(cause) if cause in CAUSES else len(CAUSES)))
 
     def summary(self) -> dict[str, Any]:
-        """The checks as the manifest carries them: {name: {value, limit, n} or {not_run: why}}."""
+        """The checks as the manifest carries them: {name: {passed, value, limit, n} or {not_run: why}}."""
         kept = ("passed", "value", "limit", "n")
         return {check.name: {"not_run": check.detail} if check.passed is None else
                 {key: getattr(check, key) for key in kept} for check in self.checks}
@@ -72,7 +82,7 @@ class Certificate:
         if self.passed:
             return
         listed = "; ".join(f"{check.name}: {check.detail}" for check in self.failed)
-        raise CheckFailed(f"{self.target}: the packed file is not what was exported; cause: {', '.join(self.causes)} "
+        raise CheckFailed(f"{self.target}: the packed file is not the float model; cause: {', '.join(self.causes)} "
                           f"({listed})", where or "export it again; `edgestill verify` lists every check")
 
     def write(self, folder: Path) -> None:
@@ -86,10 +96,13 @@ def rounded(value: float) -> float | None:
 
 
 def read(folder: Path) -> Certificate:
-    """Read certificate.json; ArtifactError when it is missing or damaged."""
+    """Read certificate.json; ArtifactError when it is missing, damaged or of another schema."""
     try:
-        return build(Certificate, json.loads((folder / FILE).read_text(encoding="utf-8")), FILE)
-    except (OSError, ValueError) as error:
+        table = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        if not isinstance(table, dict) or table.get("schema") != SCHEMA:
+            raise ValueError(f"its schema is not {SCHEMA}")
+        return build(Certificate, table, FILE)
+    except (OSError, ValueError, UsageError) as error:
         raise ArtifactError(f"{folder / FILE}: cannot be read: {error}",
                             "copy the artifact again, or export it again") from error
 

@@ -22,7 +22,7 @@ from . import card, layouts
 from .calibration import Calibration
 from .certificate import Certificate, manifest_hash
 from .codes import Codes, exact
-from .proof import certify
+from .proof import certify, ran_with
 from .reference import text_hash
 from .source import Source
 from .subject import Subject
@@ -66,7 +66,7 @@ def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Pat
         with Subject(packed, witness.reference, witness.model, witness.rows, witness.test_rows) as subject:
             checks = certify(subject)
         proven = replace(manifest, checks=Certificate(str(scheme), checks).summary())
-        certificate = Certificate(str(scheme), checks, manifest_hash(proven))
+        certificate = Certificate(str(scheme), checks, manifest_hash(proven), ran_with(packed))
         certificate.write(temporary)
         size = sum(path.stat().st_size for path in temporary.glob(f"{model_file}*")) / 1e6
         name = f"{origin.name} · {scheme}"

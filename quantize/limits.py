@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..models.scheme import Scheme
+from ..models.scheme import bits_of
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,20 @@ class Limits:
     """Largest mean KL between the packed file's prefill and its own cached decode."""
     metric_drop: float
     """Largest significant loss of the task metric, 0 to 1."""
+    cosine_distance: float
+    """Largest mean of 1 - cosine between an embedder's vectors and the float model's."""
 
 
-LOSSLESS = Limits(1e-5, 1e-3, 0.995, 1e-4, 0.01)
-HALF = Limits(1e-3, 0.02, 0.98, 1e-3, 0.01)
-EIGHT_BITS = Limits(0.02, 0.3, 0.93, 0.005, 0.02)
-SIX_BITS = Limits(0.03, 0.5, 0.9, 0.005, 0.03)
-FIVE_BITS = Limits(0.06, 1.0, 0.85, 0.005, 0.05)
-FOUR_BITS = Limits(0.3, 4.0, 0.6, 0.01, 0.1)
+LOSSLESS = Limits(1e-5, 1e-3, 0.995, 1e-4, 0.01, 1e-6)
+HALF = Limits(1e-3, 0.02, 0.98, 1e-3, 0.01, 1e-4)
+EIGHT_BITS = Limits(0.02, 0.3, 0.93, 0.005, 0.02, 0.02)
+SIX_BITS = Limits(0.03, 0.5, 0.9, 0.005, 0.03, 0.03)
+FIVE_BITS = Limits(0.06, 1.0, 0.85, 0.005, 0.05, 0.04)
+FOUR_BITS = Limits(0.3, 4.0, 0.6, 0.01, 0.1, 0.06)
+
+FEW_BITS = Limits(0.8, 8.0, 0.4, 0.02, 0.2, 0.2)
+"""Files of three bits and fewer are not made here; sound ones of small models were not measured."""
+BY_BITS = ((3, FEW_BITS), (4, FOUR_BITS), (5, FIVE_BITS), (6, SIX_BITS), (8, EIGHT_BITS), (16, HALF), (64, LOSSLESS))
 
 LIMITS = {
     "gguf:F32": LOSSLESS, "gguf:F16": HALF, "gguf:BF16": HALF, "gguf:Q8_0": EIGHT_BITS, "gguf:Q6_K": SIX_BITS,
@@ -54,6 +60,7 @@ LIMITS = {
 }
 
 
-def of(scheme: Scheme) -> Limits:
-    """The limits of an export target."""
-    return LIMITS[str(scheme)]
+def of(target: str) -> Limits:
+    """The limits of an export target, or of `format:type` of a file made elsewhere, by the bits of its weights."""
+    bits = bits_of(target.partition(":")[2])
+    return LIMITS.get(target) or next(found for most, found in BY_BITS if bits <= most)

@@ -2,38 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..models import kinds
-from ..models.artifact import Artifact, open_artifact
-from ..models.errors import ArtifactError
+from ..models.artifact import Artifact, open_artifact, versions
+from ..models.errors import ArtifactError, EdgestillError, MissingExtra, UsageError
+from ..runtime.foreign import UNVERIFIED, is_foreign, open_model
 from ..runtime.rows import Row
 from . import certificate, reference
 from .certificate import Certificate, Check, check_hashes
 from .subject import Subject
 
+if TYPE_CHECKING:
+    from .witness import Witness
+
 PACKAGE = "quantize.certify"
+ENGINES = {"gguf": "llama-cpp-python", "onnx": "onnxruntime"}
+TOKENIZER_WORDS = ("vocab", "token", "merges")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One module of checks, or the opening before them."""
+
+    name: str
+    cause: str
+    """What is wrong when it cannot be run."""
+    work: Callable[[], Iterable[Check]]
+
+    def run(self) -> list[Check]:
+        """The checks; a failure of the engine is a failed check, what is missing here or asked wrongly is raised."""
+        try:
+            return list(self.work())
+        except (UsageError, MissingExtra):
+            raise
+        except EdgestillError as error:
+            return [self.failed(error.message)]
+
+    def failed(self, why: str) -> Check:
+        """The check that says why the others of this step were not run."""
+        cause = self.cause
+        if self.name == "opens":
+            cause = "tokenizer" if any(word in why.lower() for word in TOKENIZER_WORDS) else "weights"
+        return Check(self.name, False, cause, detail=why)
+
+
+def steps(subject: Subject) -> list[Step]:
+    """What is done with a subject, in order; nothing follows a file that cannot be opened."""
+    kind = subject.artifact.manifest.task.kind
+    modules = {name: kinds.load(PACKAGE, name) for name in kinds.names(PACKAGE)}
+    return [Step("opens", "weights", partial(_open, subject)),
+            *(Step(name, module.CAUSE, partial(module.check, subject))
+              for name, module in modules.items() if kind in module.TASKS)]
 
 
 def certify(subject: Subject) -> tuple[Check, ...]:
     """Every check of quantize/certify that applies to the subject's task."""
-    kind = subject.artifact.manifest.task.kind
-    modules = [kinds.load(PACKAGE, name) for name in kinds.names(PACKAGE)]
-    return tuple(check for module in modules if kind in module.TASKS for check in module.check(subject))
+    checks: list[Check] = []
+    for step in steps(subject):
+        checks += step.run()
+        if step.name == "opens" and not checks[-1].passed:
+            break
+    return tuple(checks)
 
 
-def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0) -> Certificate:
+def ran_with(artifact: Artifact) -> dict[str, str]:
+    """Versions of what the checks of an artifact run in."""
+    return versions(("edgestill", "tokenizers", ENGINES[artifact.manifest.scheme.partition(":")[0]]))
+
+
+def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0,
+           against: Path | str | Witness | None = None) -> Certificate:
     """Prove an artifact again, without torch: first the hash of every file, then every check.
 
     A file that changed ends it there: nothing is read from what was tampered with. `rows` adds the user's texts to
     the token check and, where the export measured the float model on them, the task metric. An artifact that is not
     packed (of tune or distill) has only its hashes checked. The result's `require()` raises CheckFailed.
-    Raises ArtifactError for a folder that is no artifact.
+
+    `against`, a Hugging Face folder or a Witness of one, proves a file by the float model itself, loaded in torch: the
+    only proof there is for a .gguf file or an ONNX folder made elsewhere, whose checks run in a limited process.
+    Raises ArtifactError for what is no model, UsageError for one of another kind than `against`.
     """
     folder = Path(path)
-    artifact = open_artifact(folder)
-    target = artifact.manifest.scheme
+    if against is None:
+        return _verify(_artifact(folder), rows or (), threads)
+    from . import against as foreign
+
+    artifact = open_model(folder)
+    origin = UNVERIFIED if is_foreign(artifact) else Certificate.origin
+    hashes = () if is_foreign(artifact) else tuple(check_hashes(folder, artifact.manifest, ""))
+    checks = foreign.prove(artifact, against, rows or (), threads) if all(check.passed for check in hashes) else ()
+    return Certificate(artifact.manifest.scheme, (*hashes, *checks), ran_with=ran_with(artifact), origin=origin)
+
+
+def _artifact(path: Path) -> Artifact:
+    if path.suffix in (".gguf", ".onnx") and path.is_file():
+        raise UsageError(f"{path}: {UNVERIFIED}; it says nothing of the float model it was made from",
+                         f"edgestill verify {path} --against HF_FOLDER compares it with that model")
+    return open_artifact(path)
+
+
+def _verify(artifact: Artifact, rows: Sequence[Row], threads: int) -> Certificate:
+    folder, target = artifact.folder, artifact.manifest.scheme
     packed = artifact.manifest.stage == "export"
     try:
         stored = certificate.read(folder).manifest_sha256 if packed else ""
@@ -42,9 +116,11 @@ def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0
     hashes = tuple(check_hashes(folder, artifact.manifest, stored))
     if not packed or not all(check.passed for check in hashes):
         return Certificate(target, hashes, stored)
-    return Certificate(target, (*hashes, *_prove(artifact, rows or ())), stored)
+    with Subject(artifact, reference.read(folder), rows=rows, test_rows=rows, threads=threads) as subject:
+        return Certificate(target, (*hashes, *certify(subject)), stored, ran_with(artifact))
 
 
-def _prove(artifact: Artifact, rows: Sequence[Row]) -> tuple[Check, ...]:
-    with Subject(artifact, reference.read(artifact.folder), rows=rows, test_rows=rows) as subject:
-        return certify(subject)
+def _open(subject: Subject) -> Iterator[Check]:
+    subject.open()
+    engine = ENGINES[subject.format]
+    yield Check("opens", True, "weights", detail=f"in {engine} {versions((engine,)).get(engine, '')}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +15,9 @@ from numpy.typing import NDArray
 from ..models import kinds
 from ..models.artifact import Artifact
 from ..models.runfile import Task
-from ..models.scheme import Scheme
 from ..runtime.classify import Classifier
+from ..runtime.embed import Embedder, nearest_answers
+from ..runtime.foreign import codec_of
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
 from . import divergence, limits
@@ -33,8 +36,12 @@ class Subject:
     """What a check looks at. Close it, or use it in a `with` block: engines hold memory outside Python."""
 
     def __init__(self, artifact: Artifact, reference: Reference, float_model: FloatModel | None = None,
-                 rows: Sequence[Row] = (), test_rows: Sequence[Row] = (), threads: int = 0) -> None:
-        """`float_model` is there at export only; with it the full KL is measured instead of its lower bound."""
+                 rows: Sequence[Row] = (), test_rows: Sequence[Row] = (), threads: int = 0,
+                 tokenizer_folder: Path | None = None) -> None:
+        """`float_model` is there at export only; with it the full KL is measured instead of its lower bound.
+
+        `tokenizer_folder` holds tokenizer.json and template where none lie beside the file.
+        """
         self.artifact = artifact
         self.reference = reference
         self.float_model = float_model
@@ -43,8 +50,9 @@ class Subject:
         """Those that the float model was scored on."""
         # A small model spends longer in the barriers between threads than it saves.
         self.threads = threads or int(artifact.model_path.stat().st_size < SMALL_BYTES)
-        self.scheme = Scheme.parse(artifact.manifest.scheme)
-        self.limits = limits.of(self.scheme)
+        self.format = artifact.manifest.scheme.partition(":")[0]
+        self.limits = limits.of(artifact.manifest.scheme)
+        self._tokenizer_folder = tokenizer_folder or artifact.folder
         self._engine: Any = None
 
     def __enter__(self) -> Subject:
@@ -67,18 +75,37 @@ class Subject:
 
     @cached_property
     def codec(self) -> Codec:
-        """The tokenizer and the template as the runtime reads them from the artifact, without a system prompt."""
-        return Codec.from_folder(self.artifact.folder)
+        """The tokenizer and the template beside the file as the runtime reads them, without a system prompt."""
+        return Codec.from_folder(self._tokenizer_folder)
 
     @cached_property
     def prompts(self) -> Codec:
-        """`codec` with the task's system prompt: what the runtime answers with."""
-        return Codec.from_folder(self.artifact.folder, self.artifact.manifest.task)
+        """What the runtime answers with: with the task's system prompt, and a bare GGUF's own tokenizer."""
+        return codec_of(self.artifact, self.artifact.manifest.task)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the model gives vectors, not text."""
+        return self.artifact.manifest.task.kind == "embed"
 
     @property
     def inner(self) -> Any:
         """The engine where its file carries a tokenizer of its own (GGUF), else None."""
-        return self.engine if self.scheme.format == "gguf" else None
+        return self.engine if self.format == "gguf" else None
+
+    @contextmanager
+    def encoder(self) -> Iterator[Classifier | Embedder]:
+        """The classifier or embedder as it is used, open for one check."""
+        kind = Embedder if self.embeds else Classifier
+        with kind(self.artifact, codec_of(self.artifact), self.threads) as encoder:
+            yield encoder
+
+    def open(self) -> None:
+        """Load everything once, so that what cannot be loaded shows before anything is measured."""
+        if self.classifies or self.embeds:
+            with self.encoder():
+                return
+        self.engine  # noqa: B018 - loads it
 
     @property
     def engine(self) -> Any:
@@ -88,7 +115,7 @@ class Subject:
             for row in self.test_rows:
                 room = max(room, len(self.prompts.prompt_ids(row)) + self.answer_tokens)
             limit = self.artifact.manifest.dimensions.get("context", room)
-            module = kinds.load("runtime.engines", self.scheme.format)
+            module = kinds.load("runtime.engines", self.format)
             self._engine = module.open(self.artifact, threads=self.threads, context=min(room, limit))
         return self._engine
 
@@ -143,15 +170,19 @@ class Subject:
 
     def answers(self, rows: Sequence[Row]) -> list[str]:
         """The packed file's greedy answers, or its most likely labels."""
-        if self.classifies:
-            with Classifier(self.artifact, Codec.from_folder(self.artifact.folder), self.threads) as classifier:
-                return [found.label for found in classifier.classify_all([row.text for row in rows])]
+        if self.classifies or self.embeds:
+            with self.encoder() as encoder:
+                if isinstance(encoder, Embedder):
+                    return nearest_answers(encoder.embed_all, rows)
+                return [found.label for found in encoder.classify_all([row.text for row in rows])]
         return [self.prompts.decode(self._answer(self.prompts.prompt_ids(row))) for row in rows]
 
-    def class_logits(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Logits [sequences, labels] of a classifier, one text at a time as it is used."""
-        with Classifier(self.artifact, Codec.from_folder(self.artifact.folder), self.threads) as classifier:
-            return np.concatenate([classifier.logits([sequence]) for sequence in sequences])
+    @cached_property
+    def outputs(self) -> NDArray[np.float32]:
+        """What an encoder gives for the reference's sequences [sequences, width], one at a time as it is used."""
+        with self.encoder() as encoder:
+            output = encoder.vectors if isinstance(encoder, Embedder) else encoder.logits
+            return np.concatenate([output([ids.tolist()]) for ids in self.reference.sequences])
 
     def _answer(self, prompt: list[int]) -> list[int]:
         self.engine.truncate(0)

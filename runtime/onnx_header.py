@@ -10,7 +10,6 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..models.errors import ArtifactError
 
@@ -20,7 +19,8 @@ MAX_DEPTH = 8
 """Graphs within graphs."""
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 FLOAT16, FLOAT, BFLOAT16 = 10, 1, 16
-ATTENTION = "GroupQueryAttention"
+Value = int | tuple[int, int] | None
+"""Of a field: a number, or for bytes their start and end; None for what is stepped over."""
 
 
 @dataclass
@@ -120,8 +120,8 @@ class _Reader:
         place: dict[str, str] = {}
         outside, kind, count = False, 0, 1
         for number, value in self.fields(start, end):
-            if number == 1:
-                for size in [value] if isinstance(value, int) else self.varints(*value):
+            if number == 1:  # one size, or several packed together
+                for size in self.varints(*value) if isinstance(value, tuple) else [value or 0]:
                     count *= size
             elif number == 2 and isinstance(value, int):
                 kind = value
@@ -135,14 +135,14 @@ class _Reader:
         if kind in (FLOAT, FLOAT16, BFLOAT16):
             self.header.float_types[kind] = self.header.float_types.get(kind, 0) + count
 
-    def fields(self, start: int, end: int) -> Iterator[tuple[int, Any]]:
-        """(number, value) of a message's fields; the value is an int, or for bytes their start and end."""
+    def fields(self, start: int, end: int) -> Iterator[tuple[int, Value]]:
+        """The number and the value of each field of a message."""
         while start < end:
             self.left -= 1
             if self.left < 0:
                 raise _damaged(self.path, f"more than {MAX_FIELDS:,} fields")
             key, start = self.varint(start, end)
-            value: Any = None
+            value: Value = None
             if key & 7 == VARINT:
                 value, start = self.varint(start, end)
             elif key & 7 == BYTES:
@@ -173,7 +173,7 @@ class _Reader:
             value, start = self.varint(start, end)
             yield value
 
-    def text(self, value: Any) -> str:
+    def text(self, value: Value) -> str:
         if not isinstance(value, tuple) or value[1] - value[0] > 4096:
             raise _damaged(self.path, "a name that is none")
         return self.data[value[0] : value[1]].decode("utf-8", "replace")

@@ -3,39 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .. import inputs, options, output, quiet
 
+if TYPE_CHECKING:
+    from ...quantize.witness import Witness
+    from ...runtime.rows import Row
 
-@click.command("verify", epilog=options.example("edgestill verify out/gguf-Q4_0", "edgestill verify out/* --json"))
+
+@click.command("verify", epilog=options.example(
+    "edgestill verify out/gguf-Q4_0", "edgestill verify out/* --json",
+    "edgestill verify downloaded.gguf --against HF_FOLDER --data rows.jsonl"))
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--rows", type=click.Path(path_type=Path),
+@click.option("--rows", "--data", "rows", type=click.Path(path_type=Path),
               help="Run file (its test rows) or data file, to prove tokens and the task metric on too.")
+@click.option("--against", type=click.Path(path_type=Path), metavar="HF_FOLDER",
+              help="Hugging Face folder of the float model: proves .gguf files and ONNX folders made elsewhere.")
 @click.option(
     "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
 )
 @options.threads
 @options.settings
+@options.skip_bad
 @options.as_json
 @options.verbose
-def command(artifacts: tuple[Path, ...], rows: Path | None, columns: tuple[str, ...], threads: int,
-            overrides: tuple[str, ...], as_json: bool) -> int:
+def command(artifacts: tuple[Path, ...], rows: Path | None, against: Path | None, columns: tuple[str, ...],
+            threads: int, overrides: tuple[str, ...], skip_bad: bool, as_json: bool) -> int:
     """Prove an artifact again: hashes, tokens, template, agreement.
 
-    Runs the packed file in its engine against the float model's saved answers; needs no torch. Exit code 3 when a
-    check fails.
+    Runs the packed file in its engine against the float model's saved answers; needs no torch. With --against the
+    float model answers anew, and files made elsewhere are proven in a process of bounded memory and time. Exit code 3
+    when a check fails.
     """
     from ...quantize import verify
 
-    chosen = inputs.read_rows(rows, columns, overrides) if rows else None
+    chosen = inputs.read_rows(rows, columns, overrides, skip_bad=skip_bad) if rows else None
     certificates = {}
-    for artifact in artifacts:
-        with quiet.stdout_kept_clean():
-            certificates[str(artifact)] = verify(artifact, rows=chosen, threads=threads)
+    with quiet.stdout_kept_clean():
+        witness = _witness(against, chosen) if against else None
+        for artifact in artifacts:
+            certificates[str(artifact)] = verify(artifact, rows=chosen, threads=threads, against=witness)
     if as_json:
-        output.result({name: {**output.plain(certificate), "passed": certificate.passed}
+        output.result({name: {**output.plain(certificate), "passed": certificate.passed, "causes": certificate.causes}
                        for name, certificate in certificates.items()})
     else:
         for name, certificate in certificates.items():
@@ -52,6 +64,14 @@ def command(artifacts: tuple[Path, ...], rows: Path | None, columns: tuple[str, 
                     ]
                     for check in certificate.checks
                 ],
-                title=name,
+                title=f"{name} ({certificate.origin})",
             )
+            if not certificate.passed:
+                output.note(f"{name}: cause: {', '.join(certificate.causes)}")
     return 0 if all(certificate.passed for certificate in certificates.values()) else 3
+
+
+def _witness(folder: Path, rows: list[Row] | None) -> Witness:
+    from ...quantize.against import witness
+
+    return witness(folder, rows or [])

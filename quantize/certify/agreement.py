@@ -9,6 +9,7 @@ from ..divergence import Divergence, decisive, kl
 from ..subject import Subject
 
 TASKS = ("generate", "classify")
+CAUSE = "weights"
 
 
 def check(subject: Subject) -> list[Check]:
@@ -37,8 +38,8 @@ def _decisive(found: Divergence, limit: float) -> Check:
 
 
 def _classes(subject: Subject) -> Divergence:
-    expected = subject.reference.class_logits
-    logits = subject.class_logits([ids.tolist() for ids in subject.reference.sequences])
+    expected = subject.reference.outputs
+    logits = subject.outputs
     same = np.asarray(expected.argmax(axis=1) == logits.argmax(axis=1))
     return Divergence(kl(expected, logits), same, decisive(expected))
 

@@ -7,6 +7,7 @@ from ..divergence import Divergence
 from ..subject import Subject
 
 TASKS = ("generate",)
+CAUSE = "cache"
 
 
 def check(subject: Subject) -> list[Check]:

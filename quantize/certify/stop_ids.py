@@ -6,6 +6,7 @@ from ..certificate import Check
 from ..subject import Subject
 
 TASKS = ("generate",)
+CAUSE = "stop ids"
 
 
 def check(subject: Subject) -> list[Check]:

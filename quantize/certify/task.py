@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ...runtime.evaluate import evaluate_answers
-from ...runtime.intervals import mcnemar
+from ...runtime.intervals import bootstrap, mcnemar, paired
 from ...runtime.rows import rows_digest
-from ..certificate import Check
+from ..certificate import Check, rounded
 from ..subject import Subject
 
-TASKS = ("generate", "classify")
+TASKS = ("generate", "classify", "embed")
+CAUSE = "weights"
 SIGNIFICANT = 0.01
 """A loss counts when McNemar's exact test gives less: a few flips on a small test are no proof of damage."""
 
@@ -21,11 +22,21 @@ def check(subject: Subject) -> list[Check]:
     rows = subject.test_rows
     if not rows:
         return [Check("task_metric_drop", None, detail="no rows were given that the float model was scored on")]
+    if subject.embeds and len(rows) < len(fixtures.scores):
+        return [Check("task_metric_drop", None, detail=f"{len(rows)} of the {len(fixtures.scores)} rows were given that "
+                      "neighbours were looked for among")]
     expected = np.array([fixtures.scores[rows_digest([row])] for row in rows])
     found = np.array(evaluate_answers(subject.answers(rows), rows, [fixtures.metric]).scores[fixtures.metric])
-    drop = float(expected.mean() - found.mean())
+    metric, before, drop = bootstrap(found), bootstrap(expected), paired(expected, found)
     lost, gained, p = mcnemar(expected, found)
-    passed = drop <= subject.limits.metric_drop or p >= SIGNIFICANT
-    detail = (f"{fixtures.metric} {found.mean():.4f}, float model {expected.mean():.4f}; "
-              f"{lost} rows lost, {gained} gained, p = {p:.3g}")
-    return [Check("task_metric_drop", passed, "weights", round(drop, 6), subject.limits.metric_drop, len(rows), detail)]
+    passed = drop.value <= subject.limits.metric_drop or p >= SIGNIFICANT
+    n = len(rows)
+    return [
+        Check("task_metric", True, "weights", rounded(metric.value), None, n, f"{fixtures.metric}; the float model has "
+              f"{before.value:.4f} ({before.low:.4f} to {before.high:.4f})", rounded(metric.low), rounded(metric.high)),
+        Check("task_metric_drop", passed, "weights", rounded(drop.value), subject.limits.metric_drop, n,
+              "" if passed else f"{drop.value:.4f}, McNemar p = {p:.3g}", rounded(drop.low), rounded(drop.high)),
+        Check("flips_to_wrong", True, "weights", float(lost), None, n, "rows that only the float model has right"),
+        Check("flips_to_right", True, "weights", float(gained), None, n, "rows that only the packed file has right"),
+        Check("flips_p", True, "weights", rounded(p), None, n, "McNemar's exact test"),
+    ]

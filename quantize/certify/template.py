@@ -8,6 +8,7 @@ from ..reference import Rendering, text_hash
 from ..subject import Subject
 
 TASKS = ("generate",)
+CAUSE = "template"
 
 
 def check(subject: Subject) -> list[Check]:

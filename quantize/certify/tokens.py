@@ -9,7 +9,8 @@ from ...runtime.text import Codec
 from ..certificate import Check
 from ..subject import Subject
 
-TASKS = ("generate", "classify")
+TASKS = ("generate", "classify", "embed")
+CAUSE = "tokenizer"
 
 
 def check(subject: Subject) -> list[Check]:

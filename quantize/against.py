@@ -1,0 +1,108 @@
+"""A packed file held against a Hugging Face folder: the float model answers here, the file in a limited process."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ..models import family
+from ..models.artifact import Artifact
+from ..models.errors import UsageError
+from ..runtime import limited
+from ..runtime.foreign import codec_of, is_foreign, open_model
+from ..runtime.rows import Row
+from . import reference
+from .certificate import Check
+from .proof import Step, steps
+from .source import Source
+from .subject import Subject
+from .witness import Witness
+
+
+def witness(folder: Path | str, rows: Sequence[Row]) -> Witness:
+    """The float model of a folder, to be asked about `rows`: those with an answer are scored, the others read."""
+    answered = [row for row in rows if row.kind != "text" and row.answer]
+    return Witness(folder, [row for row in rows if row not in answered], answered)
+
+
+def prove(artifact: Artifact, against: Path | str | Witness, rows: Sequence[Row], threads: int = 0) -> list[Check]:
+    """Every check of a packed file that nothing is known of; a crash of the engine is a failed check.
+
+    Raises UsageError, before any weight loads, for a file of another architecture, size or task than `against`.
+    """
+    known = against if isinstance(against, Witness) else witness(against, rows)
+    _check_kinship(artifact, known.origin)
+    with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
+        known.reference.write(Path(folder))
+        outcome = limited.run(__name__, {
+            "path": str(artifact.model_path if is_foreign(artifact) else artifact.folder), "reference": folder,
+            "tokenizer": str(known.origin.folder), "task": asdict(known.origin.task), "threads": threads,
+            "rows": [asdict(row) for row in rows]}, artifact.model_bytes())
+    if outcome.error is not None:
+        raise outcome.error
+    checks = [Check(**item["check"]) for item in outcome.found if "check" in item]
+    if outcome.crash:
+        begun = [item for item in outcome.found if "begins" in item]
+        name, cause = begun[-1]["begins"] if begun else ("opens", "weights")
+        checks.append(Step(name, cause, list).failed(outcome.crash))
+    return checks
+
+
+def checks_of(artifact: Artifact, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """In the limited process: {begins: (name, cause)} before each step, then {check: …} of each of its checks."""
+    rows = [Row(**item | {"messages": tuple(item["messages"]), "tools": tuple(item["tools"])}) for item in job["rows"]]
+    bare = is_foreign(artifact) and artifact.model_path.suffix == ".gguf"
+    yield {"begins": ("opens", "weights")}
+    subject = Subject(_as_told(artifact, job["task"]), reference.read(Path(job["reference"])), None, rows, rows,
+                      job["threads"], Path(job["tokenizer"]) if bare else None)
+    with subject:
+        for step in steps(subject):
+            yield {"begins": (step.name, step.cause)}
+            found = step.run()
+            for check in found:
+                yield {"check": asdict(check)}
+            if step.name == "opens" and not found[-1].passed:
+                return
+
+
+def _as_told(artifact: Artifact, task: dict[str, Any]) -> Artifact:
+    """The artifact with the float model's task, under which both answer, and with the stop ids of its own files."""
+    if not is_foreign(artifact):
+        return artifact
+    manifest = artifact.manifest
+    labels = manifest.task.labels or task["labels"]
+    tokenizer = manifest.tokenizer
+    if not tokenizer.stop_ids and manifest.task.kind == "generate":
+        tokenizer = replace(tokenizer, stop_ids=sorted(codec_of(artifact).stop_ids))
+    told = type(manifest.task)(**task | {"labels": labels})
+    return replace(artifact, manifest=replace(manifest, task=told, tokenizer=tokenizer))
+
+
+def _check_kinship(artifact: Artifact, origin: Source) -> None:
+    manifest, config, wanted = artifact.manifest, origin.checkpoint.config, origin.checkpoint.family
+    found, expected = manifest.family, str(config.get("model_type", wanted.name))
+    if manifest.scheme.startswith("gguf"):
+        rules = family.load(manifest.family).gguf
+        found, expected = (rules.architecture if rules else "none"), (wanted.gguf.architecture if wanted.gguf else "")
+    else:
+        expected = found  # graphs name their kind in too many ways; their sizes and numbers speak
+    pairs = [("architecture", found, expected), ("task", manifest.task.kind, origin.task.kind)]
+    sizes = origin.dimensions()
+    pairs += [(key, str(manifest.dimensions[key]), str(sizes[key])) for key in ("layers", "hidden")
+              if manifest.dimensions.get(key)]
+    for name, here, there in pairs:
+        if here != there:
+            raise UsageError(f"{artifact.model_path}: its {name} is {here}, that of {origin.folder} is "
+                             f"{there or 'none'}", "give the folder that the file was made from")
+
+
+def _work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {"begins": ("opens", "weights")}
+    yield from checks_of(open_model(Path(job["path"])), job)
+
+
+if __name__ == "__main__":
+    limited.serve(_work)
