@@ -42,6 +42,21 @@ class Gguf:
 
 
 @dataclass(frozen=True)
+class Builder:
+    """What onnxruntime_genai's builder must be told about a family, and its graph's names for the family's layers."""
+
+    architecture: str = ""
+    """An architecture that it builds in the same way, where it does not know the family's own."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Config values that it reads and transformers does not write: a constant, or another value's name."""
+    layers: dict[str, list[str]] = field(default_factory=dict)
+    """Its graph's name of a layer → the checkpoint's, several one below the other. `name:1/2` is the second half of
+    one's rows; an empty list leaves the layer in float."""
+    unturned: str = ""
+    """Config list with an entry for each layer: 0 for one without positions."""
+
+
+@dataclass(frozen=True)
 class Family:
     """One family. Keys of a config stand in `keys`: layers, hidden, heads and so on → the config's own names."""
 
@@ -70,6 +85,7 @@ class Family:
     layer_kinds: list[str] = field(default_factory=list)
     """Kinds of layers, repeated, of a config without `layer_types`."""
     gguf: Gguf | None = None
+    builder: Builder = field(default_factory=Builder)
     onnx: str | None = limited(None, choices=("builder", "exporter"))
     """How the family becomes ONNX: onnxruntime_genai's builder, transformers' exporter, or not at all."""
 
@@ -83,7 +99,10 @@ class Family:
         return value
 
     def context(self, config: Mapping[str, Any]) -> int:
-        """The most tokens the model can read at once; ArtifactError when the config does not say."""
+        """The most tokens that an export can read at once; ArtifactError when the config does not say."""
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if (rope.get("rope_type") or rope.get("type")) == "longrope":  # in a longer text, every position turns otherwise
+            return int(rope.get("original_max_position_embeddings") or config["original_max_position_embeddings"])
         return int(self.of(config, "context")) - self.counts_from_padding * (int(config.get("pad_token_id") or 0) + 1)
 
     def check(self, config: Mapping[str, Any]) -> None:

@@ -74,15 +74,10 @@ def add(writer: GGUFWriter, checkpoint: Checkpoint, file_type: int) -> list[str]
 
 def _context(family: Family, config: Mapping[str, Any]) -> tuple[int, list[str]]:
     """Tokens that llama.cpp can read as the model does, and a note where the model could read more."""
-    context = int(family.of(config, "context"))
-    limits = {"llama.cpp has no sliding window for this family": config.get(family.keys.get("window", ""))}
-    if "rotary" in (family.gguf.positions if family.gguf else ""):
-        rope = rope_of(family, config)
-        if rope["rope_type"] == "longrope":
-            limits["longer texts turn positions otherwise"] = rope["original_max_position_embeddings"]
-    for reason, limit in limits.items():
-        if limit is not None and limit < context:
-            return int(limit), [f"the context is {limit} tokens, not {context}: {reason}"]
+    context, window = family.context(config), config.get(family.keys.get("window", ""))
+    if window is not None and window < context:
+        return int(window), [f"the context is {window} tokens, not {context}: llama.cpp has no sliding window for this "
+                             "family"]
     return context, []
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgestill.models import family
 from edgestill.models.errors import ArtifactError, MissingExtra, UsageError
 from edgestill.models.scheme import Scheme
 from edgestill.quantize import codes
@@ -120,21 +121,20 @@ def test_the_measure_sees_swapped_queries_and_keys(checkpoint: Any, export: Expo
 def test_swapped_queries_and_keys_in_a_graph_are_refused(checkpoint: Any) -> None:
     from edgestill.quantize.checkpoint import Checkpoint
 
-    source = checkpoint("llama", num_key_value_heads=4)
-    read = Checkpoint.open(source).tensor
+    opened = Checkpoint.open(checkpoint("llama", num_key_value_heads=4))
     swapped = {"q_proj": "k_proj", "k_proj": "q_proj"}
 
     def wrong(name: str) -> NDArray[np.float32]:
         part = name.split(".")[-2]
-        return read(name.replace(part, swapped.get(part, part)))
+        return opened.tensor(name.replace(part, swapped.get(part, part)))
 
-    with builder.built(source) as built, pytest.raises(ArtifactError, match=r"other numbers in .*qkv_proj"):
-        decoder.compress(built.model, wrong, 8, encode)
+    with builder.built(opened) as built, pytest.raises(ArtifactError, match=r"other numbers in .*qkv_proj"):
+        decoder.compress(built.model, opened.family, wrong, 8, encode)
 
 
 def test_a_matrix_of_no_known_layer_is_refused() -> None:
     with pytest.raises(ArtifactError, match="no known layer"):
-        decoder.source_names("model.layers.0.moe.router.MatMul.weight")
+        decoder.source_names("model.layers.0.moe.router.MatMul.weight", family.load("llama"))
 
 
 def requantized(bits: int) -> Callable[[Any], None]:

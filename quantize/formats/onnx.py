@@ -39,15 +39,18 @@ def write(source: Path, folder: Path, scheme: Scheme, encode: decoder.Encode, ca
 
 def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decoder.Encode) -> str:
     turned = rotation.read(checkpoint.folder)
-    window = checkpoint.config.get(checkpoint.family.keys.get("window", ""))
-    with builder.built(checkpoint.folder) as built:
+    family = checkpoint.family
+    window = checkpoint.config.get(family.keys.get("window", ""))
+    with builder.built(checkpoint) as built:
         rotation.compute_tables(built.model, turned)
+        decoder.unturn(built.model, checkpoint.config.get(family.builder.unturned, ()))
+        decoder.bound_norms(built.model, int(family.of(checkpoint.config, "state_dim", 1)))
         shape = built.genai["model"]["decoder"]
         decoder.fix_cache_shapes(built.model, shape["num_key_value_heads"], shape["head_size"])
         if window:
             decoder.limit_window(built.model, int(window))
         if scheme.type in BITS:
-            decoder.compress(built.model, checkpoint.tensor, BITS[scheme.type], encode)
+            decoder.compress(built.model, family, checkpoint.tensor, BITS[scheme.type], encode)
         model_file = transformers_js.model_file(scheme.type)
         storage.save(built.model, folder / model_file, external=True)
         files.write_json(folder / "genai_config.json", builder.genai_config(built.genai, model_file))

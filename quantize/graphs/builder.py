@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ...models.errors import MissingExtra
+from ..checkpoint import Checkpoint
 from ..layouts import CACHE_LENGTH
+
+PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
+KEPT = ("partial_rotary_factor", "mrope_section")
+"""What the builder needs of the rotary embedding beside the tables: how many channels turn."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,14 @@ class Built:
 
 
 @contextmanager
-def built(source: Path) -> Iterator[Built]:
-    """Build the float32 graph of a Hugging Face folder for CPUs; the weights are gone when the block ends.
+def built(checkpoint: Checkpoint) -> Iterator[Built]:
+    """Build the float32 graph of a checkpoint for CPUs; the weights are gone when the block ends.
 
     Raises MissingExtra without onnxruntime-genai.
     """
     with tempfile.TemporaryDirectory(prefix="edgestill-onnx-") as temporary:
         folder = Path(temporary)
-        _run(source, folder)
+        _run(checkpoint, folder)
         import onnx_ir as ir
 
         model = ir.load(folder / "model.onnx")
@@ -40,7 +45,8 @@ def built(source: Path) -> Iterator[Built]:
         yield Built(model, genai)
 
 
-def _run(source: Path, folder: Path) -> None:
+def _run(checkpoint: Checkpoint, folder: Path) -> None:
+    source, rules = checkpoint.folder, checkpoint.family.builder
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the native library loads
     said = StringIO()
     with ExitStack() as stack:
@@ -55,8 +61,14 @@ def _run(source: Path, folder: Path) -> None:
         # The plain cache: a windowed one has another layout, which only onnxruntime-genai drives.
         options = builder.parse_extra_options(
             "", str(source), str(folder), "fp32", "cpu", str(folder), ["windowed_kv_cache=false"])
-        # Its own rotary tables are replaced afterwards; plain ones spare it the scalings it does not know.
-        options["hf_details"]["hf_config"].rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
+        config = options["hf_details"]["hf_config"]
+        # Its rotary tables are replaced afterwards; plain ones spare it the scalings it does not know.
+        config.rope_parameters = PLAIN | {key: config.rope_parameters[key] for key in KEPT
+                                          if key in config.rope_parameters}
+        config.max_position_embeddings = checkpoint.family.context(checkpoint.config)
+        config.architectures = [rules.architecture or config.architectures[0]]
+        for key, value in rules.config.items():
+            setattr(config, key, getattr(config, value) if isinstance(value, str) else value)
         builder.create_model("", str(source), str(folder), "fp32", "cpu", str(folder), **options)
 
 

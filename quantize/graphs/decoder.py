@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import ArtifactError
+from ...models.family import Family
 from ..codes import Codes, fits
 from .blocks import eight_bit, four_bit
-from .rewrite import gather_blocks, matmul_blocks
-from .storage import constant
+from .rewrite import gather_blocks, matmul_blocks, swap
+from .storage import constant, initializer
 
 Encode = Callable[[str, NDArray[np.float32]], Codes]
 Read = Callable[[str], NDArray[np.float32]]
-LAYER = re.compile(r"model\.layers\.(\d+)\.(attn|mlp)\.(\w+)\.MatMul\.weight")
-ROOMS = {"attn": "self_attn", "mlp": "mlp"}
-PACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.MatMul\.weight")
+LAYERS = {
+    "attn.qkv_proj": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    "mlp.gate_up_proj": ["mlp.gate_proj", "mlp.up_proj"],
+    **{f"attn.{name}": [f"self_attn.{name}"] for name in ("q_proj", "k_proj", "v_proj", "o_proj")},
+    **{f"mlp.{name}": [f"mlp.{name}"] for name in ("gate_proj", "up_proj", "down_proj")},
+}
+"""The graph's names of layers → the checkpoint's, for families that name them as llama does."""
 HEAD = "lm_head.MatMul.weight"
 EMBEDDING = "model.embed_tokens.weight"
 PINNED = "install the onnxruntime-genai version of constraints.txt"
 
 
-def source_names(name: str) -> list[str]:
-    """The checkpoint's names of the matrices that a graph weight holds, one below the other.
+def source_names(name: str, family: Family) -> list[str]:
+    """The checkpoint's matrices that a graph weight holds, one below the other; none for one that stays in float.
 
-    Raises ArtifactError for a weight that stands for no known layer: it would stay in float unnoticed.
+    `name:1/2` is the second half of a matrix's rows. Raises ArtifactError for a weight that stands for no known layer:
+    it would stay in float unnoticed.
     """
     if name == HEAD:
-        return ["lm_head.weight"]
+        return [family.head]
     found = LAYER.fullmatch(name)
-    if found is None:
+    layers = LAYERS | family.builder.layers
+    if found is None or found[2] not in layers:
         raise ArtifactError(f"the ONNX graph multiplies by {name!r}, which belongs to no known layer", PINNED)
-    layer, room, module = found.groups()
-    return [f"model.layers.{layer}.{ROOMS[room]}.{part}.weight" for part in PACKED.get(module, (module,))]
+    parts = (each.partition(":") for each in layers[found[2]])
+    return [f"model.layers.{found[1]}.{module}.weight{colon}{share}" for module, colon, share in parts]
 
 
-def compress(model: Any, read: Read, bits: int, encode: Encode) -> None:
+def compress(model: Any, family: Family, read: Read, bits: int, encode: Encode) -> None:
     """Replace every weight of the graph in place: layers at `bits`, embedding and output layer at 8 bits.
 
     `read` gives the checkpoint's matrices [out, in] by its own names; `encode` gives the codes where `bits` is 4. A
@@ -52,10 +60,12 @@ def compress(model: Any, read: Read, bits: int, encode: Encode) -> None:
         if node.op_type != "MatMul" or (table := constant(node.inputs[1])) is None:
             continue
         name = str(node.inputs[1].name)
-        names = [EMBEDDING] if tied and name == HEAD else source_names(name)
+        names = [EMBEDDING] if tied and name == HEAD else source_names(name, family)
+        if not names:
+            continue
         parts = _parts(name, names, table, read)
         if bits == 4 and name != HEAD and fits(table.shape[0]):
-            blocks = four_bit([encode(part, matrix) for part, matrix in parts.items()])
+            blocks = four_bit([encode(part.partition(":")[0], matrix) for part, matrix in parts.items()])
         else:
             blocks = eight_bit(table.T)
         matmul_blocks(model.graph, node, name.removesuffix(".MatMul.weight"), blocks)
@@ -65,11 +75,18 @@ def compress(model: Any, read: Read, bits: int, encode: Encode) -> None:
 
 def _parts(name: str, names: list[str], table: NDArray[np.float32], read: Read) -> dict[str, NDArray[np.float32]]:
     """The checkpoint's matrices that `table` [in, out] must be made of, compared number by number."""
-    parts = {part: read(part) for part in names}
+    parts = {part: _rows(read, part) for part in names}
     if not np.array_equal(np.concatenate(list(parts.values())), table.T):
         raise ArtifactError(f"the ONNX graph holds other numbers in {name} than the checkpoint in {', '.join(names)}",
                             PINNED)
     return parts
+
+
+def _rows(read: Read, part: str) -> NDArray[np.float32]:
+    """A checkpoint's matrix, or the share of its rows behind a colon."""
+    name, _, share = part.partition(":")
+    index, _, count = share.partition("/")
+    return np.split(read(name), int(count))[int(index)] if share else read(name)
 
 
 def fix_cache_shapes(model: Any, heads: int, head_size: int) -> None:
@@ -78,8 +95,35 @@ def fix_cache_shapes(model: Any, heads: int, head_size: int) -> None:
     import onnx_ir as ir
 
     for value in (*model.graph.inputs, *model.graph.outputs):
-        if value.name.startswith(("past_key_values.", "present.")):
+        if value.name.endswith((".key", ".value")):
             value.shape = ir.Shape([value.shape[0], heads, value.shape[2], head_size])
+
+
+def unturn(model: Any, turned: Sequence[int]) -> None:
+    """Take the rotation from the layers whose entry in `turned` is 0."""
+    import onnx_ir as ir
+
+    layers = [node for node in model.graph if node.op_type == "GroupQueryAttention"]
+    for node, turns in zip(layers, turned, strict=bool(turned)):
+        if not turns:
+            node.attributes["do_rotary"] = ir.AttrInt64("do_rotary", 0)
+            for index in (7, 8):  # the tables of cosines and sines
+                node.replace_input_with(index, None)
+
+
+def bound_norms(model: Any, size: int) -> None:
+    """Let vectors of `size` values be divided by their length as transformers does it: sqrt(sum of squares + 1e-6).
+
+    The builder leaves the 1e-6 out. A root mean square norm with weights of 1 / sqrt(size) is the same, and one node.
+    """
+    import onnx_ir as ir
+
+    for node in list(model.graph):
+        if node.op_type == "LpNormalization":
+            weight = initializer(model.graph, "unit_norm.weight", np.full(size, size**-0.5, np.float32))
+            swap(model.graph, node, [ir.node(
+                "SimplifiedLayerNormalization", [node.inputs[0], weight], name=node.name,
+                attributes={"axis": -1, "epsilon": 1e-6 / size, "stash_type": 1})])
 
 
 def limit_window(model: Any, window: int) -> None:
