@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +25,13 @@ def read_columns(pairs: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def read_rows(path: Path, pairs: Sequence[str] = (), overrides: Sequence[str] = (), limit: int = 0,
-              split: str = "test") -> list[Row]:
-    """The rows of a data file, or of one split of the run file `path`; at most `limit` of them when it is above 0."""
+LEDGER = Path("bad-rows.jsonl")
+"""Where verbs without an output folder list the rows that --skip-bad left out."""
+
+
+def read_rows(path: Path, pairs: Sequence[str] = (), overrides: Sequence[str] = (), split: str = "test",
+              skip_bad: bool = False) -> list[Row]:
+    """The rows of a data file, or of one split of the run file `path`."""
     from ..runtime.rows import load_splits
     from ..runtime.rows import read_rows as read
 
@@ -37,12 +42,28 @@ def read_rows(path: Path, pairs: Sequence[str] = (), overrides: Sequence[str] = 
             raise UsageError(
                 "--column: not used with a run file", "write it as [data] columns, or --set data.columns=…"
             )
-        rows = load_splits(runfile.read(path, overrides).data, path.parent)[split]
-    else:
-        if overrides:
-            raise UsageError(f"--set: {path} is no run file", "give a run file (.toml), or leave --set out")
-        rows = read(path, columns=read_columns(pairs))
-    return rows[:limit] if limit else rows
+        data = runfile.read(path, [*overrides, *skipping(skip_bad)]).data
+        return load_splits(data, path.parent, LEDGER)[split]
+    if overrides:
+        raise UsageError(f"--set: {path} is no run file", "give a run file (.toml), or leave --set out")
+    return read(path, columns=read_columns(pairs), skip_bad=skip_bad, ledger=LEDGER)
+
+
+def skipping(skip_bad: bool) -> list[str]:
+    """--skip-bad as an override of a run file."""
+    return ["data.skip_bad=true"] if skip_bad else []
+
+
+def read_texts(texts: Sequence[str]) -> list[str]:
+    """Texts as given; `-` alone means one a line from stdin, the name of a data file alone its texts or questions."""
+    if texts == ("-",):
+        found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        if not found:
+            raise UsageError("no text on stdin", "write one text a line")
+        return found
+    if len(texts) == 1 and Path(texts[0]).suffix and Path(texts[0]).is_file():
+        return [row.question for row in read_rows(Path(texts[0]))]
+    return list(texts)
 
 
 def read_data(path: Path, test: Path | None, pairs: Sequence[str], overrides: Sequence[str]) -> tuple[Data, Path]:

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..models.errors import UsageError
-from ..models.runfile import RunFile
+from ..models import catalogue, kinds
+from ..models.errors import ArtifactError, UsageError
+from ..models.family import of_config
+from ..models.runfile import RunFile, Training
 from ..models.strict import build
 
 if TYPE_CHECKING:
-    from ..models.catalogue import Entry
     from ..runtime.rows import Row
 
 DEFAULT_STUDENT = {"generate": "smollm2-135m", "classify": "minilm-l6"}
+TASKS = ("generate", "classify")
+UNKNOWN_CONTEXT = 131072
+"""A hub model's context is read when it is downloaded; until then the rows alone set the lengths."""
 TOKEN_CHARACTERS = 3
 """Characters of a token, at the least, in the languages that these tokenizers were made for."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the run file must know of a model to start from."""
+
+    name: str
+    tasks: tuple[str, ...]
+    context: int
+    learning_rate: float = Training().learning_rate
 
 
 @dataclass(frozen=True)
@@ -38,25 +53,47 @@ class Start:
     teacher: str
     """Empty where the catalogue has no larger model of the student's series."""
     learning_rate: float
-    context: int
 
 
-def describe(rows: Sequence[Row], student: str, teacher: str, catalogue: Mapping[str, Entry]) -> Start:
+def model(name: str) -> Model:
+    """The model of a catalogue name, of a Hugging Face folder, or of a hub name (owner/name), of which only the name
+    is known here.
+
+    Raises UsageError for a name that is none of these, ArtifactError for a folder without a readable config.json.
+    """
+    if name in catalogue.names():
+        entry = catalogue.entry(name)
+        return Model(name, (entry.task,), entry.context, entry.learning_rate_full)
+    folder = Path(name)
+    if folder.is_dir():
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{folder}: no config.json that can be read: {error}",
+                                "give a Hugging Face folder, a catalogue name or a hub name") from None
+        family = of_config(config, training=True)
+        return Model(name, tuple(family.tasks), int(family.of(config, "context")))
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+        return Model(name, TASKS, UNKNOWN_CONTEXT)
+    raise kinds.unknown("model", name, catalogue.names())
+
+
+def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) -> Start:
     """Choose the task from the rows' kind, the models from the catalogue, the lengths from the rows' characters.
 
     Raises UsageError for a student or teacher that is for another task.
     """
     task = "classify" if rows[0].kind == "label" else "generate"
-    student = student or DEFAULT_STUDENT[task]
-    teacher = teacher or _larger(student, catalogue)
-    for role, name in (("--student", student), ("--teacher", teacher)):
-        if name and catalogue[name].task != task:
-            fitting = ", ".join(key for key, item in catalogue.items() if item.task == task)
+    chosen = student or model(DEFAULT_STUDENT[task])
+    larger = _larger(chosen.name)
+    teacher = teacher or (model(larger) if larger else None)
+    for role, named in (("--student", chosen), ("--teacher", teacher)):
+        if named and task not in named.tasks:
+            fitting = ", ".join(key for key in catalogue.names() if catalogue.entry(key).task == task)
             raise UsageError(
-                f"{role} {name}: is for {catalogue[name].task}, these are {rows[0].kind} rows, a task of kind {task}",
+                f"{role} {named.name}: is for {named.tasks[0]}, these are {rows[0].kind} rows, a task of kind {task}",
                 f"choose one of: {fitting}",
             )
-    chosen = catalogue[student]
     longest = _tokens(
         [sum(len(str(message["content"])) for message in row.messages) + len(row.text) for row in rows], 0.99
     )
@@ -68,14 +105,14 @@ def describe(rows: Sequence[Row], student: str, teacher: str, catalogue: Mapping
         json_answers=_all_json(rows),
         max_tokens=min(longest, chosen.context),
         max_new_tokens=min(answers, chosen.context),
-        student=student,
-        teacher=teacher,
-        learning_rate=chosen.learning_rate_full,
-        context=chosen.context,
+        student=chosen.name,
+        teacher=teacher.name if teacher else "",
+        learning_rate=chosen.learning_rate,
     )
 
 
-def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, str], out: Path) -> str:
+def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, str], out: Path,
+             skip_bad: bool = False) -> str:
     """The text of a commented run file, with paths relative to where it will lie."""
     base = out.resolve().parent
     quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in (
@@ -105,11 +142,13 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
     lines += [f"test = {quoted['test']}"] if test else ["test_share = 0.1  # or test = \"a file of its own\""]
     lines += ["validation_share = 0.05"]
     lines += [f"columns = {mapping}"] if columns else []
+    lines += ["skip_bad = true  # bad rows are left out and listed"] if skip_bad else []
     if start.task == "classify" or start.max_tokens:
         lines += [f"max_tokens = {start.max_tokens}  # holds 99 of 100 rows, at {TOKEN_CHARACTERS} characters a token"]
-    lines += ["", "[student]  # `edgestill models` lists more", f'model = "{start.student}"']
+    lines += ["", "[student]  # `edgestill models` lists more", f'model = {_name(start.student, base)}']
     if start.teacher:
-        lines += ["", "[teacher]", 'kind = "local"', f'model = "{start.teacher}"  # shares the student\'s tokenizer',
+        lines += ["", "[teacher]", 'kind = "local"',
+                  f"model = {_name(start.teacher, base)}  # must share the student's tokenizer",
                   "tune = true  # first fine-tune it on your rows, as [tune] says", "", "[tune]", "epochs = 3.0",
                   f"learning_rate = {rate}", "", "[distill]", "epochs = 3.0", f"learning_rate = {rate}",
                   "labels_control = true  # also train the student on labels alone, to see what the teacher adds",
@@ -136,12 +175,21 @@ def check(text: str) -> RunFile:
     return build(RunFile, tomllib.loads(text))
 
 
-def _larger(name: str, catalogue: Mapping[str, Entry]) -> str:
-    """The next larger model whose name begins as this one's does: those of a series share a tokenizer."""
+def _larger(name: str) -> str:
+    """The next larger catalogue model whose name begins as this one's does: those of a series share a tokenizer."""
+    known = {key: catalogue.entry(key) for key in catalogue.names()}
     series = name.rpartition("-")[0]
-    larger = [key for key, item in catalogue.items() if series and key.rpartition("-")[0] == series
-              and item.parameters > catalogue[name].parameters and item.task == catalogue[name].task]
-    return min(larger, key=lambda key: catalogue[key].parameters, default="")
+    if name not in known or not series:
+        return ""
+    larger = [key for key, item in known.items() if key.rpartition("-")[0] == series
+              and item.parameters > known[name].parameters and item.task == known[name].task]
+    return min(larger, key=lambda key: known[key].parameters, default="")
+
+
+def _name(name: str, base: Path) -> str:
+    """A model's name as TOML text; a folder's path is written from `base`."""
+    folder = name not in catalogue.names() and Path(name).is_dir()
+    return json.dumps(_relative(Path(name), base) if folder else name, ensure_ascii=False)
 
 
 def _tokens(characters: Sequence[int], share: float) -> int:

@@ -66,13 +66,14 @@ def scan(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS) -> Iterator
 
 
 def write_ledger(bad: Sequence[BadRow], ledger: Path | None) -> None:
-    """List the rows that were left out in `ledger`, or say on stderr how many when there is no ledger."""
-    if ledger is not None:
+    """List the rows that were left out in `ledger`, where one is given, and say on stderr how many there are."""
+    if ledger is not None and (bad or ledger.exists()):  # an older list would tell of rows that are good now
         lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in bad]
         files.write_text(ledger, "".join(lines))
-    elif bad:
-        first = bad[0]
-        sys.stderr.write(f"{len(bad)} bad rows left out; the first is {first.file}:{first.line}: {first.reason}\n")
+    if bad:
+        first, listed = bad[0], f", all in {ledger}" if ledger else ""
+        sys.stderr.write(f"{len(bad)} bad rows left out{listed}; the first is {first.file}:{first.line}: "
+                         f"{first.reason}\n")
 
 
 def normalise(text: str) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 import pytest
-from edgestill.cli import extras, lazy, main, quiet
+from edgestill.cli import extras, inputs, lazy, main, quiet
 from edgestill.cli.commands import doctor_command
+from edgestill.models import runfile
 from edgestill.models.errors import (
     ArtifactError,
     CheckFailed,
@@ -240,6 +241,33 @@ def test_init_writes_a_run_file_that_fits(
     assert main.call(["run", str(out), "-o", str(tmp_path / "out"), "--dry-run"]) == 0
     assert main.call(["init", str(data), "-o", str(out)]) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+def test_init_takes_folders_and_hub_names(
+    tiny_llama: Path, tiny_bert: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    data, out = rows_file(tmp_path / "rows.jsonl", CHAT), tmp_path / "run.toml"
+    names = ["--student", str(tiny_llama), "--teacher", "owner/larger"]
+    assert main.call(["init", str(data), *names, "-o", str(out)]) == 0
+    run = runfile.read(out)
+    assert (out.parent / run.student.model).resolve() == tiny_llama and run.teacher["model"] == "owner/larger"
+    for name, code, message in ((str(tiny_bert), 2, "is for classify"), (str(tmp_path), 1, "no config.json"),
+                                ("nowhere", 2, "'nowhere'")):
+        assert main.call(["init", str(data), "--student", name, "-o", str(tmp_path / "b.toml")]) == code
+        assert message in capsys.readouterr().err
+
+
+def test_bad_rows_are_left_out_when_asked(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = rows_file(tmp_path / "rows.jsonl", CHAT)
+    data.write_bytes(b"{\n" + data.read_bytes())
+    assert main.call(["init", str(data)]) == 1
+    assert "--skip-bad" in capsys.readouterr().err
+    assert main.call(["init", str(data), "--skip-bad"]) == 0
+    assert "1 bad rows left out, all in bad-rows.jsonl; the first is" in capsys.readouterr().err
+    assert json.loads(Path("bad-rows.jsonl").read_text(encoding="utf-8"))["line"] == 1
+    assert inputs.read_rows(Path("run.toml"), split="train")  # what init wrote goes on leaving them out
+    assert inputs.read_rows(data, skip_bad=True) and len(inputs.read_rows(data, skip_bad=True)) == len(CHAT)
 
 
 def test_init_dry_run_prints_the_file_and_writes_nothing(tmp_path: Path, capsys: Capture) -> None:

@@ -24,10 +24,11 @@ from .. import comparing, inputs, options, output
 )
 @options.threads
 @options.settings
+@options.skip_bad
 @options.as_json
 @options.verbose
 def command(items: tuple[Path, ...], rows: Path | None, metrics: tuple[str, ...], limit: int, constrain: bool,
-            columns: tuple[str, ...], threads: int, overrides: tuple[str, ...], as_json: bool) -> None:
+            columns: tuple[str, ...], threads: int, overrides: tuple[str, ...], skip_bad: bool, as_json: bool) -> None:
     """Compare artifacts on the same rows, or saved profiles.
 
     ITEM is an artifact (evaluated on --rows), or a JSON file that `evaluate -o` or `profile -o` wrote. The first
@@ -41,7 +42,7 @@ def command(items: tuple[Path, ...], rows: Path | None, metrics: tuple[str, ...]
     if profiles is not None:
         found = comparing.compare_profiles(profiles)
     else:
-        chosen = inputs.read_rows(rows, columns, overrides) if rows else None
+        chosen = inputs.read_rows(rows, columns, overrides, skip_bad=skip_bad) if rows else None
         found = comparing.compare_quality(
             items, chosen, metrics=metrics, limit=limit, constrain=constrain, threads=threads
         )

@@ -29,10 +29,11 @@ from .. import inputs, options, output, progress
 )
 @options.threads
 @options.settings
+@options.skip_bad
 @options.as_json
 @options.verbose
 def command(artifact: Path, rows: Path, metrics: tuple[str, ...], limit: int, constrain: bool, columns: tuple[str, ...],
-            out: Path | None, threads: int, overrides: tuple[str, ...], as_json: bool) -> None:
+            out: Path | None, threads: int, overrides: tuple[str, ...], skip_bad: bool, as_json: bool) -> None:
     """Measure task metrics on the file that ships.
 
     ROWS is a data file, or a run file whose test rows are taken. Every metric has a 95 % interval, by resampling
@@ -40,7 +41,7 @@ def command(artifact: Path, rows: Path, metrics: tuple[str, ...], limit: int, co
     """
     from ...runtime import evaluate, load
 
-    chosen = inputs.read_rows(rows, columns, overrides)
+    chosen = inputs.read_rows(rows, columns, overrides, skip_bad=skip_bad)
     model = load(artifact, threads=threads)
     with progress.bar("evaluating") as advance:
         found = evaluate(model, chosen, metrics=metrics, limit=limit, constrain=constrain, progress=advance)

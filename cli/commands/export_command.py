@@ -25,11 +25,12 @@ from .. import inputs, options, output, quiet
 )
 @options.out(what="Folder to write <format>-<type> folders into.")
 @options.settings
+@options.skip_bad
 @options.dry_run
 @options.as_json
 @options.verbose
 def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, columns: tuple[str, ...], out: Path,
-            overrides: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+            overrides: tuple[str, ...], skip_bad: bool, dry_run: bool, as_json: bool) -> None:
     """Quantize and pack a trained model, then prove it.
 
     SOURCE is what tune or distill wrote, or a Hugging Face folder. Without --to the targets are those of the run
@@ -45,8 +46,8 @@ def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, colu
         return
     train, test = [], []
     if rows_file is not None:
-        train = inputs.read_rows(rows_file, columns, overrides, split="train")
-        test = inputs.read_rows(rows_file, columns, overrides, split="test")
+        train = inputs.read_rows(rows_file, columns, overrides, "train", skip_bad)
+        test = inputs.read_rows(rows_file, columns, overrides, "test", skip_bad)
     task = inputs.read_task(rows_file, overrides) if rows_file else None
     from ...quantize import export
 

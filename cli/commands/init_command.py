@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from ...models import files
-from ...models.catalogue import entry, names
 from ...models.errors import UsageError
 from .. import inputs, options, output, starting
 
@@ -20,13 +19,15 @@ from .. import inputs, options, output, starting
     ),
 )
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--student", metavar="NAME", help="Model to start from, a name that `edgestill models` lists.")
+@click.option("--student", metavar="NAME",
+              help="Model to start from: a name that `edgestill models` lists, a folder or a hub name.")
 @click.option(
     "--teacher", metavar="NAME", help="Model to learn from; default: the next larger one of the student's series."
 )
 @click.option("--test", type=click.Path(path_type=Path), help="Data file of the test rows; default: a share of DATA.")
 @click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS",
               help="Column of the data, such as prompt=question; may be repeated.")
+@options.skip_bad
 @options.out("run.toml", what="Run file to write; it must not exist.")
 @options.dry_run
 @options.as_json
@@ -37,6 +38,7 @@ def command(
     teacher: str | None,
     test: Path | None,
     columns: tuple[str, ...],
+    skip_bad: bool,
     out: Path,
     dry_run: bool,
     as_json: bool,
@@ -48,14 +50,13 @@ def command(
     """
     if out.exists() and not dry_run:
         raise UsageError(f"{out}: already exists", "choose another -o/--out, or remove it first")
-    for name in filter(None, (student, teacher)):
-        entry(name)
+    models = [starting.model(name) if name else None for name in (student, teacher)]
     from ...runtime.rows import read_rows
 
     mapping = inputs.read_columns(columns)
-    rows = read_rows(data, columns=mapping)
-    start = starting.describe(rows, student or "", teacher or "", {name: entry(name) for name in names()})
-    text = starting.run_file(start, data, test, mapping, out)
+    rows = read_rows(data, mapping, skip_bad, inputs.LEDGER)
+    start = starting.describe(rows, *models)
+    text = starting.run_file(start, data, test, mapping, out, skip_bad)
     starting.check(text)
     if not dry_run:
         files.write_text(out, text)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import options, running
+from .. import inputs, options, running
 
 
 @click.command("run", epilog=options.example(
@@ -14,14 +14,16 @@ from .. import options, running
 @options.run_file
 @options.out(what="Folder of this run; give the same one again to continue or to redo what changed.")
 @options.settings
+@options.skip_bad
 @options.dry_run
 @options.as_json
 @options.verbose
-def command(run_file: Path, out: Path, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+def command(run_file: Path, out: Path, overrides: tuple[str, ...], skip_bad: bool, dry_run: bool,
+            as_json: bool) -> None:
     """Run every stage of a run file, skipping what is unchanged.
 
     Checks the data, tunes the teacher where asked, trains the student, exports and certifies every target, evaluates
     and profiles the shipped files, and writes report.html. A stage whose inputs and settings are unchanged is
     skipped; a run that was stopped continues. Exit code 3 when a certificate or a gate does not hold.
     """
-    running.run(run_file, out, overrides, dry_run, as_json, title=out.resolve().name)
+    running.run(run_file, out, [*overrides, *inputs.skipping(skip_bad)], dry_run, as_json, title=out.resolve().name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import options, training
+from .. import inputs, options, training
 
 
 @click.command("tune", epilog=options.example(
@@ -14,13 +14,15 @@ from .. import options, training
 @options.run_file
 @options.out(what="Artifact folder to write; a run that was stopped continues there.")
 @options.settings
+@options.skip_bad
 @options.dry_run
 @options.as_json
 @options.verbose
-def command(run_file: Path, out: Path, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+def command(run_file: Path, out: Path, overrides: tuple[str, ...], skip_bad: bool, dry_run: bool,
+            as_json: bool) -> None:
     """Train a student on labels alone.
 
     Uses [student], [data] and [tune] of the run file. Killed at any moment, the same command continues and ends
     with the same weights.
     """
-    training.train("tune", run_file, out, overrides, dry_run, as_json)
+    training.train("tune", run_file, out, [*overrides, *inputs.skipping(skip_bad)], dry_run, as_json)
