@@ -7,19 +7,23 @@ float32 scale `m / -8`, where m is the block's value of largest magnitude, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import ArtifactError
 from ..models.scheme import BLOCK_SIZE
+from ..runtime.threads import allowed_cores
 
+Part = TypeVar("Part")
 ZERO_POINT = 8
 BLOCK_BYTES = 2 + BLOCK_SIZE // 2
 """A Q4_0 block on disk: the scale, then byte j with element j in the low half and element j + 16 in the high one."""
-CHUNK_ELEMENTS = 1 << 18
+CHUNK_WEIGHTS = 1 << 17
 """Weights worked on at once: bounds memory and stays in the processor's cache."""
 
 
@@ -40,6 +44,11 @@ class Codes:
         """The same codes with rows in another order."""
         return Codes(self.values[rows], self.scales[rows])
 
+    @classmethod
+    def join(cls, parts: list[Codes]) -> Codes:
+        """The rows of `parts`, one below the other."""
+        return cls(np.concatenate([part.values for part in parts]), np.concatenate([part.scales for part in parts]))
+
 
 def fits(columns: int) -> bool:
     """Whether rows of this length can be stored in blocks."""
@@ -55,10 +64,20 @@ def blocks_of(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(weight, np.float32).reshape(rows, columns // BLOCK_SIZE, BLOCK_SIZE)
 
 
-def row_chunks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices over rows of at most CHUNK_ELEMENTS weights each (one row at least)."""
-    step = max(1, CHUNK_ELEMENTS // max(1, columns))
+def row_chunks(rows: int, columns: int, weights: int = CHUNK_WEIGHTS) -> Iterator[slice]:
+    """Slices over rows of at most `weights` weights each (one row at least)."""
+    step = max(1, weights // max(1, columns))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def by_rows(work: Callable[[slice], Part], rows: int, columns: int, weights: int = CHUNK_WEIGHTS,
+            threads: int = 0) -> list[Part]:
+    """`work` on every slice of `row_chunks`, in their order, on `threads` threads (0: the cores of this process).
+
+    Slices do not depend on the number of threads, so results do not either.
+    """
+    with ThreadPoolExecutor(threads or allowed_cores()) as pool:
+        return list(pool.map(work, row_chunks(rows, columns, weights)))
 
 
 def full_scales(blocks: NDArray[np.float32]) -> NDArray[np.float32]:

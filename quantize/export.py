@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..models import files, kinds
 from ..models.artifact import Artifact, Manifest, Tokenizer, seal, versions
@@ -21,7 +18,7 @@ from ..runtime.rows import Row, rows_digest
 from . import card, layouts
 from .calibration import Calibration
 from .certificate import Certificate, manifest_hash
-from .codes import Codes, exact
+from .encoding import encoder
 from .proof import certify, ran_with
 from .reference import text_hash
 from .source import Source
@@ -57,7 +54,7 @@ def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Pat
         origin.copy_files(temporary)
         _write_grammar(origin, scheme, temporary)
         writer = kinds.load("quantize.formats", scheme.format)
-        model_file = writer.write(origin.folder, temporary, scheme, _encoder(target, calibration), calibration)
+        model_file = writer.write(origin.folder, temporary, scheme, encoder(target.method, calibration), calibration)
         witness.reference.write(temporary)
         manifest = _manifest(witness, scheme, target, model_file, calibration)
         packed = Artifact(temporary, manifest)
@@ -108,19 +105,6 @@ def _targets(to: Sequence[str | Export] | str) -> dict[Scheme, Export]:
     if not found:
         raise UsageError("no export target was given", "name one, such as gguf:Q4_0")
     return found
-
-
-def _encoder(target: Export, calibration: Calibration | None) -> Callable[[str, NDArray[np.float32]], Codes]:
-    """4-bit codes of a weight by the target's method, weighted by what its layer sees."""
-    config = kind_config("quantize.methods", target.method, "export.method")
-    method = kinds.load("quantize.methods", target.method["kind"])
-    importance = calibration.importance if calibration else {}
-
-    def encode(name: str, weight: NDArray[np.float32]) -> Codes:
-        # What grid-aware training left on the grid stays as it is, bit for bit, whatever the method would choose.
-        codes: Codes = exact(weight) or method.quantize(weight, importance.get(name), config)
-        return codes
-    return encode
 
 
 def _write_grammar(origin: Source, scheme: Scheme, folder: Path) -> None:

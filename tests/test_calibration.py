@@ -65,3 +65,17 @@ def test_long_sequences_are_cut_to_what_the_model_takes(model: FloatModel) -> No
 def test_no_tokens_is_refused(model: FloatModel) -> None:
     with pytest.raises(DataError, match="no tokens"):
         calibration.measure(model, [[]])
+
+
+def test_second_moments_are_those_of_the_inputs_whatever_the_groups(
+        model: FloatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = calibration.measure(model, SEQUENCES)
+    monkeypatch.setattr(calibration, "GROUP_BYTES", 1)
+    apart = calibration.measure(model, SEQUENCES)
+    for name in ("model.layers.0.self_attn.k_proj.weight", "model.layers.2.mlp.down_proj.weight", "lm_head.weight"):
+        gram = whole.gram(name)
+        assert gram is not None
+        np.testing.assert_allclose(np.diag(gram), whole.importance[name], rtol=1e-4)
+        np.testing.assert_allclose(gram, apart.gram(name), rtol=1e-5, atol=1e-6)
+        assert np.linalg.eigvalsh(gram.astype(np.float64)).min() > -1e-4
+    assert whole.gram("model.embed_tokens.weight") is None

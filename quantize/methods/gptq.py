@@ -1,0 +1,151 @@
+"""Round weights one column at a time and let the columns not yet rounded make up for each error (GPTQ).
+
+What a layer gets wrong is tr(E H E^T), with E the error of its weights and H = E[x x^T] of its inputs: inputs that go
+together let errors cancel. Three steps, each in the metric H:
+
+1. Scales and codes of scale_search, with the diagonal of H.
+2. GPTQ (Frantar et al., arXiv:2210.17323) at those scales, the columns of the largest inputs first: an error e of
+   column j adds -e U[j, k] / U[j, j] to every later column k, where U^T U = H^-1 with U upper triangular.
+3. Rows where that helped keep it. Then coordinate descent: block by block, every code moves to its best value given
+   all others, and the scale to its least-squares value. No step of it can raise the error.
+
+On weights that nothing gains on (already on the grid) no step has an error to move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.errors import ArtifactError
+from ...models.scheme import BLOCK_SIZE
+from ...models.strict import limited
+from ..codes import ZERO_POINT, Codes, by_rows
+from . import scale_search
+from .scale_search import inverse_of, nearest
+
+GRAM = True
+"""Asks for the whole second moments E[x x^T] of a layer's input, not for their diagonal alone."""
+
+CHUNK_WEIGHTS = 1 << 21
+"""Weights worked on at once by a thread: steps go column by column, so a chunk needs many rows."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Config:
+    """How far the inputs of the calibration rows are trusted, and how long codes are refined."""
+
+    damp: float = limited(0.05, minimum=1e-6, maximum=10.0)
+    """Added to the diagonal of H, as a share of its mean: the fewer the rows, the more it takes."""
+    sweeps: int = limited(2, minimum=0, maximum=100)
+    """Rounds of coordinate descent."""
+
+
+def quantize(weight: Floats, moments: Floats | None, config: Config) -> Codes:
+    """Quantize `weight` [rows, columns] for inputs of second moments `moments` [columns, columns].
+
+    Without moments (a table that only looks rows up) it is scale_search. Raises ArtifactError for moments of another
+    shape or that are not finite, and what scale_search raises.
+    """
+    if moments is None:
+        return scale_search.quantize(weight, None, scale_search.Config())
+    rows, columns = weight.shape
+    if moments.shape != (columns, columns) or not np.isfinite(moments).all():
+        raise ArtifactError(f"second moments of shape {moments.shape} for {columns} columns, or not finite",
+                            "calibrate this model again")
+    diagonal = np.ascontiguousarray(np.diag(moments))
+    start = scale_search.quantize(weight, diagonal, scale_search.Config())
+    mean = float(diagonal.mean(dtype=np.float64))
+    if mean <= 0:
+        return start
+    metric = moments / np.float32(mean) + np.float32(config.damp) * np.eye(columns, dtype=np.float32)
+    order = np.argsort(-diagonal, kind="stable")
+    feedback = _feedback(metric[np.ix_(order, order)])
+
+    def work(part: slice) -> Codes:
+        rounding = _Rounding(weight[part], Codes(start.values[part], start.scales[part]), metric)
+        rounding.feed_back(order, feedback)
+        for _ in range(config.sweeps):
+            rounding.descend()
+        return rounding.codes()
+    return Codes.join(by_rows(work, rows, columns, CHUNK_WEIGHTS))
+
+
+def _feedback(metric: Floats) -> Floats:
+    """U, upper triangular with U^T U = metric^-1, every row divided by its diagonal."""
+    # With the columns in reverse, the Cholesky factor L of the metric gives U = L^-1 in reverse.
+    factor = np.linalg.cholesky(metric[::-1, ::-1].astype(np.float64))
+    upper = np.linalg.inv(factor)[::-1, ::-1]
+    return (upper / np.diag(upper)[:, None]).astype(np.float32)
+
+
+class _Rounding:
+    """Rows in the making. Everything lies transposed, [columns, rows]: one column is one run of memory."""
+
+    def __init__(self, weight: Floats, start: Codes, metric: Floats) -> None:
+        self.weight = np.ascontiguousarray(weight.T)
+        self.steps = start.values.T.astype(np.float32) - np.float32(ZERO_POINT)
+        self.scales = start.scales.T.astype(np.float32)
+        self.metric = metric
+        self.error = self.weight - self.steps * np.repeat(self.scales, BLOCK_SIZE, axis=0)
+        self.gradient = metric @ self.error
+
+    def feed_back(self, order: NDArray[np.intp], feedback: Floats) -> None:
+        """One pass of GPTQ over the columns in `order`; rows that it makes worse stay as they are."""
+        left = self.weight[order]
+        blocks = order // BLOCK_SIZE
+        inverse = inverse_of(self.scales)
+        steps = np.empty_like(left)
+        for start in range(0, len(order), BLOCK_SIZE):
+            end = start + BLOCK_SIZE
+            errors = np.empty_like(left[start:end])
+            for column in range(start, end):
+                block = blocks[column]
+                nearest(left[column], inverse[block], steps[column])
+                errors[column - start] = left[column] - steps[column] * self.scales[block]
+                left[column + 1 : end] -= feedback[column, column + 1 : end, None] * errors[column - start]
+            left[end:] -= feedback[start:end, end:].T @ errors
+        back = np.argsort(order)
+        found = steps[back]
+        error = self.weight - found * np.repeat(self.scales, BLOCK_SIZE, axis=0)
+        gradient = self.metric @ error
+        better = np.einsum("cr,cr->r", gradient, error) < np.einsum("cr,cr->r", self.gradient, self.error)
+        for kept, new in ((self.steps, found), (self.error, error), (self.gradient, gradient)):
+            np.copyto(kept, new, where=better)
+
+    def descend(self) -> None:
+        """One round of coordinate descent over all codes and scales."""
+        for block in range(len(self.scales)):
+            part = slice(block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE)
+            own = np.ascontiguousarray(self.metric[part, part])
+            weight, steps, error, scale = self.weight[part], self.steps[part], self.error[part], self.scales[block]
+            gradient, before, inverse = self.gradient[part].copy(), error.copy(), inverse_of(scale)
+            for column in range(BLOCK_SIZE):
+                wanted = weight[column] - error[column] + gradient[column] / own[column, column]
+                nearest(wanted, inverse, steps[column])
+                now = weight[column] - steps[column] * scale
+                gradient += own[column, :, None] * (now - error[column])
+                error[column] = now
+            change = _refit(steps, scale, own, gradient)
+            scale += change
+            error -= steps * change
+            self.gradient += self.metric[:, part] @ (error - before)
+
+    def codes(self) -> Codes:
+        """What was found, rows first."""
+        values = np.ascontiguousarray((self.steps + np.float32(ZERO_POINT)).T).astype(np.uint8)
+        return Codes(values, np.ascontiguousarray(self.scales.T).astype(np.float16))
+
+
+def _refit(steps: Floats, scale: Floats, own: Floats, gradient: Floats) -> Floats:
+    """What to add to the scales [rows] of one block, so that they stay float16 numbers and the error does not rise."""
+    square = np.einsum("cr,cr->r", own @ steps, steps)
+    product = np.einsum("cr,cr->r", gradient, steps)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        change = (scale + product / square).astype(np.float16).astype(np.float32) - scale
+        gains = change * (change * square - 2 * product) < 0
+    return np.where(gains & np.isfinite(change), change, np.float32(0))
