@@ -182,7 +182,8 @@ class _Reader:
 def _check_place(path: Path, place: dict[str, str]) -> None:
     name = place.get("location", "")
     folder, file = path.parent.resolve(), path.parent / name
-    if not name or Path(name).is_absolute() or not file.resolve().is_relative_to(folder) or not file.is_file():
+    if not name.isprintable() or not 0 < len(name.encode()) < 256 or Path(name).is_absolute() \
+            or not file.resolve().is_relative_to(folder) or not file.is_file():
         raise ArtifactError(f"{path}: its weights are to be read from {name!r}, which is no file in the same folder",
                             "copy every file of the model into one folder, as files and not as links")
     numbers = [place.get(key, "0") for key in ("offset", "length")]
