@@ -15,12 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SPECIAL = ["<|end|>", "<|user|>", "<|assistant|>", "<|pad|>"]
-TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
+from fresh_llama import fresh_llama
+
 VALIDATION_ROWS = 700
 
 
@@ -72,31 +68,6 @@ def write(path: Path, rows: list[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def teacher(folder: Path, texts: list[str], vocabulary: int, layers: int) -> None:
-    """Write a Llama of random weights with a tokenizer trained on `texts`."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False))
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[3],
-                                   additional_special_tokens=SPECIAL[1:3], clean_up_tokenization_spaces=False)
-    fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=256, intermediate_size=768, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=0, pad_token_id=3,
-    )).save_pretrained(folder)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl.gz and test.jsonl of SNIPS")
@@ -117,7 +88,7 @@ def main() -> None:
         plain = [{"prompt": row["text"], "completion": answer(row["label"], row["slots"])} for row in part]
         write(arguments.out / f"{name}.jsonl", plain + [row for row in more if row["prompt"] not in tested])
     texts = [text for row in train[:len(rows)] for text in row.values()]
-    teacher(arguments.out / "teacher", texts, arguments.vocabulary, arguments.layers)
+    fresh_llama(arguments.out / "teacher", texts, arguments.vocabulary, arguments.layers)
 
 
 if __name__ == "__main__":
