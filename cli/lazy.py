@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "generate": "Answer one prompt.",
         "chat": "Talk with a model, with its own chat template.",
         "classify": "Label texts, with probabilities.",
+        "embed": "Turn texts into vectors.",
     },
     "look": {
         "inspect": "Show what an artifact is, holds and has proven.",

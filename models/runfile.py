@@ -17,18 +17,25 @@ from .errors import UsageError
 from .scheme import Scheme
 from .strict import build, limited
 
+METHODS = "quantize.methods"
+
 
 @dataclass(frozen=True)
 class Task:
     """What the model is for; it travels in every artifact."""
 
-    kind: str = limited("generate", choices=("generate", "classify"))
+    kind: str = limited("generate", choices=("generate", "classify", "embed"))
     system: str = ""
     """A system message put before every prompt."""
     schema: str = ""
     """generate: a JSON schema file that answers must satisfy."""
     labels: list[str] = field(default_factory=list)
     """classify: the labels in order of their id; empty means all labels of the training rows, sorted."""
+    pooling: str = limited("auto", choices=("auto", "mean", "cls"))
+    """embed: which states of the tokens make the vector; auto: as sentence-transformers' files beside the model say,
+    mean without them."""
+    normalise: bool = True
+    """embed: give vectors of length 1; with pooling = "auto" those files decide, where they are."""
     max_new_tokens: int = limited(256, minimum=1, maximum=131072)
 
 
@@ -68,8 +75,8 @@ class Student:
 
 
 @dataclass(frozen=True)
-class Training:
-    """One training run; `[tune]` and `[distill]` share these keys."""
+class Loop:
+    """What every training run can be told."""
 
     epochs: float = limited(3.0, minimum=0.0, maximum=1000.0)
     steps: int = limited(0, minimum=0)
@@ -87,7 +94,6 @@ class Training:
     beta2: float = limited(0.95, minimum=0.0, maximum=1.0)
     clip: float = limited(1.0, minimum=0.0)
     """Largest norm of the gradient; 0 switches clipping off."""
-    adapter: dict[str, Any] = field(default_factory=lambda: {"kind": "full"})
     precision: str = limited("auto", choices=("auto", "fp32", "bf16"))
     """auto: bf16 autocast where this machine computes it faster than fp32."""
     evaluate_every: int = limited(0, minimum=0)
@@ -100,6 +106,13 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Training(Loop):
+    """Training of weights; `[tune]` and `[distill]` share these keys."""
+
+    adapter: dict[str, Any] = field(default_factory=lambda: {"kind": "full"})
+
+
+@dataclass(frozen=True)
 class Distill(Training):
     """Training to match a teacher."""
 
@@ -107,6 +120,21 @@ class Distill(Training):
     """Each names a file of distill/losses; `weight` scales it, the other keys are that loss's own."""
     labels_control: bool = False
     """run: train the same student on labels alone too, for the same steps, to show what the teacher adds."""
+
+
+@dataclass(frozen=True)
+class GridAware(Loop):
+    """Training on the grid of a 4-bit file: the student's float weights teach its codes and scales."""
+
+    steps: int = limited(300, minimum=0)
+    learning_rate: float = limited(2e-3, minimum=0.0, maximum=1.0)
+    """In steps of the grid: what one update moves a weight by at most."""
+    weight_decay: float = limited(0.0, minimum=0.0, maximum=1.0)
+    precision: str = limited("fp32", choices=("auto", "fp32", "bf16"))
+    """fp32 sees the file's weights bit for bit; bf16 rounds them."""
+    starts: list[dict[str, Any]] = field(default_factory=lambda: [{"kind": "scale_search"}])
+    """Each names a file of quantize/methods; training begins where the one with the least held-out KL ends."""
+    calibration_rows: int = limited(128, minimum=1, maximum=100000)
 
 
 @dataclass(frozen=True)
@@ -151,6 +179,8 @@ class RunFile:
     """A kind table: {kind = "local", model = …}; empty for a run on labels alone."""
     tune: Training = field(default_factory=Training)
     distill: Distill = field(default_factory=Distill)
+    grid_aware: GridAware | None = None
+    """None, where the run file has no such table: no training on the grid."""
     export: list[Export] = field(default_factory=list)
     profile: Profile = field(default_factory=Profile)
     gates: Gates = field(default_factory=Gates)
@@ -181,6 +211,22 @@ def kind_config(package: str, table: Mapping[str, Any], name: str) -> Any:
         raise UsageError(f"{name}.kind: is required", f"one of: {', '.join(kinds.names(package))}")
     module = kinds.load(package, table["kind"])
     return build(module.Config, {key: value for key, value in table.items() if key != "kind"}, name)
+
+
+def check_grid_aware(run: RunFile) -> None:
+    """Raise UsageError for a [grid_aware] table that cannot be followed; a run file without one is fine."""
+    if run.grid_aware is None:
+        return
+    if run.task.kind != "generate":
+        raise UsageError(f"grid_aware: task.kind is {run.task.kind!r}, and only decoders are exported in 4 bits",
+                         "leave [grid_aware] out, and export onnx:int8")
+    if not run.data.validation and not run.data.validation_share:
+        raise UsageError("grid_aware: there are no validation rows to judge it by",
+                         "name a file in data.validation, or set data.validation_share above 0")
+    if not run.grid_aware.starts:
+        raise UsageError("grid_aware.starts: no method is given", f"one of: {', '.join(kinds.names(METHODS))}")
+    for index, table in enumerate(run.grid_aware.starts):
+        kind_config(METHODS, table, f"grid_aware.starts[{index}]")
 
 
 def to_toml(value: Any) -> str:
@@ -214,7 +260,8 @@ def _apply(table: dict[str, Any], override: str) -> None:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        held = {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        return {name: item for name, item in held.items() if item is not None}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value

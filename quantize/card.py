@@ -6,7 +6,7 @@ from ..models.artifact import Manifest
 from ..models.scheme import Scheme
 from .certificate import Certificate, Check
 
-KINDS = {"generate": "generates text", "classify": "classifies text"}
+KINDS = {"generate": "generates text", "classify": "classifies text", "embed": "turns text into vectors"}
 
 
 def render(name: str, manifest: Manifest, certificate: Certificate, megabytes: float) -> str:
@@ -64,6 +64,9 @@ def _use(manifest: Manifest, scheme: Scheme) -> str:
     if manifest.task.kind == "classify":
         run = 'edgestill classify . "your text"'
         call = 'print(load(".").classify("your text"))'
+    elif manifest.task.kind == "embed":
+        run = 'edgestill embed . "your text"'
+        call = 'print(load(".").embed("your text"))'
     else:
         run = 'edgestill generate . "your prompt"'
         call = 'print(load(".").generate("your prompt").text)'

@@ -136,8 +136,9 @@ class Checkpoint:
                                     "save config and weights together again")
             every = set.union(*found.values())
             for index, names in found.items():
-                if names != every:
-                    raise ArtifactError(f"{self.folder}: layer {index} lacks {prefix}.{index}.{min(every - names)}",
+                lacking = [name for name in every - names if not name.startswith(tuple(self.family.optional))]
+                if lacking:
+                    raise ArtifactError(f"{self.folder}: layer {index} lacks {prefix}.{index}.{min(lacking)}",
                                         INCOMPLETE)
 
     def _check_vocabulary(self) -> None:

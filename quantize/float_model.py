@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import ArtifactError
+from ..models.family import of_config
+from ..models.runfile import Task
 
 ANSWER_BATCH = 128
 """Most prompts that are answered in one batch: small models spend their time between the layers, not in them."""
@@ -48,7 +50,9 @@ class FloatModel:
         module, report = getattr(transformers, name).from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
             output_loading_info=True)
-        missing = sorted(report["missing_keys"])
+        if getattr(module, "pooler", None) is not None:
+            module.pooler = None  # of an encoder without a head: embedders read the last hidden states
+        missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
         if missing:
             raise ArtifactError(f"{folder}: {len(missing)} weights that {name} needs are not in the file, "
                                 f"the first is {missing[0]}", "copy the whole model folder again")
@@ -61,8 +65,9 @@ class FloatModel:
 
     @property
     def context_length(self) -> int:
-        """Positions the model was made for."""
-        return int(getattr(self.module.config, "max_position_embeddings", 0) or 2048)
+        """Tokens the model can read at once."""
+        config = self.module.config.to_dict()
+        return of_config(config, training=True).context(config)
 
     @property
     def parameters(self) -> int:
@@ -105,9 +110,19 @@ class FloatModel:
             self._kept[key] = result
         return result
 
-    def class_ids(self, text: str) -> list[int]:
-        """A classifier's input for a text: with special tokens, cut to the positions the model has."""
-        ids: list[int] = self.tokenizer(text, truncation=True, max_length=self.context_length).input_ids
+    def vector(self, ids: Sequence[int], task: Task) -> NDArray[np.float32]:
+        """An embedder's vector [hidden] of a text's ids, pooled as the task says."""
+        import torch
+
+        with torch.inference_mode():
+            states = self.module(input_ids=torch.tensor([list(ids)])).last_hidden_state[0].float()
+            found = states[0] if task.pooling == "cls" else states.mean(dim=0)
+            result: NDArray[np.float32] = (torch.nn.functional.normalize(found, dim=0) if task.normalise else found).numpy()
+        return result
+
+    def text_ids(self, text: str, limit: int) -> list[int]:
+        """An encoder's input for a text: with special tokens, cut to `limit` ids."""
+        ids: list[int] = self.tokenizer(text, truncation=True, max_length=limit).input_ids
         return ids
 
     def answers(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int], max_new_tokens: int,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Fixtures:
 
 @dataclass(frozen=True)
 class Reference:
-    """Everything the checks compare a packed file with. Sequences are prompts with answers, or classifier inputs."""
+    """Everything the checks compare a packed file with. Sequences are prompts with answers, or an encoder's inputs."""
 
     fixtures: Fixtures
     text_ids: list[NDArray[np.int32]]
@@ -70,13 +70,13 @@ class Reference:
     """Ids of each text with the special tokens that the tokenizer adds by itself."""
     sequences: list[NDArray[np.int32]]
     top_ids: list[NDArray[np.integer[Any]]]
-    """Per sequence [tokens, K]; empty for a classifier."""
+    """Per sequence [tokens, K]; empty for an encoder."""
     top_logprobs: list[NDArray[np.float16]]
-    """Per sequence [tokens, K], descending; empty for a classifier."""
+    """Per sequence [tokens, K], descending; empty for an encoder."""
     tails: list[NDArray[np.float32]]
     """Per sequence [tokens]: the probability of all tokens outside the K."""
-    class_logits: NDArray[np.float32]
-    """[sequences, labels]; [0, 0] for a decoder."""
+    outputs: NDArray[np.float32]
+    """[sequences, labels] of a classifier, [sequences, dimensions] of an embedder; [0, 0] for a decoder."""
 
     @property
     def tokens(self) -> int:
@@ -89,7 +89,7 @@ class Reference:
 
     def write(self, folder: Path) -> None:
         """Write reference.npz and fixtures.json; the same content gives the same bytes."""
-        arrays: dict[str, NDArray[Any]] = {"class_logits": self.class_logits}
+        arrays: dict[str, NDArray[Any]] = {"outputs": self.outputs}
         for name in PARTS:
             parts = getattr(self, name)
             arrays[name] = np.concatenate(parts) if parts else np.zeros(0, np.int32)
@@ -105,17 +105,19 @@ def read(folder: Path) -> Reference:
         with np.load(folder / ARRAYS, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         parts = {name: _split(arrays[name], arrays[f"{name}_lengths"]) for name in PARTS}
-        return Reference(fixtures=fixtures, class_logits=arrays["class_logits"], **parts)
+        return Reference(fixtures=fixtures, outputs=arrays["outputs"], **parts)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{folder}: its reference cannot be read: {error}",
                             "copy the artifact again, or export it again") from error
 
 
-def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[Sequence[int]], classifies: bool,
-         scores: dict[str, float], metric: str) -> Reference:
+def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[Sequence[int]],
+         output: Callable[[list[int]], NDArray[np.float32]] | None, scores: dict[str, float],
+         metric: str) -> Reference:
     """Ask the float model and its own tokenizer.
 
-    `sequences` are cut to SEQUENCE_TOKENS and taken until TOKENS; `scores` are the float model's on the test rows.
+    `sequences` are cut to SEQUENCE_TOKENS and taken until TOKENS; `output` is the one vector that an encoder gives for
+    a sequence, None for a decoder; `scores` are the float model's on the test rows.
     """
     tokenizer = model.tokenizer
     text_ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
@@ -125,7 +127,7 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[Sequence[i
     top_ids: list[NDArray[np.integer[Any]]] = []
     top_logprobs: list[NDArray[np.float16]] = []
     tails: list[NDArray[np.float32]] = []
-    class_logits: list[NDArray[np.float32]] = []
+    outputs: list[NDArray[np.float32]] = []
     count = 0
     for sequence in sequences:
         ids = np.array(sequence[: min(SEQUENCE_TOKENS, model.context_length)], np.int32)
@@ -133,11 +135,10 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[Sequence[i
             continue
         count += len(ids)
         taken.append(ids)
-        logits = model.logits(ids.tolist())
-        if classifies:
-            class_logits.append(logits)
+        if output is not None:
+            outputs.append(output(ids.tolist()))
             continue
-        best, logprobs, tail = top(logits)
+        best, logprobs, tail = top(model.logits(ids.tolist()))
         top_ids.append(best)
         top_logprobs.append(logprobs)
         tails.append(tail)
@@ -146,7 +147,7 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[Sequence[i
     return Reference(
         Fixtures(list(texts), decoded, renderings(tokenizer), clock, sorted(stop_ids(model)), scores, metric),
         [np.array(ids, np.int32) for ids in text_ids], special_ids, taken, top_ids, top_logprobs, tails,
-        np.stack(class_logits) if class_logits else np.zeros((0, 0), np.float32))
+        np.stack(outputs) if outputs else np.zeros((0, 0), np.float32))
 
 
 def top(logits: NDArray[np.float32]) -> tuple[NDArray[np.integer[Any]], NDArray[np.float16], NDArray[np.float32]]:

@@ -15,13 +15,17 @@ from ..models.artifact import MANIFEST, is_artifact, open_artifact
 from ..models.errors import UsageError
 from ..models.runfile import Task
 from ..models.scheme import Scheme
+from . import sentence_files
 from .checkpoint import Checkpoint
 
 SCHEMA = "schema.json"
+INHERITED = ("temperature", "grid_aware")
+"""Settings of a trained artifact that its exports keep: what a classifier's runtime needs, how far weights on the grid
+are from the float ones they learned from."""
 HEAD_SIZE = 16
 """onnxruntime's GroupQueryAttention refuses heads of another multiple, and only when the first token runs."""
 COPIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-          "added_tokens.json", "chat_template.jinja", "run.toml", "metrics.jsonl")
+          "added_tokens.json", "chat_template.jinja", "run.toml", "metrics.jsonl", *sentence_files.FILES)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Source:
     parents: list[dict[str, Any]]
     licences: dict[str, str]
     settings: dict[str, Any]
-    """What the runtime needs of the source's own settings: a classifier's temperature."""
+    """The source's own settings that are INHERITED."""
 
     @classmethod
     def open(cls, path: Path, task: Task | None = None) -> Source:
@@ -55,7 +59,7 @@ class Source:
                                  "export the folder that tune or distill wrote")
             artifact.verify()
             task = task or artifact.manifest.task
-            settings = {key: value for key, value in artifact.manifest.settings.items() if key == "temperature"}
+            settings = {key: value for key, value in artifact.manifest.settings.items() if key in INHERITED}
             parents, licences = list(artifact.manifest.parents), dict(artifact.manifest.licences)
         checkpoint = Checkpoint.open(path)
         parents.append({"role": "source", "name": path.resolve().name, "sha256": _identity(path)})
@@ -70,6 +74,8 @@ class Source:
     def check_target(self, scheme: Scheme) -> None:
         """Raise UsageError when this model's family cannot be written in the scheme's format."""
         family = self.checkpoint.family
+        if scheme.format == "gguf" and self.task.kind == "classify":
+            raise UsageError(f"{scheme}: classifiers are not exported as gguf", "take another target, such as onnx:int8")
         if (family.gguf if scheme.format == "gguf" else family.onnx) is None:
             other = "onnx:int8" if scheme.format == "gguf" else "gguf:Q4_0"
             raise UsageError(f"{scheme}: models of the {family.name} family are not exported as {scheme.format}",
@@ -84,13 +90,17 @@ class Source:
     def dimensions(self) -> dict[str, int]:
         """Parameters, layers, hidden size, vocabulary and context, for the manifest."""
         config, family = self.checkpoint.config, self.checkpoint.family
+        context = family.context(config)
+        if self.task.kind == "embed":
+            context = min(context, sentence_files.longest_text(self.folder) or context)
         return {"parameters": self.checkpoint.parameters(), "vocabulary": self.checkpoint.vocabulary_size,
-                **{key: int(family.of(config, key)) for key in ("layers", "hidden", "context")}}
+                "context": context, **{key: int(family.of(config, key)) for key in ("layers", "hidden")}}
 
     def copy_files(self, folder: Path) -> None:
         """Put tokenizer, template, configs and the schema into an artifact."""
         for name in COPIED:
             if (self.folder / name).is_file():
+                (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(self.folder / name, folder / name)
         if (self.folder / "additional_chat_templates").is_dir():
             shutil.copytree(self.folder / "additional_chat_templates", folder / "additional_chat_templates")
@@ -113,11 +123,14 @@ def _identity(folder: Path) -> str:
 
 def _complete(task: Task | None, checkpoint: Checkpoint) -> Task:
     """The task with the labels that the config names, checked against the family."""
-    kinds = checkpoint.family.tasks
+    family, architecture = checkpoint.family, checkpoint.config["architectures"][0]
+    kinds = ["embed"] if architecture in family.embeds else [kind for kind in family.tasks if kind != "embed"]
     task = task or Task(kind=kinds[0])
     if task.kind not in kinds:
-        raise UsageError(f"task.kind = {task.kind!r}: models of the {checkpoint.family.name} family do "
-                         f"{', '.join(kinds)}", "choose a model that was made for this task")
+        raise UsageError(f"task.kind = {task.kind!r}: a {architecture} can {', '.join(kinds)}",
+                         "choose a model that was made for this task, or train it for the task first")
+    if task.kind == "embed":
+        return sentence_files.complete(task, checkpoint.folder)
     if task.kind != "classify":
         return task
     names = {int(index): str(name) for index, name in (checkpoint.config.get("id2label") or {}).items()}

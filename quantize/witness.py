@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..models.errors import DataError
 from ..models.runfile import Task
+from ..runtime.embed import nearest_answers
 from ..runtime.evaluate import evaluate_answers
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
@@ -38,9 +42,9 @@ class Witness:
         self.calibration: Callable[[int], Calibration | None] = cache(self._calibrate)
 
     @property
-    def classifies(self) -> bool:
-        """Whether the model gives labels, not text."""
-        return self.origin.task.kind == "classify"
+    def kind(self) -> str:
+        """What the model is for: a kind of task."""
+        return self.origin.task.kind
 
     @cached_property
     def model(self) -> FloatModel:
@@ -58,19 +62,22 @@ class Witness:
         added = [token.content for token in self.codec.tokenizer.get_added_tokens_decoder().values()]
         scores = self._scores()
         metric = METRIC if scores else ""
-        return reference.make(self.model, corpus.texts(added), self._sequences(), self.classifies, scores, metric)
+        output = {"classify": self.model.logits, "embed": self._vector}.get(self.kind)
+        return reference.make(self.model, corpus.texts(added), self._sequences(), output, scores, metric)
 
     def _fits(self, row: Row) -> bool:
-        if self.classifies:
+        if self.kind == "classify":
             return row.kind == "label"
+        if self.kind == "embed":
+            return row.kind == "label" or bool(row.answer)
         room = self.model.context_length - answer_tokens(self.codec, self._held_out, self.origin.task)
         return row.kind == "chat" and bool(row.answer) and len(self.codec.prompt_ids(row)) <= room
 
     def _sequences(self) -> Iterator[list[int]]:
         """Held-out rows first: calibration was fitted to the others. Without any rows, the built-in corpus."""
         rows = (*self.test_rows, *self.rows)
-        if self.classifies:
-            yield from (self.model.class_ids(text) for text in ([row.text for row in rows] or corpus.TEXTS))
+        if self.kind != "generate":
+            yield from (self._text_ids(text) for text in ([row.question for row in rows] or corpus.TEXTS))
         elif rows:
             yield from (_ids(self.codec, row) for row in rows)
         else:
@@ -79,11 +86,14 @@ class Witness:
     def _scores(self) -> dict[str, float]:
         """The float model's score on every test row, by the row's digest."""
         rows = self.test_rows
-        if not rows:
+        if not rows or (self.kind == "embed" and len(rows) == 1):  # a neighbour is looked for among them
             return {}
-        if self.classifies:
+        if self.kind == "classify":
             labels = self.origin.task.labels
-            answers = [labels[int(self.model.logits(self.model.class_ids(row.text)).argmax())] for row in rows]
+            answers = [labels[int(self.model.logits(self._text_ids(row.text)).argmax())] for row in rows]
+        elif self.kind == "embed":
+            answers = nearest_answers(lambda texts: np.stack([self._vector(self._text_ids(text)) for text in texts]),
+                                      rows)
         else:
             ids = self.model.answers([self.codec.prompt_ids(row) for row in rows], sorted(self.codec.stop_ids),
                                      answer_tokens(self.codec, rows, self.origin.task))
@@ -92,9 +102,15 @@ class Witness:
         return {rows_digest([row]): float(score) for row, score in zip(rows, scores, strict=True)}
 
     def _calibrate(self, count: int) -> Calibration | None:
-        """Importance from the first `count` rows; none for classifiers, whose int8 needs none."""
-        rows = self.rows[:count]
-        return None if self.classifies or not rows else measure(self.model, [_ids(self.codec, row) for row in rows])
+        """Importance from the first `count` rows; none for encoders, whose int8 needs none."""
+        rows = self.rows[:count] if self.kind == "generate" else ()
+        return measure(self.model, [_ids(self.codec, row) for row in rows]) if rows else None
+
+    def _text_ids(self, text: str) -> list[int]:
+        return self.model.text_ids(text, self.origin.dimensions()["context"])
+
+    def _vector(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        return self.model.vector(ids, self.origin.task)
 
 
 def _held_out(rows: Sequence[Row], test_rows: Sequence[Row], count: int) -> list[Row]:

@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -15,9 +14,12 @@ import numpy as np
 from ..models import kinds
 from ..models.errors import DataError, UsageError
 from ..models.strict import build
+from .constrain import task_schema
+from .embed import Embedder, nearest_answers
+from .encoder import TextEncoder
 from .intervals import Interval, McNemar, bootstrap, mcnemar, mean, paired
 from .likelihood import row_likelihoods
-from .metrics._common import Context, is_json, json_value
+from .metrics._common import Context, json_value
 from .row_shapes import Row
 from .rows import rows_digest
 
@@ -71,7 +73,9 @@ class Comparison:
 
 def evaluate(model: Any, rows: Sequence[Row], metrics: Sequence[str] = (), limit: int = 0, constrain: bool = False,
              reference: Sequence[str] | None = None, progress: Progress | None = None) -> Evaluation:
-    """Let `model` (a Generator or Classifier) answer the rows greedily, and score the answers.
+    """Let `model` (a Generator, Classifier or Embedder) answer the rows greedily, and score the answers.
+
+    An embedder answers with the label of the nearest other row, or with the nearest of all rows' answers.
 
     `metrics` are names of runtime/metrics, with the value of the first setting after a colon where there is one
     ("field_match:intent"); without any, those that suit the rows. `limit` above 0 takes that many rows, evenly
@@ -86,13 +90,15 @@ def evaluate(model: Any, rows: Sequence[Row], metrics: Sequence[str] = (), limit
     schema = schema_of(model)
     if constrain and schema is None:
         raise UsageError("constrain: the model's task has no JSON schema", "name one in task.schema, or leave it out")
-    likelihoods = None if hasattr(model, "classify_all") else functools.cache(lambda: row_likelihoods(model, picked))
+    likelihoods = None if isinstance(model, TextEncoder) else functools.cache(lambda: row_likelihoods(model, picked))
     context = Context(None, schema, None if reference is None else list(reference), likelihoods)
     scorers = _scorers(metrics, picked, context)
     started = time.perf_counter()
     answers: list[str] = []
     if any("text" not in scorer.module.KINDS for scorer in scorers):
-        answers = _answers(model, picked, schema if constrain else None, progress)
+        # What the model says by itself is measured, unless its answers are to be bound.
+        options = {} if schema is None else {"schema": schema if constrain else False}
+        answers = _answers(model, picked, options, progress)
     return _scored(answers, picked, scorers, time.perf_counter() - started, constrain)
 
 
@@ -151,15 +157,7 @@ def spaced(indices: Sequence[int], limit: int) -> list[int]:
 
 def schema_of(model: Any) -> dict[str, Any] | None:
     """The JSON schema of a loaded model's task, or None. UsageError when its file is no JSON object."""
-    artifact = getattr(model, "artifact", None)
-    name = artifact.manifest.task.schema if artifact is not None else ""
-    if artifact is None or not name:
-        return None
-    path = artifact.folder / Path(name).name
-    schema = json_value(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if not is_json(schema) or not isinstance(schema, dict):
-        raise UsageError(f"{path}: the task's schema is missing or no JSON object", "export the model again")
-    return schema
+    return task_schema(getattr(model, "artifact", None))
 
 
 def _check_kind(rows: Sequence[Row]) -> str:
@@ -171,7 +169,9 @@ def _check_kind(rows: Sequence[Row]) -> str:
     return found[0]
 
 
-def _answers(model: Any, rows: Sequence[Row], schema: dict[str, Any] | None, progress: Progress | None) -> list[str]:
+def _answers(model: Any, rows: Sequence[Row], options: dict[str, Any], progress: Progress | None) -> list[str]:
+    if isinstance(model, Embedder):
+        return nearest_answers(model.embed_all, rows)
     answers: list[str] = []
     size = BATCH if hasattr(model, "classify_all") else 1
     for start in range(0, len(rows), size):
@@ -179,15 +179,14 @@ def _answers(model: Any, rows: Sequence[Row], schema: dict[str, Any] | None, pro
         if hasattr(model, "classify_all"):
             answers += [result.label for result in model.classify_all([row.question for row in batch])]
         else:
-            answers += [_generated(model, row, schema) for row in batch]
+            answers += [_generated(model, row, options) for row in batch]
         if progress:
             progress(len(answers), len(rows))
     return answers
 
 
-def _generated(model: Any, row: Row, schema: dict[str, Any] | None) -> str:
+def _generated(model: Any, row: Row, options: dict[str, Any]) -> str:
     messages = row.prompt_messages or ({"role": "user", "content": row.text},)
-    options = {} if schema is None else {"schema": schema}
     return str(model.generate(messages=list(messages), tools=row.tools, **options).text)
 
 

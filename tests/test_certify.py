@@ -89,7 +89,7 @@ def test_every_export_target_has_limits_and_coarser_types_have_wider_ones() -> N
 @pytest.mark.parametrize("name", kinds.names("quantize.certify"))
 def test_every_check_says_what_it_applies_to(name: str) -> None:
     module = kinds.load("quantize.certify", name)
-    assert set(module.TASKS) <= {"generate", "classify"} and module.TASKS and module.__doc__
+    assert set(module.TASKS) <= {"generate", "classify", "embed"} and module.TASKS and module.__doc__
 
 
 def wrong_template(folder: Path) -> None:

@@ -10,14 +10,15 @@ def test_every_family_is_complete_and_found_by_each_of_its_architectures(name: s
     member = family.load(name)
     assert member.gguf or member.onnx, "no exporter covers it"
     assert {"layers", "hidden", "heads", "context"} <= set(member.keys)
-    for architecture in member.architectures:
+    for architecture in member.architectures + member.embeds:
         assert family.of_config({"architectures": [architecture]}) is member
     for architecture in member.starts:
         assert family.of_config({"architectures": [architecture]}, training=True) is member
 
 
 def test_no_architecture_belongs_to_two_families() -> None:
-    listed = [a for name in family.names() for a in family.load(name).architectures + family.load(name).starts]
+    listed = [a for name in family.names() for a in family.load(name).architectures + family.load(name).starts
+              + family.load(name).embeds]
     assert len(listed) == len(set(listed))
 
 
@@ -30,9 +31,14 @@ def test_an_unknown_architecture_is_refused_with_the_list(config: dict[str, obje
 
 def test_an_encoder_without_a_head_is_sent_to_training() -> None:
     with pytest.raises(UsageError) as caught:
-        family.of_config({"architectures": ["BertModel"]})
+        family.of_config({"architectures": ["BertForMaskedLM"]})
     assert "train it" in caught.value.hint
-    assert family.of_config({"architectures": ["BertModel"]}, training=True).name == "bert"
+    assert family.of_config({"architectures": ["BertForMaskedLM"]}, training=True).name == "bert"
+
+
+def test_positions_that_are_never_used_are_no_context() -> None:
+    config = {"max_position_embeddings": 514, "pad_token_id": 1}
+    assert (family.load("xlm-roberta").context(config), family.load("bert").context(config)) == (512, 514)
 
 
 def test_an_unknown_family_name_is_refused_with_the_nearest() -> None:

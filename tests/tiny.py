@@ -48,21 +48,47 @@ def decoder(folder: Path, model_type: str, seed: int = 0, **changes: Any) -> Pat
 LABELS = ("light", "music", "weather")
 
 
-def classifier(folder: Path, model_type: str, labels: tuple[str, ...] = LABELS, seed: int = 0) -> Path:
-    """Write an encoder with a classification head and a WordPiece tokenizer."""
+def classifier(folder: Path, model_type: str, labels: tuple[str, ...] = LABELS, seed: int = 0, **changes: Any) -> Path:
+    """Write an encoder with a classification head and its tokenizer; `changes` are config keys."""
+    names = dict(enumerate(labels))
+    changes |= {"id2label": names, "label2id": {label: index for index, label in names.items()}}
+    return _encoder(folder, model_type, "AutoModelForSequenceClassification", seed, changes)
+
+
+def embedder(folder: Path, model_type: str, pooling: str = "mean", seed: int = 0, **changes: Any) -> Path:
+    """Write an encoder without a head, its tokenizer and what sentence-transformers says about pooling."""
+    _encoder(folder, model_type, "AutoModel", seed, changes)
+    modules = ["Transformer", "Pooling", "Normalize"]
+    (folder / "modules.json").write_text(json.dumps([
+        {"idx": index, "name": str(index), "path": f"{index}_{name}" if index else "",
+         "type": f"sentence_transformers.models.{name}"} for index, name in enumerate(modules)]))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({
+        "word_embedding_dimension": 64, "pooling_mode_cls_token": pooling == "cls",
+        "pooling_mode_mean_tokens": pooling == "mean", "pooling_mode_max_tokens": pooling == "max"}))
+    return folder
+
+
+def _encoder(folder: Path, model_type: str, auto_class: str, seed: int, changes: dict[str, Any]) -> Path:
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
-    size = word_piece_tokenizer(folder)
-    names = dict(enumerate(labels))
-    common = {"vocab_size": size, "id2label": names, "label2id": {label: index for index, label in names.items()},
-              "pad_token_id": 0}
-    shape = {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4} if model_type == "distilbert" else {
-        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sentence_pieces = model_type in ("roberta", "xlm-roberta")
+    size = (unigram_tokenizer if sentence_pieces else word_piece_tokenizer)(folder)
+    shape: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+                             "num_attention_heads": 4, "max_position_embeddings": 128, "pad_token_id": 0}
+    if model_type == "distilbert":
+        shape = {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 128,
+                 "pad_token_id": 0}
+    elif sentence_pieces:
+        shape |= {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1}
+    elif model_type == "modernbert":  # layers 0 and 3 see everything, 1 and 2 four tokens to each side
+        shape |= {"num_hidden_layers": 4, "local_attention": 8, "cls_token_id": 2, "bos_token_id": 2,
+                  "sep_token_id": 3, "eos_token_id": 3}
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(
-        AutoConfig.for_model(model_type, max_position_embeddings=128, **common, **shape))
+    model = getattr(transformers, auto_class).from_config(
+        transformers.AutoConfig.for_model(model_type, vocab_size=size, **(shape | changes)))
     _spread(model)
     model.save_pretrained(folder)
     return folder
@@ -98,6 +124,24 @@ def word_piece_tokenizer(folder: Path) -> int:
     trainer.save_model(str(folder))
     BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     return int(trainer.get_vocab_size())
+
+
+def unigram_tokenizer(folder: Path) -> int:
+    """Write a SentencePiece-style Unigram tokenizer as XLM-RoBERTa has it; return its vocabulary size."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.train_from_iterator(SENTENCES, trainers.UnigramTrainer(
+        vocab_size=256, special_tokens=special, unk_token="<unk>", show_progress=False))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "<s> $A </s>", "<s> $A </s> </s> $B </s>", [("<s>", 0), ("</s>", 2)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>",
+        pad_token="<pad>", unk_token="<unk>", mask_token="<mask>").save_pretrained(folder)
+    return int(tokenizer.get_vocab_size())
 
 
 def _spread(model: Any) -> None:

@@ -33,11 +33,12 @@ def command(artifact: Path, system: str, threads: int, as_json: bool, **sampling
     too. --json prints the whole conversation at its end.
     """
     from ...runtime import load
-    from ...runtime.classify import Classifier
+    from ...runtime.generate import Generator
 
     model = load(artifact, threads=threads)
-    if isinstance(model, Classifier):
-        raise UsageError(f"{artifact}: a classifier holds no conversation", f"edgestill classify {artifact} TEXT")
+    if not isinstance(model, Generator):
+        verb = model.artifact.manifest.task.kind
+        raise UsageError(f"{artifact}: is made to {verb} and holds no conversation", f"edgestill {verb} {artifact} TEXT")
     start = [{"role": "system", "content": system}] if system else []
     messages: list[dict[str, Any]] = list(start)
     while line := _next_line():

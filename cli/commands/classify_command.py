@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from ...models.errors import UsageError
-from .. import options, output
+from .. import inputs, options, output
 
 
 @click.command("classify", epilog=options.example(
@@ -28,12 +27,12 @@ def command(artifact: Path, texts: tuple[str, ...], top: int, threads: int, as_j
     from ...runtime import load
     from ...runtime.classify import Classifier
 
-    wanted = [line.rstrip("\n") for line in sys.stdin if line.strip()] if texts == ("-",) else list(texts)
-    if not wanted:
-        raise UsageError("no text on stdin", "write one text a line")
+    wanted = inputs.read_texts(texts)
     model = load(artifact, threads=threads)
     if not isinstance(model, Classifier):
-        raise UsageError(f"{artifact}: a generator gives no labels", f"edgestill generate {artifact} TEXT")
+        assert model.artifact is not None
+        verb = model.artifact.manifest.task.kind
+        raise UsageError(f"{artifact}: is made to {verb} and gives no labels", f"edgestill {verb} {artifact} TEXT")
     found = model.classify_all(wanted)
     if as_json:
         output.result([{"text": text, **output.plain(item)} for text, item in zip(wanted, found, strict=True)])

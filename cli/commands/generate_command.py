@@ -40,15 +40,16 @@ def command(artifact: Path, prompt: str, schema: Path | None, stop: tuple[str, .
     PROMPT `-` reads it from stdin. The text appears as it is made; --json waits and adds counts and timings.
     """
     from ...runtime import load
-    from ...runtime.classify import Classifier
+    from ...runtime.generate import Generator
 
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text.strip():
         raise UsageError("the prompt is empty", "give a text, or - to read it from stdin")
     wanted = {**sampling, "stop": stop, "schema": read_schema(schema) if schema else None}
     model = load(artifact, threads=threads)
-    if isinstance(model, Classifier):
-        raise UsageError(f"{artifact}: a classifier generates no text", f"edgestill classify {artifact} TEXT")
+    if not isinstance(model, Generator):
+        verb = model.artifact.manifest.task.kind
+        raise UsageError(f"{artifact}: is made to {verb} and generates no text", f"edgestill {verb} {artifact} TEXT")
     if as_json:
         output.result(model.generate(text, **wanted))
         return

@@ -10,7 +10,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ...models.errors import MissingExtra, UsageError
+from ...models.errors import MissingExtra
+from ..float_model import FloatModel
 
 ATTENTION = "edgestill_multi_head"
 OPSET = 20
@@ -20,28 +21,29 @@ SAMPLE = (2, 9)
 
 
 def exported(source: Path) -> Any:
-    """Trace the classifier of a Hugging Face folder into an onnx_ir.Model.
+    """Trace the encoder of a Hugging Face folder into an onnx_ir.Model.
 
-    Inputs int64 [batch_size, sequence_length]: input_ids, attention_mask and, where the model has segments,
-    token_type_ids; output `logits` float32 [batch_size, labels]. Raises MissingExtra without onnxscript.
+    Inputs int64 [batch_size, sequence_length]: input_ids, attention_mask and, where the model has several segments,
+    token_type_ids. Output float32: a classifier's `logits` [batch_size, labels], or without a head the
+    `last_hidden_state` [batch_size, sequence_length, hidden], which whoever runs it pools. Raises MissingExtra without
+    onnxscript.
     """
     try:
         import onnxscript  # noqa: F401
         import torch
-        import transformers
         from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
     except ModuleNotFoundError as error:
         raise MissingExtra((error.name or "onnxscript").partition(".")[0], "export") from error
 
-    module = transformers.AutoModelForSequenceClassification.from_pretrained(
-        source, dtype=torch.float32, local_files_only=True, trust_remote_code=False).eval()
+    model = FloatModel.from_folder(source)
+    module = model.module
     _register()
     module.set_attn_implementation(ATTENTION)
     ids = torch.full(SAMPLE, 5)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if int(getattr(module.config, "type_vocab_size", 0)) > 0:
+    if int(getattr(module.config, "type_vocab_size", 0)) > 1:
         inputs["token_type_ids"] = torch.zeros_like(ids)
-    longest = torch.export.Dim("sequence_length", max=int(module.config.max_position_embeddings))
+    longest = torch.export.Dim("sequence_length", max=model.context_length)
     axes = {0: torch.export.Dim("batch_size"), 1: longest}
     with _quiet():
         program = OnnxExporter().export(
@@ -66,11 +68,13 @@ def _register() -> None:
             {"num_heads": heads, "scale": float(scaling)}, dtype=query.dtype, shape=rows[0].shape, version=1)
         return mixed.reshape(batch, length, heads, size), None
 
-    def mask(attention_mask: Any, mask_function: Any, **_: Any) -> Any:
-        if mask_function is not bidirectional_mask_function:
-            raise UsageError("this encoder masks more than padding, such as a sliding window, which the ONNX export "
-                             "does not carry", "choose an encoder of another family")
-        return attention_mask.to(torch.int32)
+    def mask(attention_mask: Any, mask_function: Any, q_length: int, **_: Any) -> Any:
+        padding = attention_mask.to(torch.int32)
+        if mask_function is bidirectional_mask_function:
+            return padding
+        # Windows and the like depend on the two places alone: 1 where the row may look at the column.
+        places = torch.arange(q_length)
+        return padding[:, None, :] * mask_function(0, 0, places[:, None], places[None, :]).to(torch.int32)
 
     AttentionInterface.register(ATTENTION, attention)
     AttentionMaskInterface.register(ATTENTION, mask)

@@ -22,7 +22,7 @@ FORMAT = "onnx"
 DTYPES = {"fp32": "fp32", "int8": "q8", "int4": "q4"}
 """Our scheme's type → transformers.js's name of the dtype."""
 SUFFIXES = {"fp32": "", "q8": "_quantized", "q4": "_q4"}
-PIPELINES = {"generate": "text-generation", "classify": "text-classification"}
+PIPELINES = {"generate": "text-generation", "classify": "text-classification", "embed": "feature-extraction"}
 
 
 def model_file(type: str) -> str:
@@ -40,13 +40,11 @@ def write(packed: Artifact, codec: Codec) -> None:
         settings["use_external_data_format"] = {packed.model_path.name: 1}
     files.write_json(folder / "config.json", config | {"transformers.js_config": settings})
 
-    names = {"bos_token": codec.bos_id, "eos_token": codec.eos_id, "pad_token": codec.pad_id}
-    tokens = {name: codec.tokenizer.id_to_token(id) for name, id in names.items() if id is not None}
     given = _table(folder / "tokenizer_config.json")
     if codec.template and not isinstance(given.get("chat_template"), list):  # a list holds several, by name
         given["chat_template"] = codec.template
         files.write_text(folder / "chat_template.jinja", codec.template)
-    files.write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | tokens | given)
+    files.write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | given)
     if manifest.task.kind == "generate":
         generation = _table(folder / "generation_config.json")
         files.write_json(folder / "generation_config.json", generation | {"eos_token_id": sorted(codec.stop_ids)})
@@ -55,11 +53,14 @@ def write(packed: Artifact, codec: Codec) -> None:
 def usage(manifest: Manifest) -> str:
     """How to load the folder in Node or a browser."""
     pipeline = PIPELINES[manifest.task.kind]
-    call = ('const answer = await model([{ role: "user", content: "your prompt" }], '
-            f'{{ max_new_tokens: {manifest.task.max_new_tokens} }});' if manifest.task.kind == "generate" else
-            'const answer = await model("your text");')
-    return ("[transformers.js](https://huggingface.co/docs/transformers.js) 3 and 4, in Node and in browsers, with this "
-            "folder as `models/NAME`:\n\n```js\n"
+    task = manifest.task
+    call = {"generate": 'const answer = await model([{ role: "user", content: "your prompt" }], '
+                        f'{{ max_new_tokens: {task.max_new_tokens} }});',
+            "classify": 'const answer = await model("your text");',
+            "embed": f'const vector = await model("your text", {{ pooling: "{task.pooling}", '
+                     f'normalize: {str(task.normalise).lower()} }});'}[task.kind]
+    return ("[transformers.js](https://huggingface.co/docs/transformers.js) 3 and 4, in Node and in browsers, with "
+            "this folder as `models/NAME`:\n\n```js\n"
             'import { env, pipeline } from "@huggingface/transformers";\nenv.localModelPath = "models/";\n'
             f'const model = await pipeline("{pipeline}", "NAME");\n{call}\n```\n')
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from ..classify import Classifier
+    from ..embed import Embedder
     from ..generate import Generator
 
 
@@ -33,15 +34,15 @@ def main() -> None:
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Load `path` and time its prompts (lists of ids) or texts: the first `warmup` of them are not counted."""
-    from ..classify import Classifier
+    from ..generate import Generator
     from ..loading import load
 
     model = load(job["path"], threads=job["threads"], context=job["context"])
     result: dict[str, Any] = {"load_ms": (time.perf_counter() - STARTED) * 1000}
-    if isinstance(model, Classifier):
-        result |= _classify(model, job)
-    else:
+    if isinstance(model, Generator):
         result |= _generate(model, job)
+    else:
+        result |= _read(model, job)
     from .machine import peak_resident_bytes  # only now: nothing of ours but the model may be in the peak
 
     return result | {"peak_rss_bytes": peak_resident_bytes()}
@@ -77,12 +78,15 @@ def _generate(model: Generator, job: dict[str, Any]) -> dict[str, Any]:
             "first_token_at": first_token_at}
 
 
-def _classify(model: Classifier, job: dict[str, Any]) -> dict[str, Any]:
+def _read(model: Classifier | Embedder, job: dict[str, Any]) -> dict[str, Any]:
+    from ..classify import Classifier
+
+    answer = model.classify if isinstance(model, Classifier) else model.embed
     times: list[float] = []
     first_token_at = None
     for text in job["prompts"]:
         start = time.perf_counter_ns()
-        model.classify(text)
+        answer(text)
         times.append((time.perf_counter_ns() - start) / 1e6)
         first_token_at = first_token_at or time.monotonic()
     return {"threads": model.threads, "latency_ms": times[job["warmup"]:], "first_token_at": first_token_at}

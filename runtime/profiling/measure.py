@@ -22,7 +22,7 @@ from ..text import Codec
 from . import machine
 
 if TYPE_CHECKING:
-    from ..classify import Classifier
+    from ..encoder import TextEncoder
     from ..generate import Generator
     from ..rows import Row
 
@@ -35,7 +35,7 @@ class Profile:
     """What was measured. Single numbers are medians; `raw` holds every value they come from."""
 
     kind: str
-    """generate or classify."""
+    """generate, classify or embed."""
     threads: int
     file_bytes: int
     """The model file and its external data."""
@@ -57,16 +57,16 @@ class Profile:
     token_ms: dict[str, float] | None = None
     """p50, p90, p99 and max of one token: choice, detokenizing and the model's step, over all repeats."""
     latency_ms: dict[str, float] | None = None
-    """classify: p50, p90, p99 and max of one text, tokenizing included."""
+    """classify and embed: p50, p90, p99 and max of one text, tokenizing included."""
     texts_per_s: float | None = None
 
 
-def profile(model: Path | str | Generator | Classifier, prompt_tokens: int = 128, new_tokens: int = 64, warmup: int = 2,
-            repeats: int = 10, rows: Sequence[Row] | None = None, threads: int = 0) -> Profile:
+def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 128, new_tokens: int = 64,
+            warmup: int = 2, repeats: int = 10, rows: Sequence[Row] | None = None, threads: int = 0) -> Profile:
     """Measure an artifact (or the artifact a loaded model came from) on this machine.
 
     Prompts have exactly `prompt_tokens` tokens, taken from `rows` where given, else drawn from the vocabulary; every
-    repeat has another prompt and an empty cache. Classifiers read the rows' own texts where given. `threads` 0 means
+    repeat has another prompt and an empty cache. Encoders read the rows' own texts where given. `threads` 0 means
     those of the loaded model, or the physical cores. Raises UsageError for counts out of range or beyond the model's
     context, and what `load` raises.
     """
@@ -82,15 +82,16 @@ def profile(model: Path | str | Generator | Classifier, prompt_tokens: int = 128
             raise UsageError("the model was not loaded from an artifact", "give the path of an artifact")
         artifact = model.artifact
         threads = threads or (model.threads if hasattr(model, "threads") else model.engine.threads)
-    classify = artifact.manifest.task.kind == "classify"
+    kind = artifact.manifest.task.kind
+    whole = kind != "generate"
     codec = Codec.from_folder(artifact.folder, artifact.manifest.task)
     prompts: list[Any] = [_prompt(codec, rows, prompt_tokens, index) for index in range(warmup + repeats)]
-    if classify:
+    if whole:
         prompts = [rows[index % len(rows)].question if rows else codec.decode(prompt) for index,
                    prompt in enumerate(prompts)]
     needed = prompt_tokens + new_tokens
     job = {"path": str(artifact.folder), "threads": threads, "warmup": warmup, "new_tokens": new_tokens,
-           "context": 0 if classify or needed <= _default_context(artifact) else needed}
+           "context": 0 if whole or needed <= _default_context(artifact) else needed}
     before = machine.facts()
     starts = [_child(job | {"prompts": prompts[:1], "warmup": 0}) for _ in range(_LOADS)]
     found = _child(job | {"prompts": prompts})
@@ -101,10 +102,10 @@ def profile(model: Path | str | Generator | Classifier, prompt_tokens: int = 128
     common = {
         "threads": found["threads"], "file_bytes": artifact.model_bytes(), "peak_rss_bytes": found["peak_rss_bytes"],
         "load_ms": statistics.median(raw["load_ms"]), "start_ms": statistics.median(raw["start_ms"]), "machine": before}
-    if classify:
+    if whole:
         times = found["latency_ms"]
         lengths = [len(codec.encode(text, add_special_tokens=True)) for text in prompts[warmup:]]
-        return Profile("classify", prompt_tokens=round(statistics.mean(lengths)),
+        return Profile(kind, prompt_tokens=round(statistics.mean(lengths)),
                        raw=raw | {"latency_ms": times, "tokens": lengths},
                        latency_ms=_percentiles(times), texts_per_s=1000 / statistics.mean(times), **common)
     runs = found["runs"]

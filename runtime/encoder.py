@@ -1,0 +1,91 @@
+"""What classifiers and embedders share: an ONNX encoder, and texts in batches of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ..models.errors import ArtifactError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from tokenizers import Encoding
+
+    from ..models.artifact import Artifact
+    from .text import Codec
+
+
+class Graph:
+    """A loaded encoder graph of which one output is read."""
+
+    def __init__(self, path: Path, threads: int, output: str) -> None:
+        """Load `path`; ArtifactError when its inputs are no encoder's, or it has no such output."""
+        from .engines.onnx import session
+
+        self._session, self._output = session(path, threads), output
+        self._inputs = {item.name for item in self._session.get_inputs()}
+        outputs = {item.name: item.shape for item in self._session.get_outputs()}
+        known = {"input_ids", "attention_mask", "token_type_ids"}
+        if not {"input_ids", "attention_mask"} <= self._inputs <= known or output not in outputs:
+            raise ArtifactError(f"{path}: no encoder graph with the output {output!r} (inputs {sorted(self._inputs)}, "
+                                f"outputs {sorted(outputs)})", "export the model with edgestill export --to onnx:int8")
+        self.width: int | None = outputs[output][-1] if isinstance(outputs[output][-1], int) else None
+        """Size of the output's last dimension, where the graph says it."""
+
+    def run(self, ids: Sequence[Sequence[int]], pad_id: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The output for a batch of token ids, and the mask [n, longest] that is 1 where there is a token."""
+        length = max(1, *(len(row) for row in ids))
+        tokens = np.full((len(ids), length), pad_id, np.int64)
+        mask = np.zeros((len(ids), length), np.int64)
+        for index, row in enumerate(ids):
+            tokens[index, :len(row)] = row
+            mask[index, :len(row)] = 1
+        feeds = {"input_ids": tokens, "attention_mask": mask}
+        if "token_type_ids" in self._inputs:
+            feeds["token_type_ids"] = np.zeros_like(tokens)
+        return self._session.run([self._output], feeds)[0], mask
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._session
+
+
+class TextEncoder:
+    """A loaded model that reads whole texts at once."""
+
+    def __init__(self, artifact: Artifact, codec: Codec, threads: int = 0) -> None:
+        """`threads` 0 means the physical cores. Texts are cut to the artifact's context."""
+        from .threads import allowed_cores
+
+        self.artifact, self.codec = artifact, codec
+        self.threads = threads or allowed_cores()
+        self._model: Any = None
+        length = artifact.manifest.dimensions.get("context")
+        if length:
+            codec.tokenizer.enable_truncation(length)
+
+    def batches(self, texts: Sequence[str], batch: int) -> Iterator[tuple[list[int], list[Encoding]]]:
+        """The texts in batches, the shortest first: their indices and encodings."""
+        if batch < 1:
+            raise UsageError(f"batch: {batch} is below the limit 1", "use 1 or more")
+        encodings = [self.codec.encoding(text) for text in texts]
+        order = sorted(range(len(texts)), key=lambda index: len(encodings[index].ids))
+        for start in range(0, len(order), batch):
+            chosen = order[start:start + batch]
+            yield chosen, [encodings[index] for index in chosen]
+
+    def close(self) -> None:
+        """Free the model."""
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
