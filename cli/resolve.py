@@ -50,6 +50,7 @@ def check(run: RunFile) -> None:
                          "name a model in [student], or a teacher in [teacher]")
     for index, export in enumerate(run.export):
         runfile.kind_config("quantize.methods", export.method, f"export[{index}].method")
+    runfile.check_grid_aware(run)
     targets = [export.target for export in run.export]
     for target in targets:
         if targets.count(target) > 1:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..models import files, runfile
 from ..models.artifact import open_artifact
 from ..models.runfile import Export, RunFile
-from ..models.scheme import Scheme
+from ..models.scheme import CODED, Scheme
 from . import measure, resolve
 from .pipeline import Stage, digest_of_input
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DATA, SUMMARY, REPORT = "data.json", "summary.json", "report.html"
 SMALL_BYTES = 32_000_000
 """A model file below this is evaluated with one thread; its profile takes the threads of the run file."""
-BASELINE, TEACHER, STUDENT, LABELS = "baseline", "teacher", "student", "student-labels"
+BASELINE, TEACHER, STUDENT, LABELS, GRID = "baseline", "teacher", "student", "student-labels", "student-grid"
 
 
 class Plan:
@@ -34,6 +34,7 @@ class Plan:
         self.has_teacher = bool(run.teacher)
         self.tunes_teacher = bool(run.teacher.get("tune"))
         self.stages: list[Stage] = []
+        self._witnesses: dict[str, Witness] = {}
         self._build()
 
     @cached_property
@@ -51,12 +52,14 @@ class Plan:
         return {"settings": asdict(self.run.data), "files": {
             name: digest_of_input(path) if path.exists() else sources[name] for name, path in found.items()}}
 
-    @cached_property
-    def _witness(self) -> Witness:
-        """The student's float model, loaded and asked once for all exports of this process."""
+    def _witness(self, student: str) -> Witness:
+        """The float model of a student's folder, loaded and asked once for all exports of this process."""
         from ..quantize.witness import Witness
 
-        return Witness(self.folder / STUDENT, self.rows["train"], self.rows["test"], test_limit=self._certify_rows())
+        if student not in self._witnesses:
+            self._witnesses[student] = Witness(self.folder / student, self.rows["train"], self.rows["test"],
+                                               test_limit=self._certify_rows())
+        return self._witnesses[student]
 
     def _certify_rows(self) -> int:
         return max((export.certify_rows for export in self.run.export), default=1)
@@ -102,15 +105,23 @@ class Plan:
                                reads | {"tune": settings | {"losses": []}})
             everything += [labels, self._add("evaluate the student on labels alone", evaluation_file(LABELS),
                                              self._evaluate_labels, [labels, *graded], shared)]
+        four_bit = (student, STUDENT)
+        if run.grid_aware:
+            four_bit = (self._add("teach the student its 4-bit grid", GRID, self._grid_aware, [student],
+                                  shared | {"grid_aware": asdict(run.grid_aware)}), GRID)
+            everything.append(four_bit[0])
         for export in run.export:
-            everything += self._add_export(export, student, graded, shared)
+            exported = four_bit if Scheme.parse(export.target).type in CODED else (student, STUDENT)
+            everything += self._add_export(export, *exported, graded, shared)
         made = self._add("sum up", SUMMARY, self._summary, everything, {
             "gates": asdict(run.gates), "title": self.title, "run": runfile.to_toml(run)})
         self._add("write the report", REPORT, self._report, [made], {})
 
-    def _add_export(self, export: Export, student: str, graded: Sequence[str], shared: Mapping[str, Any]) -> list[str]:
+    def _add_export(self, export: Export, student: str, folder: str, graded: Sequence[str],
+                    shared: Mapping[str, Any]) -> list[str]:
+        """Stages of one target of the model that the stage `student` left in `folder`."""
         target, name = export.target, Scheme.parse(export.target).folder_name
-        packed = self._add(f"export and certify {target}", name, partial(self._export, export), [student],
+        packed = self._add(f"export and certify {target}", name, partial(self._export, export, folder), [student],
                            {**shared, "export": asdict(export), "certify_rows": self._certify_rows()})
         evaluated = self._add(
             f"evaluate {target}",
@@ -202,10 +213,15 @@ class Plan:
         kept = measure.Kept.read(self.folder / evaluation_file(TEACHER))
         return kept.evaluation.answers or None
 
-    def _export(self, export: Export, path: Path) -> None:
+    def _grid_aware(self, path: Path) -> None:
+        from ..distill import grid_aware
+
+        grid_aware(self.run, path, student=self.folder / STUDENT)
+
+    def _export(self, export: Export, folder: str, path: Path) -> None:
         from ..quantize import export as pack
 
-        pack(self._witness, [export], path.parent)
+        pack(self._witness(folder), [export], path.parent)
 
     def _evaluate_shipped(self, name: str, target: str, path: Path) -> None:
         artifact = open_artifact(self.folder / name)

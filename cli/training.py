@@ -13,7 +13,10 @@ from . import output, quiet
 
 
 def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
-    """Train as `run_file` says, or print the resolved run file when `dry_run`; the result is the artifact folder."""
+    """Train as `run_file` says, or print the resolved run file when `dry_run`; the result is the artifact folder.
+
+    `distill` without a teacher, with [grid_aware]: the student's own float weights teach its 4-bit self.
+    """
     run = runfile.read(run_file, overrides)
     if dry_run:
         if as_json:
@@ -23,6 +26,8 @@ def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_ru
         return
     from .. import distill
 
+    if verb == "distill" and run.grid_aware and not run.teacher:
+        verb = "grid_aware"
     with quiet.stdout_kept_clean():
         folder = getattr(distill, verb)(run_file, out, overrides)
     artifact = open_artifact(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .grid_aware import grid_aware
 from .stages import distill, prepare_student, tune, tune_teacher
 
-__all__ = ["distill", "prepare_student", "tune", "tune_teacher"]
+__all__ = ["distill", "grid_aware", "prepare_student", "tune", "tune_teacher"]

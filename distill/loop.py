@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import TrainingError
-from ..models.runfile import Training
+from ..models.runfile import Loop
 from . import machine
 from .batches import Schedule
 from .checkpoint import State, Store
@@ -51,14 +51,15 @@ class Outcome:
     """What differed between two starts of the run, so that its weights cannot be made again bit by bit."""
 
 
-def train(model: Any, objective: Objective, schedule: Schedule, validate: Validate | None, settings: Training,
-          work: Path, description: Mapping[str, Any], progress: Progress, soft: Sequence[str] = ()) -> Outcome:
+def train(model: Any, objective: Objective, schedule: Schedule, validate: Validate | None, settings: Loop,
+          work: Path, description: Mapping[str, Any], progress: Progress, soft: Sequence[str] = (),
+          keep_start: bool = False) -> Outcome:
     """Train the parameters of `model` that require gradients, continuing the work that lies in `work`.
 
     `description` says what is trained on what; work of another description is refused (UsageError), unless only
-    its `soft` keys differ. Raises
-    TrainingError at the first loss or gradient that is not finite, KeyboardInterrupt after SIGINT or SIGTERM: in both
-    cases a checkpoint of the last good state stands.
+    its `soft` keys differ. With `keep_start` the model as it comes is validated too, and kept where nothing is better.
+    Raises TrainingError at the first loss or gradient that is not finite, KeyboardInterrupt after SIGINT or SIGTERM:
+    in both cases a checkpoint of the last good state stands.
     """
     import torch
     from accelerate import Accelerator
@@ -105,6 +106,8 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
 
     model.train()
     try:
+        if keep_start and found is None:
+            check()
         with progress.running(steps, state.step) as bar, _asked_to_stop() as asked:
             while state.step < steps and not state.stopped:
                 began = time.monotonic()
@@ -158,14 +161,14 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
                    state.seconds, state.stopped, changed)
 
 
-def total_steps(settings: Training, steps_per_epoch: int) -> int:
+def total_steps(settings: Loop, steps_per_epoch: int) -> int:
     """Optimizer steps of a run: `steps` where given, else `epochs`; one at least where `epochs` is above 0."""
     if settings.steps or not settings.epochs:
         return settings.steps
     return max(1, round(settings.epochs * steps_per_epoch))
 
 
-def learning_rate(settings: Training, step: int, steps: int) -> float:
+def learning_rate(settings: Loop, step: int, steps: int) -> float:
     """Linear warm-up from 0, then a cosine down to the final share at the last step."""
     warmup = round(settings.warmup * steps)
     if step < warmup:
@@ -179,7 +182,7 @@ _HINT = ("lower the learning rate or look at these rows; the weights as they wer
          "checkpoint of {work}")
 
 
-def _adamw(named: Mapping[str, Tensor], settings: Training) -> Any:
+def _adamw(named: Mapping[str, Tensor], settings: Loop) -> Any:
     """AdamW; biases and norms (tensors of one dimension) are not decayed."""
     import torch
 

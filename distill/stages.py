@@ -36,10 +36,10 @@ def tune(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = 
     continues. Raises UsageError, DataError or ArtifactError for what cannot be trained, TrainingError when the loss
     or a gradient is no longer finite.
     """
-    run, base, splits = _read(run, overrides, base)
+    run, base, splits = read_run(run, overrides, base, out)
     out = Path(out)
-    source = _student(run, base, splits, out, student, teacher)
-    return run_job(Job("tune", run, base, splits, source, run.tune, LABELS_ALONE), out)
+    source = student_source(run, base, splits, out, student, teacher)
+    return run_job(Job("tune", run, base, splits, source, run.tune, LABELS_ALONE, adapter=run.tune.adapter), out)
 
 
 def distill(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (), base: Path | None = None,
@@ -49,22 +49,23 @@ def distill(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str]
     Arguments and errors as of `tune`. `teacher` is a folder to use instead of what [teacher] says; without it a
     teacher with `tune = true` is first made by `tune_teacher` in `<out>-teacher`.
     """
-    run, base, splits = _read(run, overrides, base)
+    run, base, splits = read_run(run, overrides, base, out)
     out = Path(out)
     if teacher is None and _teacher_config(run).tune:
         teacher = tune_teacher(run, out.with_name(out.name + "-teacher"), base=base)
     learned_from = _teacher(run, base, teacher)
-    source = _student(run, base, splits, out, student, teacher)
-    return run_job(Job("distill", run, base, splits, source, run.distill, run.distill.losses, learned_from), out)
+    source = student_source(run, base, splits, out, student, teacher)
+    return run_job(Job("distill", run, base, splits, source, run.distill, run.distill.losses, learned_from,
+                       run.distill.adapter), out)
 
 
 def tune_teacher(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (),
                  base: Path | None = None) -> Path:
     """Fine-tune the teacher's model on the labels, as [tune] says; returns the artifact folder `out`."""
-    run, base, splits = _read(run, overrides, base)
+    run, base, splits = read_run(run, overrides, base, out)
     source = _teacher(run, base, None)
     _check_family(source, run.task)
-    return run_job(Job("tune", run, base, splits, source, run.tune, LABELS_ALONE), Path(out))
+    return run_job(Job("tune", run, base, splits, source, run.tune, LABELS_ALONE, adapter=run.tune.adapter), Path(out))
 
 
 def prepare_student(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (),
@@ -74,7 +75,7 @@ def prepare_student(run: RunFile | Path | str, out: Path | str, overrides: Seque
     `teacher` is a folder to start from where [student] names no model. The result is an artifact of stage `prepare`:
     a plain Hugging Face folder that `tune` and `distill` take as `student`.
     """
-    run, base, splits = _read(run, overrides, base)
+    run, base, splits = read_run(run, overrides, base, out)
     source = _start(run, base, teacher)
     _check_family(source, run.task)
     chosen, task = run.student, run.task
@@ -97,8 +98,9 @@ def prepare_student(run: RunFile | Path | str, out: Path | str, overrides: Seque
                   "initialise": chosen.initialise}), kept=kept)
 
 
-def _read(run: RunFile | Path | str, overrides: Sequence[str],
-          base: Path | None) -> tuple[RunFile, Path, dict[str, list[Row]]]:
+def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | None,
+             out: Path | str) -> tuple[RunFile, Path, dict[str, list[Row]]]:
+    """The run file, the folder its paths are relative to and its rows; bad rows are listed beside `out`."""
     if isinstance(run, RunFile):
         if overrides:
             raise UsageError("overrides need the path of a run file", "give the path, or change the RunFile yourself")
@@ -106,7 +108,7 @@ def _read(run: RunFile | Path | str, overrides: Sequence[str],
     else:
         folder = base or Path(run).parent
         run = runfile.read(Path(run), overrides)
-    splits = load_splits(run.data, folder)
+    splits = load_splits(run.data, folder, Path(out).parent / "bad-rows.jsonl")
     return replace(run, task=_fill_task(run.task, splits)), folder, splits
 
 
@@ -145,8 +147,8 @@ def _start(run: RunFile, base: Path, teacher: Path | None) -> Source:
     return _teacher(run, base, teacher)
 
 
-def _student(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], out: Path, folder: Path | None,
-             teacher: Path | None) -> Source:
+def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], out: Path, folder: Path | None,
+                   teacher: Path | None) -> Source:
     """What training starts from; a student that must be made first lies beside the work of `out`."""
     chosen = run.student
     if folder is not None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models import files, kinds
 from ..models.artifact import is_artifact, open_artifact, versions
 from ..models.errors import UsageError
-from ..models.runfile import RunFile, Training, kind_config
+from ..models.runfile import Loop, RunFile, kind_config
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
 from . import finish, loop, machine, temperature
@@ -46,14 +46,37 @@ class Job:
     """The folder that the run file's paths are relative to."""
     splits: Mapping[str, Sequence[Row]]
     student: Source
-    settings: Training
+    settings: Loop
     losses: Sequence[Mapping[str, Any]]
     teacher: Source | None = None
+    adapter: Mapping[str, Any] = field(default_factory=lambda: {"kind": "full"})
 
     @property
     def classify(self) -> bool:
         """Whether a classifier is trained."""
         return self.run.task.kind == "classify"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a job is done, and with what."""
+
+    out: Path
+    work: Path
+    """What is half done."""
+    device: str
+    precision: str
+    description: Mapping[str, Any]
+    """What the weights depend on, as JSON values."""
+    fingerprint: str
+    """Of the description, less what is SOFT."""
+    progress: Progress
+
+    def settings(self, job: Job, outcome: loop.Outcome) -> dict[str, Any]:
+        """What a manifest says about how to make the same weights again."""
+        return {"seed": job.settings.seed, "threads": self.description["threads"], "precision": self.precision,
+                "device": self.device, "fingerprint": self.fingerprint, "steps": outcome.steps,
+                **({"not_reproducible": outcome.changed} if outcome.changed else {})}
 
 
 def run_job(job: Job, out: Path) -> Path:
@@ -62,10 +85,15 @@ def run_job(job: Job, out: Path) -> Path:
     An artifact of the very same job is left as it is. Raises what loop.train raises, and UsageError for a teacher
     that does not fit.
     """
-    progress = Progress(job.stage)
     terms = read_losses(job.losses, f"{job.stage}.losses")
-    adapter = kinds.load(ADAPTERS, str(job.settings.adapter.get("kind")))
-    adapter_config = kind_config(ADAPTERS, job.settings.adapter, f"{job.stage}.adapter")
+    adapter = kinds.load(ADAPTERS, str(job.adapter.get("kind")))
+    adapter_config = kind_config(ADAPTERS, job.adapter, f"{job.stage}.adapter")
+    return once(job, out, lambda bench: _train(job, terms, (adapter, adapter_config), bench))
+
+
+def once(job: Job, out: Path, work_at: Callable[[Bench], None]) -> Path:
+    """Let `work_at` make the artifact `out` in `<out>.work`, unless an artifact of the very same job stands there."""
+    progress = Progress(job.stage)
     if job.run.task.schema:
         finish.read_schema(job.base / job.run.task.schema)
     device = _device()
@@ -82,25 +110,17 @@ def run_job(job: Job, out: Path) -> Path:
         else:
             files.refuse_non_empty(out)
             with machine.use_threads(threads):
-                _train(job, out, work, terms, (adapter, adapter_config), description, fingerprint, device, progress)
+                work_at(Bench(out, work, device, precision, description, fingerprint, progress))
     shutil.rmtree(work)
     return out
 
 
-def _train(job: Job, out: Path, work: Path, terms: list[Term], adapter: tuple[Any, Any],
-           description: dict[str, Any], fingerprint: str, device: str, progress: Progress) -> None:
-    settings, task, precision = job.settings, job.run.task, str(description["precision"])
+def _train(job: Job, terms: list[Term], adapter: tuple[Any, Any], bench: Bench) -> None:
+    settings, task, precision = job.settings, job.run.task, bench.precision
     codec = Codec.from_folder(job.student.folder, task)
-    cache = out.parent / ".tokens"
-    sets = {name: tokenize(job.splits[name], codec, job.run.data.max_tokens, task.labels, cache)
-            for name in ("train", "validation") if job.splits[name]}
-    for name, tokens in sets.items():
-        if tokens.left_out:
-            progress.note(f"{tokens.left_out} of {len(job.splits[name])} {name} rows are longer than max_tokens = "
-                          f"{job.run.data.max_tokens} and left out")
-    schedules = {name: Schedule(tokens, settings.batch_size, settings.micro_batch_tokens, settings.seed, job.classify,
-                                device, codec.pad_id or 0) for name, tokens in sets.items()}
-    model = load_model(job.student.folder, task, settings.seed).to(device)
+    sets = read_tokens(job, codec, bench)
+    schedules = make_schedules(job, codec, bench, sets)
+    model = load_model(job.student.folder, task, settings.seed).to(bench.device)
     if job.classify and model.config.pad_token_id is None:
         model.config.pad_token_id = codec.pad_id or codec.eos_id
     model, merge = adapter[0].attach(model, adapter[1], task.kind, settings.seed)
@@ -109,27 +129,45 @@ def _train(job: Job, out: Path, work: Path, terms: list[Term], adapter: tuple[An
         raise UsageError(f"{job.stage}.losses: needs a teacher, and the run file has no [teacher] table",
                          "add [teacher] with kind and model, or use the loss ce alone")
     teacher = job.teacher if needs_teacher else None
-    make = _class_objectives if job.classify else _text_objectives
-    objectives = make(job, model, terms, teacher, codec, schedules, precision, progress)
+    make = _class_objectives if job.classify else text_objectives
+    objectives = make(job, model, terms, teacher, codec, schedules, precision, bench.progress)
 
-    def validate() -> dict[str, float]:
-        return _validate(model, objectives["validation"], schedules["validation"], job.classify, precision)
+    def check() -> dict[str, float]:
+        return validate(model, objectives["validation"], schedules["validation"], job.classify, precision)
 
-    outcome = loop.train(model, objectives["train"], schedules["train"], validate if "validation" in sets else None,
-                         settings, work, description, progress, SOFT)
+    outcome = loop.train(model, objectives["train"], schedules["train"], check if "validation" in sets else None,
+                         settings, bench.work, bench.description, bench.progress, SOFT)
     extra: dict[str, Any] = {}
     if job.classify and "validation" in sets:
         logits, labels = _all_logits(model, schedules["validation"], precision)
         extra["temperature"] = temperature.fit(logits, labels)
-    finish.write(out, merge(), job.student.folder, job.run, job.base, finish.Facts(
-        job.stage, _parents(job), _licences(job), _checks(outcome, sets),
-        {"seed": settings.seed, "threads": description["threads"], "precision": precision, "device": device,
-         "fingerprint": fingerprint, "steps": outcome.steps, **extra,
-         **({"not_reproducible": outcome.changed} if outcome.changed else {})}), work)
+    finish.write(bench.out, merge(), job.student.folder, job.run, job.base, finish.Facts(
+        job.stage, parents(job), licences(job), checks(outcome, sets), bench.settings(job, outcome) | extra),
+        bench.work)
 
 
-def _text_objectives(job: Job, model: Any, terms: list[Term], source: Source | None, codec: Codec,
-                     schedules: Mapping[str, Schedule], precision: str, progress: Progress) -> dict[str, Objective]:
+def read_tokens(job: Job, codec: Codec, bench: Bench) -> dict[str, TokenSet]:
+    """The training and validation rows as ids; splits without rows are left out."""
+    limit = job.run.data.max_tokens
+    sets = {name: tokenize(job.splits[name], codec, limit, job.run.task.labels, bench.out.parent / ".tokens")
+            for name in ("train", "validation") if job.splits[name]}
+    for name, tokens in sets.items():
+        if tokens.left_out:
+            bench.progress.note(f"{tokens.left_out} of {len(job.splits[name])} {name} rows are longer than max_tokens "
+                                f"= {limit} and left out")
+    return sets
+
+
+def make_schedules(job: Job, codec: Codec, bench: Bench, sets: Mapping[str, TokenSet]) -> dict[str, Schedule]:
+    """The batches of every set."""
+    settings = job.settings
+    return {name: Schedule(tokens, settings.batch_size, settings.micro_batch_tokens, settings.seed, job.classify,
+                           bench.device, codec.pad_id or 0) for name, tokens in sets.items()}
+
+
+def text_objectives(job: Job, model: Any, terms: list[Term], source: Source | None, codec: Codec,
+                    schedules: Mapping[str, Schedule], precision: str, progress: Progress) -> dict[str, Objective]:
+    """The losses of a decoder on every set; `source` is what it learns from."""
     teachers: dict[str, TextTeacher] = {}
     if source is not None:
         theirs = Codec.from_folder(source.folder)
@@ -172,7 +210,8 @@ def _class_objectives(job: Job, model: Any, terms: list[Term], source: Source | 
     return {name: ClassObjective(model, terms, known.get(name), precision) for name in schedules}
 
 
-def _validate(model: Any, objective: Objective, schedule: Schedule, classify: bool, precision: str) -> dict[str, float]:
+def validate(model: Any, objective: Objective, schedule: Schedule, classify: bool, precision: str) -> dict[str, float]:
+    """The mean loss over every row of a set, and a classifier's accuracy."""
     total, count, right = 0.0, 0, 0
     for batch in schedule.all():
         total += float(objective(batch))
@@ -195,7 +234,7 @@ def _all_logits(model: Any, schedule: Schedule, precision: str) -> tuple[Any, An
 
 def _describe(job: Job, precision: str, threads: int, device: str) -> dict[str, Any]:
     """What the weights depend on, as JSON values."""
-    settings = asdict(job.settings)
+    settings: dict[str, Any] = asdict(job.settings) | {"adapter": dict(job.adapter)}
     settings.pop("checkpoint_seconds")
     settings["losses"] = [dict(table) for table in job.losses]
     return {
@@ -208,30 +247,33 @@ def _describe(job: Job, precision: str, threads: int, device: str) -> dict[str, 
     }
 
 
-def _parents(job: Job) -> list[dict[str, Any]]:
-    parents = [*job.student.lineage, job.student.parent("student")]
+def parents(job: Job) -> list[dict[str, Any]]:
+    """What a model is made from, for its manifest: student, teacher, data, and what those were made from."""
+    found = [*job.student.lineage, job.student.parent("student")]
     if job.teacher:
-        parents += [*job.teacher.lineage, job.teacher.parent("teacher")]
-    parents += [{"role": "data", "name": name, "rows": len(rows), "sha256": rows_digest(rows)}
+        found += [*job.teacher.lineage, job.teacher.parent("teacher")]
+    found += [{"role": "data", "name": name, "rows": len(rows), "sha256": rows_digest(rows)}
                 for name, rows in job.splits.items() if rows]
-    return [parent for place, parent in enumerate(parents) if parent not in parents[:place]]
+    return [parent for place, parent in enumerate(found) if parent not in found[:place]]
 
 
-def _licences(job: Job) -> dict[str, str]:
-    licences = {"model": job.student.licence, "data": "not stated"}
-    return licences | ({"teacher": job.teacher.licence} if job.teacher else {})
+def licences(job: Job) -> dict[str, str]:
+    """The licences of model, data and teacher."""
+    found = {"model": job.student.licence, "data": "not stated"}
+    return found | ({"teacher": job.teacher.licence} if job.teacher else {})
 
 
-def _checks(outcome: loop.Outcome, sets: Mapping[str, TokenSet]) -> dict[str, Any]:
-    checks: dict[str, Any] = {
+def checks(outcome: loop.Outcome, sets: Mapping[str, TokenSet]) -> dict[str, Any]:
+    """What was measured while training, for a manifest."""
+    found: dict[str, Any] = {
         "training": {"steps": outcome.steps, "tokens": outcome.tokens, "seconds": round(outcome.seconds, 3),
                      "tokens_per_s": round(outcome.tokens_per_s, 1), "rows": len(sets["train"]),
                      "rows_left_out": sets["train"].left_out, "stopped_early": outcome.stopped_early}}
     if outcome.validation:
-        checks["validation"] = {**outcome.validation, "n": len(sets["validation"]), "step": outcome.best_step}
+        found["validation"] = {**outcome.validation, "n": len(sets["validation"]), "step": outcome.best_step}
     else:
-        checks["validation"] = {"not_run": "there are no validation rows"}
-    return checks
+        found["validation"] = {"not_run": "there are no validation rows"}
+    return found
 
 
 def _device() -> str:
