@@ -10,9 +10,11 @@ from . import kinds
 BLOCK_SIZE = 32
 """Weights that share one scale in Q4_0, Q8_0 and our MatMulNBits nodes."""
 
+MIXED = "mixed"
+"""A file whose tensors are of several types, as a budget of bytes and what each costs decide (quantize/allocate)."""
 TYPES: dict[str, tuple[str, ...]] = {
-    "gguf": ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"),
-    "onnx": ("fp32", "int8", "int4"),
+    "gguf": ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "IQ4_NL", "IQ4_XS", "Q4_0", MIXED),
+    "onnx": ("fp32", "int8", "int4", MIXED),
 }
 CODED = ("Q4_0", "int4")
 """Types whose layers hold 4-bit codes: what quantize/methods make, and what training on the grid trains."""

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import ArtifactError
+from . import llama_quantizer
 from .checkpoint import Checkpoint
-from .codes import Codes, fits, to_bytes
+from .codes import Codes, by_rows, fits, to_bytes
 from .gguf_changes import ORDERS, VALUES
 from .gguf_metadata import head_dim, rope_factors
 
 Encode = Callable[[str, NDArray[np.float32]], Codes]
 """Quantizes the weight [out, in] of a Hugging Face name."""
 
+PLAIN = ("F32", "F16", "BF16", "Q8_0")
 WIDE = {"token_embd.weight", "output.weight"}
 """Kept at 8 bits in a 4-bit file: their error reaches every logit."""
 
@@ -33,7 +35,7 @@ class Tensor:
     """Its name in the checkpoint; empty for the rotary factors, which come from the config."""
     shape: tuple[int, ...]
     type: str
-    """F32, F16, BF16, Q8_0 or Q4_0."""
+    """PLAIN, Q4_0, or a type that llama.cpp makes."""
     change: str = ""
     """Its name in gguf_changes; empty for none."""
 
@@ -87,8 +89,9 @@ def plan(checkpoint: Checkpoint, type_name: str) -> tuple[list[Tensor], list[str
     return tensors, notes
 
 
-def make(tensor: Tensor, checkpoint: Checkpoint, encode: Encode) -> NDArray[Any]:
-    """The tensor's content as it stands in the file.
+def make(tensor: Tensor, checkpoint: Checkpoint, encode: Encode,
+         importance: NDArray[np.float32] | None = None) -> NDArray[Any]:
+    """The tensor's content as it stands in the file; `importance` of its columns weights llama.cpp's types.
 
     Raises ArtifactError for values that are not finite or too large for the type.
     """
@@ -105,7 +108,9 @@ def make(tensor: Tensor, checkpoint: Checkpoint, encode: Encode) -> NDArray[Any]
         return to_bytes(codes if order is None else codes.take(order))
     if order is not None:
         weight = weight[order]
-    return _stored(weight, tensor)
+    if tensor.type in PLAIN:
+        return _stored(weight, tensor)
+    return llama_quantizer.quantize(weight, tensor.type, importance)
 
 
 def _stored(weight: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:
@@ -116,8 +121,11 @@ def _stored(weight: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:
     if tensor.type == "F16" and np.abs(weight).max(initial=0) > np.finfo(np.float16).max:
         raise ArtifactError(f"{tensor.source}: a value of {float(np.abs(weight).max()):.4g} is above float16's limit "
                             "65504", "export to gguf:BF16 or gguf:F32")
-    stored: NDArray[Any] = quants.quantize(np.ascontiguousarray(weight), GGMLQuantizationType[tensor.type])
-    return stored
+    kind = GGMLQuantizationType[tensor.type]
+    if weight.ndim < 2:
+        return np.asarray(quants.quantize(weight, kind))
+    parts = by_rows(lambda part: quants.quantize(np.ascontiguousarray(weight[part]), kind), *weight.shape)
+    return np.concatenate(parts)
 
 
 def _type(name: str, shape: tuple[int, ...], type_name: str) -> str:

@@ -55,8 +55,10 @@ BY_BITS = ((3, FEW_BITS), (4, FOUR_BITS), (5, FIVE_BITS), (6, SIX_BITS), (8, EIG
 
 LIMITS = {
     "gguf:F32": LOSSLESS, "gguf:F16": HALF, "gguf:BF16": HALF, "gguf:Q8_0": EIGHT_BITS, "gguf:Q6_K": SIX_BITS,
-    "gguf:Q5_K_M": FIVE_BITS, "gguf:Q4_K_M": FOUR_BITS, "gguf:Q4_0": FOUR_BITS,
+    "gguf:Q5_K_M": FIVE_BITS, "gguf:Q4_K_M": FOUR_BITS, "gguf:Q4_K_S": FOUR_BITS, "gguf:IQ4_NL": FOUR_BITS,
+    "gguf:IQ4_XS": FOUR_BITS, "gguf:Q4_0": FOUR_BITS, "gguf:mixed": FOUR_BITS,
     "onnx:fp32": LOSSLESS, "onnx:int8": EIGHT_BITS, "onnx:int4": FOUR_BITS,
+    "onnx:mixed": FOUR_BITS,
 }
 
 

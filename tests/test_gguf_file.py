@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from edgestill.models.errors import ArtifactError, EdgestillError, MissingExtra, UsageError
 from edgestill.models.family import load
 from edgestill.models.scheme import Scheme
-from edgestill.quantize import gguf_changes, gguf_metadata, llama_quantizer
+from edgestill.quantize import gguf_changes, gguf_metadata, gguf_tensors, llama_quantizer
 from edgestill.quantize.calibration import Calibration
 from edgestill.quantize.checkpoint import Checkpoint
 from edgestill.quantize.codes import Codes, dequantize
@@ -76,6 +75,17 @@ def test_tied_embeddings_are_stored_once(tmp_path: Path) -> None:
     assert "output.weight" in tensor_types(write(source, tmp_path / "untied"))
 
 
+def test_a_mixed_file_has_the_types_it_was_given(tmp_path: Path) -> None:
+    source = tiny.decoder(tmp_path / "hf", "llama", hidden_size=256)
+    given = {"model.embed_tokens.weight": "Q6_K", "model.layers.1.mlp.up_proj.weight": "Q4_0",
+             "model.layers.0.self_attn.v_proj.weight": "Q5_K", "model.layers.2.mlp.down_proj.weight": "Q5_0"}
+    path = tmp_path / gguf_format.write(source, tmp_path, Scheme("gguf", "mixed"), encode, None, given)
+    found = tensor_types(path)
+    names = {tensor.name: tensor.source for tensor in gguf_tensors.plan(Checkpoint.open(source), "F32")[0]}
+    assert found == {name: given.get(names[name], "F32") for name in found}
+    assert {"Q6_K", "Q4_0", "Q5_K", "Q5_0", "F32"} == set(found.values())
+
+
 def test_importance_reaches_the_k_quants(tmp_path: Path) -> None:
     source = tiny.decoder(tmp_path / "hf", "llama", hidden_size=256, intermediate_size=256, num_hidden_layers=1)
     random = np.random.default_rng(0)
@@ -107,12 +117,35 @@ def read(path: Path, name: str) -> np.ndarray:
     return np.asarray(quants.dequantize(found.data, found.tensor_type))
 
 
-def test_a_quantizer_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_quantizer_that_fails_says_why(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 0))
     with pytest.raises(EdgestillError, match="could not quantize to Q6_K"):
-        llama_quantizer.quantize(broken, tmp_path / "out.gguf", "Q6_K", {})
-    assert not (tmp_path / "out.gguf").exists()
+        llama_quantizer.mixture(broken, "Q6_K", {})
+
+
+@pytest.mark.parametrize("type_name", llama_quantizer.MIXTURES)
+def test_a_stock_file_has_the_bytes_of_llama_cpps_own_quantizer(tmp_path: Path, type_name: str) -> None:
+    import ctypes
+
+    # 160 divides by 32 alone: those rows fall back to a larger type.
+    source = tiny.decoder(tmp_path / "hf", "llama", hidden_size=256, intermediate_size=160)
+    importance = {name: np.random.default_rng(len(name)).lognormal(0, 1, entry.shape[1]).astype(np.float32)
+                  for name, entry in Checkpoint.open(source).entries.items() if "proj" in name}
+    ours = write(source, tmp_path / "ours", type_name, Calibration(importance, 1))
+    full = write(source, tmp_path / "full")
+    llama_cpp = llama_quantizer.library()
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{type_name}")
+    tensors, _ = gguf_tensors.plan(Checkpoint.open(source), "F32")
+    kept = {name: floored(values) for name, values in gguf_format.importance_by_name(tensors, importance).items()}
+    entries = llama_quantizer.imatrix(kept)
+    parameters.imatrix = entries
+    theirs = tmp_path / "theirs.gguf"
+    assert llama_cpp.llama_model_quantize(str(full).encode(), str(theirs).encode(), ctypes.byref(parameters)) == 0
+    assert tensor_types(ours) == tensor_types(theirs)
+    for name in tensor_types(ours):
+        assert np.array_equal(read(ours, name), read(theirs, name)), name
 
 
 def set_config(folder: Path, **changes: object) -> None:
@@ -140,7 +173,7 @@ def test_a_variation_that_gguf_does_not_carry_is_refused(tiny_llama: Path, tmp_p
 
 def test_a_missing_package_is_named_with_its_extra(tiny_llama: Path, tmp_path: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setattr(gguf_format.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match="gguf is not installed") as caught:
         write(tiny_llama, tmp_path)
     assert caught.value.hint == "pip install 'edgestill[export]'"

@@ -1,22 +1,27 @@
 """GGUF: one file for llama.cpp and everything built on it, written from a Hugging Face folder.
 
-F32, F16, BF16, Q8_0 and Q4_0 are written here, one tensor in memory at a time. For K-quants an F32 file is written
-aside and llama.cpp's quantizer makes the final one.
+One tensor is in memory at a time. F32, F16, BF16, Q8_0 and Q4_0 are made here, all other types by llama.cpp's own
+quantizers; in files of stock types it also says which tensor gets which type.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import ArtifactError, MissingExtra, UsageError
-from ...models.scheme import Scheme
+from ...models.scheme import MIXED, Scheme
 from .. import gguf_metadata, gguf_tokenizer, llama_quantizer
 from ..checkpoint import Checkpoint
 from ..gguf_tensors import Encode, Tensor, make, plan
@@ -25,6 +30,10 @@ if TYPE_CHECKING:
     from ..calibration import Calibration
 
 FILE = "model.gguf"
+ALIGNMENT = 32
+"""What every tensor of the file starts at a multiple of."""
+FILE_TYPES = {"F32": "ALL_F32", MIXED: "GUESSED"}
+"""gguf's names for the whole file; of all other types it is MOSTLY_<type>."""
 CALIBRATE = "calibrate this model, not another"
 Importance = Mapping[str, NDArray[np.float32]]
 """Importance by Hugging Face weight name."""
@@ -32,29 +41,42 @@ Importance = Mapping[str, NDArray[np.float32]]
 log = logging.getLogger(__name__)
 
 
-def write(source: Path, folder: Path, scheme: Scheme, encode: Encode, calibration: Calibration | None) -> str:
+def write(source: Path, folder: Path, scheme: Scheme, encode: Encode, calibration: Calibration | None,
+          types: Mapping[str, str] = MappingProxyType({})) -> str:
     """Write the Hugging Face folder `source` as `folder`/model.gguf and return that file's name.
 
     `encode` makes the codes of a Q4_0 tensor from its Hugging Face name and weight [out, in]; `calibration` weights
-    the errors of K-quants. Raises UsageError for a family or variation that GGUF does not carry, ArtifactError for a
-    checkpoint or tokenizer that cannot be written, MissingExtra without the gguf package.
+    the errors of llama.cpp's types; `types` are a mixed file's, by Hugging Face name. Raises UsageError for a family
+    or variation that GGUF does not carry, ArtifactError for a checkpoint or tokenizer that cannot be written,
+    MissingExtra without the gguf package.
     """
+    checkpoint = opened(source)
+    stock = scheme.type in llama_quantizer.MIXTURES
+    tensors, notes = plan(checkpoint, "F32" if stock or scheme.type == MIXED else scheme.type)
+    importance = importance_by_name(tensors, calibration.importance if calibration else {})
+    if calibration and not importance:
+        raise ArtifactError("the calibration holds none of this model's layers", CALIBRATE)
+    if stock:
+        tensors = _mixture(checkpoint, tensors, scheme.type, importance, folder)
+    tensors = [replace(tensor, type=types.get(tensor.source, tensor.type)) for tensor in tensors]
+    with _opened(checkpoint, folder / FILE, scheme.type, tensors) as writer:
+        for tensor in tensors:
+            writer.write_tensor_data(make(tensor, checkpoint, encode, importance.get(tensor.name)))
+    for note in notes:
+        log.warning("%s: %s", FILE, note)
+    return FILE
+
+
+def opened(source: Path) -> Checkpoint:
+    """The checkpoint of a Hugging Face folder; UsageError for a family or variation that GGUF does not carry."""
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtra("gguf", "export")
     checkpoint = Checkpoint.open(source)
     if checkpoint.family.gguf is None:
         raise UsageError(f"{source}: the {checkpoint.family.name} family has no GGUF form",
                          "export it to ONNX, such as onnx:int8")
     checkpoint.family.check(checkpoint.config)
-    if scheme.type not in llama_quantizer.TYPES:
-        _write(checkpoint, folder / FILE, scheme.type, encode)
-        return FILE
-    with tempfile.TemporaryDirectory(prefix=".gguf.", dir=folder) as aside:
-        full = Path(aside) / "full.gguf"
-        tensors = _write(checkpoint, full, "F32", encode)
-        importance = importance_by_name(tensors, calibration.importance if calibration else {})
-        if calibration and not importance:
-            raise ArtifactError("the calibration holds none of this model's layers", CALIBRATE)
-        llama_quantizer.quantize(full, folder / FILE, scheme.type, importance)
-    return FILE
+    return checkpoint
 
 
 def importance_by_name(tensors: list[Tensor], importance: Importance) -> dict[str, NDArray[np.float32]]:
@@ -74,19 +96,29 @@ def importance_by_name(tensors: list[Tensor], importance: Importance) -> dict[st
     return found
 
 
-def _write(checkpoint: Checkpoint, path: Path, type_name: str, encode: Encode) -> list[Tensor]:
-    try:
-        import gguf
-    except ImportError as error:
-        raise MissingExtra("gguf", "export") from error
+def _mixture(checkpoint: Checkpoint, tensors: list[Tensor], type_name: str, importance: Importance,
+             folder: Path) -> list[Tensor]:
+    """`tensors` in the types that llama.cpp deals out, from a file of nothing but their names and shapes."""
+    with tempfile.TemporaryDirectory(prefix=".gguf.", dir=folder) as aside:
+        header = Path(aside) / "header.gguf"
+        with _opened(checkpoint, header, "F32", tensors):
+            pass
+        os.truncate(header, header.stat().st_size + sum(tensor.bytes + ALIGNMENT for tensor in tensors))
+        found = llama_quantizer.mixture(header, type_name, importance)
+    return [replace(tensor, type=found.get(tensor.name, tensor.type)) for tensor in tensors]
+
+
+@contextmanager
+def _opened(checkpoint: Checkpoint, path: Path, type_name: str, tensors: list[Tensor]) -> Iterator[Any]:
+    """A writer that has written everything but the tensors' bytes, which follow in their order."""
+    import gguf
 
     assert checkpoint.family.gguf is not None
-    tensors, notes = plan(checkpoint, type_name)
     vocabulary = gguf_tokenizer.read(checkpoint.folder, checkpoint.vocabulary_size)
-    file_type = gguf.LlamaFileType["ALL_F32" if type_name == "F32" else f"MOSTLY_{type_name}"]
+    file_type = gguf.LlamaFileType[FILE_TYPES.get(type_name, f"MOSTLY_{type_name}")]
     writer = gguf.GGUFWriter(path, checkpoint.family.gguf.architecture)
     try:
-        notes += gguf_metadata.add(writer, checkpoint, int(file_type))
+        notes = gguf_metadata.add(writer, checkpoint, int(file_type))
         gguf_tokenizer.add(writer, vocabulary)
         for tensor in tensors:
             writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.bytes,
@@ -94,10 +126,8 @@ def _write(checkpoint: Checkpoint, path: Path, type_name: str, encode: Encode) -
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for tensor in tensors:
-            writer.write_tensor_data(make(tensor, checkpoint, encode))
+        yield writer
     finally:
         writer.close()
     for note in [*notes, *vocabulary.notes]:
         log.warning("%s: %s", path.name, note)
-    return tensors
