@@ -53,11 +53,16 @@ def edit_json(path: Path, change: Callable[[dict], None]) -> None:
 
 def swapped_queries_and_keys(source: Path, target: Path) -> Path:
     """A copy of a Hugging Face folder whose first layer has its q and k projections exchanged."""
+    shutil.copytree(source, target)
+    exchange_queries_and_keys(target)
+    return target
+
+
+def exchange_queries_and_keys(folder: Path) -> None:
+    """Exchange q and k of a Hugging Face folder's first layer."""
     from safetensors.numpy import load_file, save_file
 
-    shutil.copytree(source, target)
-    weights = load_file(target / "model.safetensors")
+    weights = load_file(folder / "model.safetensors")
     query, key = (f"model.layers.0.self_attn.{name}_proj.weight" for name in "qk")
     weights[query], weights[key] = weights[key], weights[query]
-    save_file(weights, target / "model.safetensors", {"format": "pt"})
-    return target
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
