@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..models import family
 from ..models.artifact import Artifact, FileEntry, Manifest, Tokenizer, is_artifact, open_artifact
 from ..models.errors import ArtifactError, UsageError
 from ..models.runfile import Task
+from ..models.scheme import bits_of
 from . import gguf_header, limited, onnx_header
 from .text import Codec
 
@@ -173,12 +173,6 @@ def _graph(folder: Path) -> Path | None:
     if len(found) > 1:
         raise UsageError(f"{folder}: {len(found)} ONNX graphs in it", f"name one, such as {found[0]}")
     return found[0] if found else None
-
-
-def bits_of(type: str) -> int:
-    """Bits of a weight of a stored type, scales not counted: 4 of Q4_K, 16 of BF16."""
-    digits = re.search(r"\d+", type)
-    return int(digits[0]) if digits else 32
 
 
 def _table(path: Path) -> Mapping[str, Any]:

@@ -71,6 +71,11 @@ class Header:
         """Size of the vocabulary."""
         return self.lists["tokenizer.ggml.tokens"][1]
 
+    @property
+    def parameters(self) -> int:
+        """Weights of all tensors."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors)
+
     def dimension(self, key: str) -> int:
         """A number of the architecture such as block_count; 0 where the file has none."""
         value = self.values.get(f"{self.architecture}.{key}", 0)
