@@ -57,6 +57,32 @@ class Builder:
 
 
 @dataclass(frozen=True)
+class Plain:
+    """A checkpoint's names, behind what the embedding's begins with, for graphs that quantize/graphs/plain writes."""
+
+    layers: str = ""
+    attention_norm: str = ""
+    attention: str = ""
+    """Queries, keys and values in one."""
+    attention_output: str = ""
+    norm: str = ""
+    """The second one of a layer."""
+    up: str = ""
+    down: str = ""
+    last_norm: str = ""
+    positions: str = ""
+    """Table of learned positions; without one, positions are rotated."""
+    turned: bool = False
+    """Matrices are stored as [in, out]."""
+    by_head: bool = False
+    """Query, key and value of one head stand together."""
+    gelu: str = limited("none", choices=("none", "tanh"))
+    """How the activation is approximated."""
+    parallel: str = ""
+    """Config key, true where it is missing: attention and feed-forward read the same state."""
+
+
+@dataclass(frozen=True)
 class Family:
     """One family. Keys of a config stand in `keys`: layers, hidden, heads and so on → the config's own names."""
 
@@ -86,12 +112,14 @@ class Family:
     """Kinds of layers, repeated, of a config without `layer_types`."""
     gguf: Gguf | None = None
     builder: Builder = field(default_factory=Builder)
-    onnx: str | None = limited(None, choices=("builder", "exporter"))
-    """How the family becomes ONNX: onnxruntime_genai's builder, transformers' exporter, or not at all."""
+    plain: Plain = field(default_factory=Plain)
+    onnx: str | None = limited(None, choices=("builder", "exporter", "plain"))
+    """How the family becomes ONNX: onnxruntime_genai's builder, transformers' exporter, node by node, or not at all."""
 
     def of(self, config: Mapping[str, Any], key: str, default: Any = None) -> Any:
         """The config's value for `key` of `keys`; ArtifactError when there is neither a value nor a default."""
-        value = config.get(self.keys.get(key, ""))
+        name = self.keys.get(key, "")
+        value = config.get(name, config.get("text_config", {}).get(name))  # in models that see pictures, it is a part
         value = default if value is None else value
         if value is None:
             raise ArtifactError(f"config.json: {self.keys.get(key, key)!r} is missing, and the {self.name} family "
@@ -101,7 +129,7 @@ class Family:
     def context(self, config: Mapping[str, Any]) -> int:
         """The most tokens that an export can read at once; ArtifactError when the config does not say."""
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        if (rope.get("rope_type") or rope.get("type")) == "longrope":  # in a longer text, every position turns otherwise
+        if (rope.get("rope_type") or rope.get("type")) == "longrope":  # in longer texts every position turns otherwise
             return int(rope.get("original_max_position_embeddings") or config["original_max_position_embeddings"])
         return int(self.of(config, "context")) - self.counts_from_padding * (int(config.get("pad_token_id") or 0) + 1)
 
@@ -113,7 +141,7 @@ class Family:
             choices = [_repeated(each, len(value)) for each in allowed] if isinstance(value, list) else allowed
             if value is not None and value not in choices:
                 raise UsageError(f"config.json: {key} is {value!r}, and exports of the {self.name} family carry only "
-                                 f"{', '.join(map(repr, choices))}", hint)
+                                 f"{', '.join(map(repr, choices)) or 'none'}", hint)
         for key, other in self.equal.items():
             if config.get(key) != config.get(other):
                 raise UsageError(f"config.json: {key} is {config.get(key)!r} and {other} is {config.get(other)!r}; "
@@ -164,7 +192,7 @@ def of_config(config: Mapping[str, Any], training: bool = False) -> Family:
         known |= dict.fromkeys(member.architectures + member.embeds + (member.starts if training else []), name)
     if found not in known:
         starting = any(found in load(name).starts for name in names())
-        hint = "train it for a task first: it has no head to export. " if starting else ""
+        hint = "train it for a task first: it is not exported as it is. " if starting else ""
         raise UsageError(f"architecture {found!r} is not one that can be {'trained' if training else 'exported'}",
                          f"{hint}known: {', '.join(sorted(known))}")
     return load(known[found])

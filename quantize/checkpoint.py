@@ -63,8 +63,8 @@ class Checkpoint:
         entries: dict[str, Entry] = {}
         for file in _files(folder):
             entries |= _header(file)
-        found = cls(folder, config, family, entries)
-        found._check_index()
+        _check_index(folder, entries)
+        found = cls(folder, config, family, _whole_names(family, entries))
         found._check_layers()
         found._check_vocabulary()
         return found
@@ -110,15 +110,6 @@ class Checkpoint:
                                 "the training went wrong: take an earlier state of the model")
         return values.reshape(entry.shape)
 
-    def _check_index(self) -> None:
-        path = self.folder / INDEX
-        if not path.is_file():
-            return
-        missing = sorted(set(_index(path)) - set(self.entries))
-        if missing:
-            raise ArtifactError(f"{path}: lists {missing[0]!r}, which is in none of the shards",
-                                "copy the model again, every shard from the same version")
-
     def _check_layers(self) -> None:
         """Every layer has the tensors that its neighbours have, and there are as many as the config says."""
         layers: dict[str, dict[int, set[str]]] = {}
@@ -155,6 +146,28 @@ class Checkpoint:
         if size is not None and size != self.vocabulary_size:
             raise ArtifactError(f"{self.folder}: config.json says vocab_size = {size}, the embedding has "
                                 f"{self.vocabulary_size} rows", "save config and weights together again")
+
+
+def _check_index(folder: Path, entries: Mapping[str, Entry]) -> None:
+    path = folder / INDEX
+    if not path.is_file():
+        return
+    missing = sorted(set(_index(path)) - set(entries))
+    if missing:
+        raise ArtifactError(f"{path}: lists {missing[0]!r}, which is in none of the shards",
+                            "copy the model again, every shard from the same version")
+
+
+def _whole_names(family: Family, entries: dict[str, Entry]) -> dict[str, Entry]:
+    """The tensors under the names that the family's decoder has for them, where only its body was saved.
+
+    GPT-2 on the hub is such a body: transformers adds the beginning of the names too.
+    """
+    whole, *others = family.embedding
+    bare = next((name for name in others if name in entries), None)
+    if bare is None or whole in entries or "generate" not in family.tasks:
+        return entries
+    return {name if name == family.head else whole.removesuffix(bare) + name: entry for name, entry in entries.items()}
 
 
 def _files(folder: Path) -> list[Path]:
