@@ -1,23 +1,31 @@
-"""Answers that satisfy a JSON schema: every token that would break it is ruled out before one is chosen."""
+"""Answers that satisfy a JSON schema, a regular expression, a list of choices or a grammar: every token that would
+break it is ruled out before one is chosen."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..models.errors import EdgestillError, MissingExtra, UsageError
+from .options import STRUCTURES, Options
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..models.artifact import Artifact
     from .text import Codec
+
+SIZE_LIMIT, NESTING_LIMIT, KEPT = 262_144, 100, 32
+"""Most characters and nested brackets of a grammar, and most compiled grammars that are kept."""
+_REASON = 200
 
 
 class Grammars:
-    """Compiles JSON schemas for one tokenizer; the tokenizer's own tables are built once."""
+    """Compiles grammars for one tokenizer; the tokenizer's own tables are built once, each grammar once."""
 
     def __init__(self, codec: Codec, vocabulary_size: int) -> None:
         """`vocabulary_size` is the model's, which may be larger than the tokenizer's.
@@ -34,28 +42,52 @@ class Grammars:
         except ValueError as error:
             raise UsageError(f"schema: this model's tokenizer cannot be constrained: {error}",
                              "generate without a schema") from error
+        self._compiled: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
-    def compile(self, schema: Mapping[str, Any]) -> Constraint:
-        """A constraint at its start. UsageError for a schema that is invalid or asks for what cannot be enforced."""
+    def compile(self, value: Any, kind: str = "schema") -> Constraint:
+        """A constraint at its start; `kind` is one of STRUCTURES.
+
+        UsageError for what is invalid, beyond the limits, or asks for what cannot be enforced.
+        """
+        key = (kind, _text(kind, value))
+        if key not in self._compiled:
+            self._compiled[key] = self._matcher(*key)
+            if len(self._compiled) > KEPT:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(key)
+        return Constraint(self._compiled[key].deep_copy(), self._tokenizer.vocab_size, kind == "schema")
+
+    def _matcher(self, kind: str, text: str) -> Any:
         from llguidance import LLMatcher
 
+        depth = _nesting(text)
+        if len(text) > SIZE_LIMIT or depth > NESTING_LIMIT:
+            raise UsageError(f"{kind}: {len(text)} characters with {depth} nested brackets, the limits are "
+                             f"{SIZE_LIMIT} and {NESTING_LIMIT}", f"write a smaller {kind}")
         try:
-            # Compact JSON: models are trained on it, and blanks cost tokens.
-            grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_flexible": False})
-            problem = LLMatcher.validate_grammar(grammar, self._tokenizer)
-        except (TypeError, ValueError) as error:
+            if kind == "schema":
+                # Compact JSON: models are trained on it, and blanks cost tokens.
+                grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
+            elif kind == "regex":
+                grammar = LLMatcher.grammar_from_regex(text)
+            else:
+                grammar = LLMatcher.grammar_from_lark(_lark(kind, text))
+            matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+            problem = matcher.get_error()
+        except (TypeError, ValueError, RecursionError) as error:
             problem = str(error)
         if problem:
-            raise UsageError(f"schema: {problem}", "correct the JSON schema; an answer is never generated without it")
-        return Constraint(LLMatcher(self._tokenizer, grammar, log_level=0), self._tokenizer.vocab_size)
+            raise UsageError(f"{kind}: {problem.splitlines()[0][:_REASON]}",
+                             f"correct the {kind}; an answer is never generated without it")
+        return matcher
 
 
 class Constraint:
-    """The state of one answer under a schema."""
+    """The state of one answer under a grammar."""
 
-    def __init__(self, matcher: Any, vocabulary_size: int) -> None:
-        """`matcher` is llguidance's, at its start."""
-        self._matcher = matcher
+    def __init__(self, matcher: Any, vocabulary_size: int, json: bool) -> None:
+        """`matcher` is llguidance's, at its start; `json` says that complete answers are JSON."""
+        self._matcher, self.json = matcher, json
         self._words = np.zeros((vocabulary_size + 31) // 32, np.int32)
         self._size = vocabulary_size
 
@@ -64,19 +96,108 @@ class Constraint:
         """Whether the answer is complete and nothing can follow it."""
         return bool(self._matcher.is_stopped())
 
+    @property
+    def complete(self) -> bool:
+        """Whether the answer may end here."""
+        return bool(self._matcher.is_accepting())
+
+    def allows(self, token: int) -> bool:
+        """Whether `token` may come next."""
+        return bool(self._matcher.validate_tokens([token]))
+
     def mask(self, logits: NDArray[np.float32]) -> None:
-        """Set the logits [vocabulary] of all tokens that break the schema to -inf, in place."""
+        """Set the logits [vocabulary] of all tokens that break the grammar to -inf, in place."""
         self._matcher.unsafe_compute_mask_ptr(self._words.ctypes.data, self._words.nbytes)
         self._check()
         allowed = np.unpackbits(self._words.view(np.uint8), bitorder="little", count=self._size)
         logits[allowed == 0] = -np.inf
 
     def accept(self, token: int) -> None:
-        """Move on by a token that `mask` allowed."""
-        self._matcher.consume_token(token)
-        self._check()
+        """Move on by a token that is allowed."""
+        if not self._matcher.consume_token(token):
+            self._check()
+
+    def forced(self) -> list[int]:
+        """Move on by all tokens that must come next, as the tokenizer writes their text; often there are none."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        if tokens and not self._matcher.consume_tokens(tokens):
+            self._check()
+        return tokens
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise EdgestillError(f"schema: the constraint failed: {self._matcher.get_error().splitlines()[0]}",
-                                 "simplify the JSON schema")
+            raise EdgestillError(f"the constraint failed: {self._matcher.get_error().splitlines()[0][:_REASON]}",
+                                 "simplify the schema or grammar")
+
+
+def structure(options: Options, default: dict[str, Any] | None) -> tuple[str, Any] | None:
+    """The kind and value of what binds an answer, `default` being the task's schema; None when nothing does."""
+    for kind in STRUCTURES:
+        value = getattr(options, kind)
+        if value not in (None, False):
+            return kind, value.model_json_schema() if hasattr(value, "model_json_schema") else value
+    return None if default is None or options.schema is False else ("schema", default)
+
+
+def task_schema(artifact: Artifact | None) -> dict[str, Any] | None:
+    """The JSON schema of an artifact's task, or None. UsageError when its file is no JSON object."""
+    name = artifact.manifest.task.schema if artifact is not None else ""
+    if artifact is None or not name:
+        return None
+    path = artifact.folder / Path(name).name
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        schema = None
+    if not isinstance(schema, dict):
+        raise UsageError(f"{path}: the task's schema is missing or no JSON object", "export the model again")
+    return schema
+
+
+def _text(kind: str, value: Any) -> str:
+    """The grammar's source, which is also the name it is kept under."""
+    if kind == "choices":
+        if not value or not all(isinstance(choice, str) and choice for choice in value):
+            raise UsageError(f"choices: {value!r}, texts that are not empty are needed", "give at least one text")
+        return json.dumps(value, ensure_ascii=False)
+    if kind != "schema":
+        return str(value)
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"schema: no JSON: {error}",
+                         "correct the schema; an answer is never generated without it") from error
+    except RecursionError as error:
+        raise UsageError(f"schema: nested too deeply, the limit is {NESTING_LIMIT} brackets",
+                         "write a smaller schema") from error
+
+
+def _lark(kind: str, text: str) -> str:
+    """A grammar in llguidance's Lark syntax."""
+    if kind == "choices":
+        return "start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in json.loads(text))
+    if "::=" in text:
+        from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+
+        try:
+            return str(gbnf_to_lark(text))
+        except (GbnfToLarkError, IndexError, AssertionError) as error:
+            raise ValueError(f"no GBNF: {error}") from error
+    return text
+
+
+def _nesting(text: str) -> int:
+    """Brackets that are open at once, at most; those behind a backslash do not count."""
+    depth = deepest = 0
+    escaped = False
+    for letter in text:
+        if escaped:
+            escaped = False
+        elif letter == "\\":
+            escaped = True
+        elif letter in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif letter in ")]}":
+            depth -= 1
+    return deepest

@@ -1,16 +1,17 @@
-"""Text from a decoder: greedy or sampled, streamed, under stop strings or a JSON schema."""
+"""Text from a decoder: greedy or sampled, streamed, under stop strings, a schema or a grammar."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..models.errors import UsageError
-from ..models.strict import build
-from .sampling import Sampler, Sampling, greedy
+from ..models.errors import DataError, UsageError
+from .decoding import Cancel, Run, common, shifted
+from .logprobs import TokenLogprob, token_logprob
+from .options import Options
 from .stream import StopStrings
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .constrain import Constraint, Grammars
     from .engine import Engine
     from .text import Codec
+
+Messages = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,18 @@ class Generation:
     """The tokens that were made, without the one that ended the turn."""
     prompt_tokens: int
     finish_reason: str
-    """stop: a stop token, a stop string or a complete schema; length: the limit of tokens or of the context."""
+    """stop: a stop token, a stop string or a complete structure; length: the limit of tokens or of the context;
+    cancelled: by the caller."""
     ttft_ms: float
     """From the call to the first token: rendering, tokenizing, prefill and choice."""
     decode_tokens_per_s: float
     """Tokens after the first, by the time they took; 0 when there was only one."""
+    cached_tokens: int = 0
+    """Tokens of the prompt that had been read before."""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    """One a token, where they were asked for."""
+    parsed: Any = None
+    """The answer as a value (of the class that was given as schema) once it is complete JSON."""
 
 
 @dataclass(frozen=True)
@@ -44,55 +54,8 @@ class Piece:
 
     text: str
     done: Generation | None = None
-
-
-@dataclass
-class _Run:
-    """The tokens of one answer, one at a time."""
-
-    engine: Engine
-    prompt: Sequence[int]
-    limit: int
-    stop_ids: frozenset[int]
-    choose: Callable[[Any], int]
-    constraint: Constraint | None
-    started: float
-    finish_reason: str = "length"
-    ids: list[int] = field(default_factory=list)
-    first: float = 0.0
-    steps: int = 0
-
-    def __iter__(self) -> Iterator[int]:
-        engine, choose, stop_ids, ids = self.engine, self.choose, self.stop_ids, self.ids
-        engine.truncate(0)
-        engine.reserve(len(self.prompt) + self.limit)
-        logits = engine.prefill(self.prompt)
-        while True:
-            if self.constraint is not None:
-                self.constraint.mask(logits)
-            token = choose(logits)
-            if not self.first:
-                self.first = time.perf_counter()
-            if token in stop_ids:
-                self.finish_reason = "stop"
-                return
-            ids.append(token)
-            if self.constraint is not None:
-                self.constraint.accept(token)
-            yield token
-            if self.constraint is not None and self.constraint.done:
-                self.finish_reason = "stop"
-                return
-            if len(ids) >= self.limit:
-                return
-            logits = engine.decode(token)
-            self.steps += 1
-
-    def generation(self, text: str) -> Generation:
-        """The answer so far."""
-        seconds = time.perf_counter() - self.first
-        return Generation(text, self.ids, len(self.prompt), self.finish_reason, (self.first - self.started) * 1000,
-                          self.steps / seconds if self.steps and seconds > 0 else 0.0)
+    logprobs: Sequence[TokenLogprob] = ()
+    """Of the tokens since the piece before, where they were asked for."""
 
 
 class Generator:
@@ -112,36 +75,57 @@ class Generator:
         assert done is not None  # every stream ends with it
         return done
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Generation:
+    def chat(self, messages: Messages, **options: Any) -> Generation:
         """The assistant's next turn in a conversation; options and errors as in `stream`."""
         return self.generate(messages=messages, **options)
 
-    def stream(self, prompt: str = "", *, messages: Sequence[Mapping[str, Any]] | None = None,
-               tools: Sequence[Mapping[str, Any]] = (), max_new_tokens: int | None = None, temperature: float = 0.0,
-               top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, seed: int = 0, stop: Sequence[str] = (),
-               schema: Mapping[str, Any] | None = None) -> Iterator[Piece]:
+    def generate_all(self, prompts: Sequence[str | Messages], n: int = 1, **options: Any) -> list[Generation]:
+        """Answer several prompts (texts or conversations) one after the other, each `n` times, those of one prompt
+        together and drawn with the seeds from `seed` on. Options and errors as in `stream`."""
+        if n < 1:
+            raise UsageError(f"generate.n: {n} is below the limit 1", "use 1 or more")
+        seed = Options.of({"seed": options.pop("seed", 0)}).seed
+        return [self.generate(prompt, seed=seed + draw, **options) if isinstance(prompt, str)
+                else self.chat(prompt, seed=seed + draw, **options) for prompt in prompts for draw in range(n)]
+
+    def stream(self, prompt: str = "", *, messages: Messages | None = None, tools: Messages = (),
+               cancel: Cancel | None = None, **options: Any) -> Iterator[Piece]:
         """Answer a prompt, or `messages`, piece by piece; pieces are valid UTF-8 and sum to the answer's text.
 
-        A prompt is the user's turn where the model has a chat template, else plain text to go on from. `stop` are
-        texts before which the answer ends. Raises UsageError for settings out of range, a prompt that does not fit
-        into the context or a schema that cannot be enforced; MissingExtra for a schema without llguidance.
+        A prompt is the user's turn where the model has a chat template, else plain text to go on from. The fields of
+        `Options` are `options`. The answer ends early when the iterator is closed or `cancel` is set.
+        Raises UsageError for settings out of range, a prompt that does not fit into the context or a structure that
+        cannot be enforced; MissingExtra for a structure without llguidance.
         """
         started = time.perf_counter()
         if (messages is None) == (not prompt):
             raise UsageError("generate: give a prompt or messages, and not both", "generate('text') or chat([…])")
-        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
-        ids = self.codec.prompt_ids(
-            [{"role": "user", "content": prompt}] if messages is None else messages, tools)
-        run = self._run(ids, max_new_tokens, sampling, schema, started)
-        return self._pieces(run, [stop] if isinstance(stop, str) else stop)
+        chat = [{"role": "user", "content": prompt}] if messages is None else messages
+        settings = Options.of(options)
+        run = self._run(self.codec.prompt_ids(chat, tools), settings, self._constraint(settings, bool(tools)), started,
+                        cancel, chat)
+        return self._pieces(run, None if tools else settings.schema)
 
-    def generate_ids(self, ids: Sequence[int], max_new_tokens: int | None = None,
-                     schema: Mapping[str, Any] | None = None, **sampling: Any) -> Generation:
-        """Go on from token ids, without text on either side (`Generation.text` is empty). Errors as in `stream`."""
-        run = self._run(ids, max_new_tokens, sampling, schema, time.perf_counter())
+    def generate_ids(self, ids: Sequence[int], max_new_tokens: int | None = None, *, cancel: Cancel | None = None,
+                     **options: Any) -> Generation:
+        """Go on from token ids, without text on either side (`Generation.text` is empty, `stop` is not looked for,
+        the task's schema does not bind). Options and errors as in `stream`."""
+        settings = Options.of({**options, "max_new_tokens": max_new_tokens})
+        run = self._run(list(ids), settings, self._constraint(settings, True), time.perf_counter(), cancel)
         for _ in run:
             pass
-        return run.generation("")
+        return _generation(run, "")
+
+    def score(self, ids: Sequence[int], top: int = 0) -> list[TokenLogprob]:
+        """Log-probabilities of `ids` after the first, each given those before it, with the `top` likeliest tokens."""
+        from .engine import EXTEND
+
+        self.engine.truncate(0)
+        scores: list[TokenLogprob] = []
+        for start in range(0, len(ids) - 1, EXTEND):
+            rows = self.engine.extend(ids[start:min(start + EXTEND, len(ids) - 1)])
+            scores += [token_logprob(row, token, top) for row, token in zip(rows, ids[start + 1:], strict=False)]
+        return scores
 
     def close(self) -> None:
         """Free the model."""
@@ -160,27 +144,50 @@ class Generator:
 
         return Grammars(self.codec, self.engine.vocabulary_size)
 
-    def _run(self, ids: Sequence[int], max_new_tokens: int | None, sampling: Mapping[str, Any],
-             schema: Mapping[str, Any] | None, started: float) -> _Run:
-        settings = build(Sampling, sampling, "generate")
-        limit = self._max_new_tokens if max_new_tokens is None else max_new_tokens
-        if limit < 1:
-            raise UsageError(f"max_new_tokens: {limit} is below the limit 1", "use 1 or more")
-        room = self.engine.context_length - len(ids)
-        if room < 1:
-            raise UsageError(f"the prompt has {len(ids)} tokens, the context holds {self.engine.context_length} "
-                             "with the answer", "shorten the prompt, or load the model with a larger context")
-        constraint = None if schema is None else self._grammars.compile(schema)
-        choose = Sampler(settings) if settings.temperature > 0 else greedy
-        return _Run(self.engine, ids, min(limit, room), self.codec.stop_ids, choose, constraint, started)
+    @cached_property
+    def _schema(self) -> dict[str, Any] | None:
+        """The task's schema."""
+        from .constrain import task_schema
 
-    def _pieces(self, run: _Run, stop: Sequence[str]) -> Iterator[Piece]:
-        stream, watch, parts = self.codec.stream(), StopStrings(stop), []
+        return task_schema(self.artifact)
+
+    def _constraint(self, options: Options, free: bool) -> Constraint | None:
+        """What binds the answer; the task's schema does not when it is `free`."""
+        from .constrain import structure
+
+        found = structure(options, None if free else self._schema)
+        return None if found is None else self._grammars.compile(found[1], found[0])
+
+    def _run(self, ids: list[int], options: Options, constraint: Constraint | None, started: float,
+             cancel: Cancel | None, chat: Messages | None = None) -> Run:
+        limit = self._max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
+        size = self.engine.context_length
+
+        def head() -> int:
+            """Tokens before the first words of a conversation that are not the system's."""
+            if chat is None:
+                return int(ids[:1] == [self.codec.bos_id])
+            kept = [message for message in chat[:1] if message.get("role") == "system"]
+            return common(ids, self.codec.prompt_ids([*kept, {"role": "user", "content": "\n\n"}]))
+
+        if options.overflow == "shift":
+            ids = shifted(ids, head(), size) if len(ids) + 1 > size else ids
+        elif len(ids) + 1 > size:
+            raise UsageError(f"the prompt has {len(ids)} tokens, the context holds {size} with the answer",
+                             "shorten the prompt, load the model with a larger context, or use overflow='shift'")
+        else:
+            limit = min(limit, size - len(ids))
+        return Run(self.engine, ids, limit, self.codec.stop_ids.union(options.stop_ids), options, constraint, started,
+                   head, cancel)
+
+    def _pieces(self, run: Run, schema: Any) -> Iterator[Piece]:
+        stream, watch, parts, shown = self.codec.stream(), StopStrings(run.options.stop), [], 0
         for token in run:
             text = watch.push(stream.push(token))
             if text:
                 parts.append(text)
-                yield Piece(text)
+                yield Piece(text, None, run.logprobs[shown:])
+                shown = len(run.logprobs)
             if watch.hit:
                 run.finish_reason = "stop"
                 break
@@ -189,4 +196,30 @@ class Generator:
         if watch.hit:
             run.finish_reason = "stop"
         parts.append(text)
-        yield Piece(text, run.generation("".join(parts)))
+        done = _generation(run, "".join(parts))
+        if run.constraint is not None and run.constraint.json and run.constraint.complete and not watch.hit:
+            done = replace(done, parsed=_parsed(done.text, schema))
+        yield Piece(text, done, run.logprobs[shown:])
+
+
+def _generation(run: Run, text: str) -> Generation:
+    """The answer so far."""
+    seconds = run.last - run.first
+    return Generation(text, run.ids, len(run.prompt), run.finish_reason, max(0.0, run.first - run.started) * 1000,
+                      run.steps / seconds if run.steps and seconds > 0 else 0.0, run.cached, run.logprobs)
+
+
+def _parsed(text: str, schema: Any) -> Any:
+    """A complete answer as a value: of the pydantic class `schema`, or what its JSON says; None for other text."""
+    import json
+
+    if not hasattr(schema, "model_validate_json"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return None
+    try:
+        return schema.model_validate_json(text)
+    except ValueError as error:
+        raise DataError(f"the answer satisfies the JSON schema of {schema.__name__} and not the class: {error}",
+                        "say in the schema what the class checks, or read Generation.text") from error

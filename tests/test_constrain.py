@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import numpy as np
 import pytest
-from edgestill.models.errors import EdgestillError, MissingExtra, UsageError
+from edgestill.models.errors import DataError, EdgestillError, MissingExtra, UsageError
+from edgestill.runtime import load
 from edgestill.runtime.constrain import Grammars
+from edgestill.runtime.generate import Generator
 from edgestill.runtime.text import Codec
 
 from . import tiny
@@ -31,9 +36,9 @@ def codec(tiny_llama: Path) -> Codec:
     return Codec.from_folder(tiny_llama)
 
 
-def spoken(codec: Codec, schema: dict[str, Any], seed: int, size: int = 400) -> str:
+def spoken(codec: Codec, schema: Any, seed: int, size: int = 400, kind: str = "schema") -> str:
     """What a model that wants random tokens says under the schema; `size` is larger than the tokenizer's vocabulary."""
-    random, constraint, ids = np.random.default_rng(seed), Grammars(codec, size).compile(schema), []
+    random, constraint, ids = np.random.default_rng(seed), Grammars(codec, size).compile(schema, kind), []
     while not constraint.done and len(ids) < 300:
         logits = random.normal(size=size).astype(np.float32)
         constraint.mask(logits)
@@ -101,3 +106,99 @@ def test_the_template_names_the_tokens_that_end_an_answer(codec: Codec) -> None:
     logits = np.zeros(codec.vocabulary_size, np.float32)
     constraint.mask(logits)
     assert all(logits[token] == 0.0 for token in codec.stop_ids)
+
+
+@pytest.mark.parametrize(("kind", "value", "pattern"), [
+    ("regex", "[a-c]{2,4}x?", "[a-c]{2,4}x?"), ("choices", ["turn on", 'say "no"', "ünï\n"], 'turn on|say "no"|ünï\n'),
+    ("grammar", 'start: "a" x+ "b"\nx: "-" | /[0-9]/', "a[-0-9]+b"),
+    ("grammar", 'root ::= "a" x+ "b"\nx ::= "-" | [0-9]', "a[-0-9]+b")])
+@pytest.mark.parametrize("seed", range(3))
+def test_other_structures_are_kept_too(kind: str, value: Any, pattern: str, seed: int, codec: Codec) -> None:
+    text = spoken(codec, value, seed, kind=kind)
+    assert re.fullmatch(pattern, text) or len(text) > 100
+
+
+@pytest.mark.parametrize(("kind", "value"), [
+    ("regex", "a("), ("regex", "(" * 60000 + "a" + ")" * 60000), ("regex", "[" * 60000), ("choices", []),
+    ("choices", [""]), ("choices", [1]), ("grammar", "start: ("), ("grammar", "start: " + "(" * 60000),
+    ("grammar", "root ::= " + "(" * 60000), ("grammar", "root ::= [a"), ("grammar", "hello"),
+    ("schema", json.loads('{"type":"array","items":' * 400 + "{}" + "}" * 400)), ("grammar", "x" * 300_000)])
+def test_grammars_that_are_invalid_or_explode_are_refused(kind: str, value: Any, codec: Codec) -> None:
+    started = time.perf_counter()
+    with pytest.raises(UsageError, match=f"^{kind}: ") as error:
+        Grammars(codec, codec.vocabulary_size).compile(value, kind)
+    assert time.perf_counter() - started < 5 and len(error.value.message) < 400
+
+
+def test_a_schema_without_end_is_refused(codec: Codec) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(60000):
+        deep = {"items": deep}
+    with pytest.raises(UsageError, match="nested too deeply, the limit is 100"):
+        Grammars(codec, codec.vocabulary_size).compile(deep)
+
+
+def test_a_grammar_is_compiled_once_and_starts_anew(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    grammars = Grammars(codec, codec.vocabulary_size)
+    first = grammars.compile(["ab", "cd"], "choices")
+    first.accept(codec.encode("a")[0])
+    monkeypatch.setattr(grammars, "_matcher", None)
+    second = grammars.compile(["ab", "cd"], "choices")
+    assert second.allows(codec.encode("c")[0]) and not first.allows(codec.encode("c")[0])
+    monkeypatch.undo()
+    for number in range(40):
+        grammars.compile([str(number)], "choices")
+    assert len(grammars._compiled) == 32
+
+
+def test_forced_text_comes_as_the_tokenizer_writes_it(codec: Codec) -> None:
+    constraint = Grammars(codec, codec.vocabulary_size).compile(CALL)
+    forced = constraint.forced()
+    assert forced == codec.encode('{"action":"turn_on"')[:len(forced)] and len(forced) > 3
+    assert not constraint.done and not constraint.complete and constraint.forced() == []
+
+
+@pytest.mark.parametrize("engine", ["gguf", "onnx"])
+def test_structures_bind_whole_answers(engine: str, packed_llama: dict[str, Path]) -> None:
+    with load(packed_llama[engine], threads=1) as model:
+        assert isinstance(model, Generator)
+        found = model.generate("x", schema=CALL, max_new_tokens=100)
+        assert found.finish_reason == "stop" and found.parsed == json.loads(found.text)
+        assert model.generate("x", choices=["yes", "no"], temperature=1.0).text in ("yes", "no")
+        assert re.fullmatch("[0-9]{3}", model.generate("x", regex="[0-9]{3}").text)
+        assert model.generate("x", regex="[0-9]{3}").parsed is None
+        assert model.generate("x", schema=CALL, max_new_tokens=3).parsed is None
+        # Token by token: log-probabilities are asked for, so nothing is skipped.
+        assert json.loads(model.generate("x", schema=CALL, logprobs=0, max_new_tokens=100).text) == found.parsed
+
+
+def test_a_pydantic_class_is_a_schema_and_its_object_comes_back(packed_llama: dict[str, Path]) -> None:
+    pydantic = pytest.importorskip("pydantic")
+    call = pydantic.create_model("Call", action=(str, pydantic.Field(pattern="^(on|off)$")),
+                                 minutes=(int, pydantic.Field(ge=0, le=90)))
+    with load(packed_llama["gguf"], threads=1) as model:
+        assert isinstance(model, Generator)
+        found = model.generate("x", schema=call, max_new_tokens=100)
+        assert isinstance(found.parsed, call) and found.parsed == call.model_validate_json(found.text)
+        picky = pydantic.create_model("Picky", word=(Literal["a"], ...), __validators__={
+            "never": pydantic.field_validator("word")(lambda word: int(word))})
+        with pytest.raises(DataError, match="satisfies the JSON schema of Picky and not the class"):
+            model.generate("x", schema=picky, max_new_tokens=100)
+
+
+def test_the_tasks_schema_binds_unless_told_not_to(tiny_llama: Path, packed_llama: dict[str, Path],
+                                                   tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packed_llama["gguf"], tmp_path / "bound"))
+    (folder / "schema.json").write_text(json.dumps(CALL))
+    table = json.loads((folder / "manifest.json").read_text())
+    table["task"]["schema"] = "schema.json"
+    (folder / "manifest.json").write_text(json.dumps(table))
+    with load(folder, threads=1) as model:
+        assert isinstance(model, Generator)
+        assert set(model.generate("x", max_new_tokens=100).parsed) >= {"action", "minutes"}
+        assert model.generate("x", schema=False).parsed is None
+        assert model.generate("x", choices=["yes"]).text == "yes"
+        assert model.generate("x", tools=[{"type": "function", "function": {"name": "f"}}]).parsed is None
+        (folder / "schema.json").write_text("[]")
+    with load(folder, threads=1, check_hashes=False) as model, pytest.raises(UsageError, match="no JSON object"):
+        model.generate("x")  # type: ignore[union-attr]

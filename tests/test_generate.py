@@ -16,6 +16,7 @@ from edgestill.models import kinds
 from edgestill.models.artifact import MANIFEST
 from edgestill.models.errors import ArtifactError, DataError, UsageError
 from edgestill.runtime import load
+from edgestill.runtime.engine import Cache
 from edgestill.runtime.generate import Generator
 from edgestill.runtime.text import Codec
 
@@ -31,30 +32,25 @@ def model(request: pytest.FixtureRequest, packed_llama: dict[str, Path]) -> Iter
         yield one
 
 
-class Scripted:
+class Scripted(Cache):
     """An engine that says given ids, whatever it is told."""
 
-    vocabulary_size, context_length, threads = 384, 64, 1
+    vocabulary_size, context_length, threads, block = 384, 64, 1, 16
 
     def __init__(self, ids: list[int]) -> None:
-        self.ids, self.position, self.fed = ids, 0, []
+        super().__init__()
+        self.ids, self.said = ids, 0
 
     def prefill(self, ids: list[int]) -> np.ndarray:
-        self.position, self.fed = len(ids), []
-        return self._next()
+        self.said = 0
+        return self.decode(*ids)
 
-    def decode(self, token: int) -> np.ndarray:
-        self.position += 1
-        self.fed.append(token)
-        return self._next()
-
-    def _next(self) -> np.ndarray:
+    def decode(self, *ids: int) -> np.ndarray:
+        self.held += ids
         logits = np.zeros(384, np.float32)
-        logits[self.ids[len(self.fed)]] = 1.0
+        logits[self.ids[self.said]] = 1.0
+        self.said += 1
         return logits
-
-    def truncate(self, length: int) -> None:
-        self.position = length
 
     def reserve(self, length: int) -> None:
         pass
@@ -159,6 +155,13 @@ def test_an_answer_ends_where_the_context_ends(codec: Codec) -> None:
     ({"temperature": -1.0}, "generate.temperature"), ({"top_p": 1.5}, "generate.top_p"),
     ({"min_p": -0.1}, "generate.min_p"),
     ({"top_k": -1}, "generate.top_k"), ({"max_new_tokens": 0}, "max_new_tokens: 0"),
+    ({"repetition_penalty": 0.0}, "generate.repetition_penalty"), ({"presence_penalty": 3.0}, "above the limit 2"),
+    ({"frequency_penalty": -3.0}, "below the limit -2"),
+    ({"logprobs": 21}, "generate.logprobs: 21 is above the limit 20"),
+    ({"logit_bias": {"5": 101.0}}, "'5': 101.0, token ids and -100 to 100"), ({"logit_bias": {"x": 1.0}}, "'x': 1.0"),
+    ({"logit_bias": {384: 1.0}}, "token 384, the vocabulary has 384"), ({"overflow": "drop"}, "refuse, shift"),
+    ({"reuse": "some"}, "exact, all, none"), ({"regex": "a", "choices": ["b"]}, "regex and choices"),
+    ({"topk": 3}, "did you mean 'top_k'"), ({"stop": 3}, "generate.stop"),
     ({"schema": {"type": "objekt"}}, "schema: ")])
 def test_settings_out_of_range_are_refused(options: dict[str, Any], match: str, codec: Codec) -> None:
     with pytest.raises(UsageError, match=match):

@@ -47,7 +47,7 @@ def test_what_is_kept_is_what_transformers_keeps(case: dict[str, Any], seed: int
     ids, probabilities = kept(logits, Sampling(**case))
     found = np.zeros(200)
     found[ids] = probabilities / probabilities.sum()
-    np.testing.assert_allclose(found, transformers_probabilities(logits, case), atol=1e-7)
+    np.testing.assert_allclose(found, transformers_probabilities(logits, case), atol=1e-6)
 
 
 def test_draws_follow_the_probabilities() -> None:
@@ -75,7 +75,7 @@ def test_something_is_always_left_and_the_likeliest_is_in_it(
     logits = np.array(values, np.float32)
     sampling = Sampling(temperature, top_k, top_p, min_p)
     ids, probabilities = kept(logits, sampling)
-    assert len(ids) >= 1 and logits[ids[0]] == logits.max() and (np.diff(probabilities) <= 0).all()
+    assert len(ids) >= 1 and logits.argmax() in ids and probabilities.max() == 1.0 and (np.diff(ids) > 0).all()
     assert Sampler(sampling)(logits) in ids
 
 
