@@ -18,6 +18,8 @@ class Difference:
     name: str
     holds: Callable[[Sequence[str]], bool]
     """Of a text's pieces: before, between and behind its added tokens, the empty ones too."""
+    rare: bool = False
+    """Nobody needs to be told: it hardly occurs."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""SentencePiece-style BPE (Llama 2, TinyLlama, Mistral): blanks are written as U+2581, unknown characters as bytes.
+"""SentencePiece-style BPE (Llama 2, Mistral, Gemma): blanks are written as U+2581, unknown characters as bytes.
 
-llama.cpp merges by a score for each token instead of a rank for each pair, which is the same only for vocabularies that
-are closed: every split of a token into two tokens is a merge, and the merges that make one token stand together.
+llama.cpp has two ways for it. The usual one merges by a score for each token instead of a rank for each pair, which is
+the same only for vocabularies that are closed: every split of a token into two tokens is a merge, and the merges that
+make one token stand together. The other merges by rank, one line at a time, and puts no blank before a text.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..models.errors import ArtifactError
 from .gguf_rules import BLANK, Difference, Rules, refused, short, steps
 
 BYTES = frozenset(f"<0x{value:02X}>" for value in range(256))
@@ -26,11 +28,24 @@ _BLANK_FIRST = Difference("text that starts with a blank, which llama.cpp puts a
 
 def rules(table: Mapping[str, Any], has_template: bool) -> Rules:
     """The rules of a SentencePiece-style tokenizer.json; ArtifactError for one that llama.cpp has no equal for."""
-    vocabulary: Mapping[str, int] = table["model"]["vocab"]
-    if not vocabulary.keys() >= BYTES:
-        raise refused(f"no token for the byte {min(BYTES - vocabulary.keys())}", "all 256")
+    model = table["model"]
+    if model.get("ignore_merges"):
+        raise refused("ignore_merges = true for SentencePiece-style BPE", "false")
     prefix, differences = _blanks(table, has_template)
-    return Rules("llama", "default", scores=_scores(table), bytes=BYTES, flags={"add_space_prefix": prefix},
+    flags, known = {"add_space_prefix": prefix}, BYTES & model["vocab"].keys()
+    try:
+        if known != BYTES:
+            raise refused(f"no token for the byte {min(BYTES - known)}", "all 256")
+        scores = _scores(table)
+        return Rules("llama", "default", scores=scores, bytes=BYTES, flags=flags, differences=tuple(differences))
+    except ArtifactError:
+        if prefix or any("\n" in token and token.strip("\n") for token in model["vocab"]):
+            raise
+    letters = {*model["vocab"], " "}
+    if known != BYTES:
+        differences.append(Difference("characters without a token, which the tokenizer makes the unknown token",
+                                      lambda pieces: any(sign not in letters for piece in pieces for sign in piece)))
+    return Rules("gpt2", "sarvam-moe", [f"{left} {right}" for left, right in model["merges"]], bytes=known, flags=flags,
                  differences=tuple(differences))
 
 
@@ -48,6 +63,8 @@ def _blanks(table: Mapping[str, Any], has_template: bool) -> tuple[bool, list[Di
         else:
             raise refused(f"the normalizer {short(rule)}", "Prepend and Replace of blanks")
     for step in steps(table.get("pre_tokenizer")):
+        if step["type"] == "Split" and step["pattern"] == {"String": " "} and replaced:
+            continue  # no blank is left to split at
         if step["type"] != "Metaspace" or step.get("replacement") != BLANK or replaced:
             raise refused(f"the pre-tokenizer step {short(step)}", "none or one Metaspace")
         if step.get("split", True) and any(BLANK in token[1:] for token in table["model"]["vocab"]):

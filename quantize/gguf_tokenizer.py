@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..models.errors import ArtifactError
 from ..runtime.text import Codec
 from . import gguf_byte_level, gguf_sentencepiece, gguf_wordpiece
-from .gguf_rules import Rules, refused, steps
+from .gguf_rules import BLANK, Difference, Rules, refused, steps
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -31,9 +31,16 @@ ENDING_TEXTS = frozenset({
 })
 """Tokens that llama.cpp takes for the end of generation by their text alone (llama-cpp-python 0.3.36)."""
 
+PHI3_KEEPS = frozenset({"<unk>", "<s>", "<|endoftext|>"})
+"""The special tokens of Phi-3 that leave the blanks behind them; all others take them."""
+
 ENDING_KEYS = ("eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 """Keys beside `eos` whose token llama.cpp takes for an end of generation; the last three are for code models, which
 mark the borders of a file with them, and serve any model that has more ends than the first three can name."""
+
+_TRIMMED = Difference("blanks outside ASCII behind an added token, which llama.cpp leaves",
+                      lambda pieces: any(not sign.isascii() for piece in pieces[1:]
+                                         for sign in piece[:len(piece) - len(piece.lstrip())]), rare=True)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Vocabulary:
     template: str | None
     notes: list[str]
     """What the user should know of the file's tokenizer."""
+    trims: bool
+    """Special tokens take the blanks behind them, as Phi-3's do."""
 
 
 def read(source: Path, size: int) -> Vocabulary:
@@ -60,7 +69,8 @@ def read(source: Path, size: int) -> Vocabulary:
     codec = Codec.from_folder(source)
     table = json.loads(codec.tokenizer.to_str())
     rules = _rules(table, codec)
-    tokens, types, notes = _tokens(table, size, rules)
+    trims = _check_added(table, rules, codec)
+    tokens, types = _tokens(table, size, rules)
     before, after = _frame(codec)
     unknown = table["model"].get("unk_token")
     if rules.model == "bert":
@@ -70,8 +80,8 @@ def read(source: Path, size: int) -> Vocabulary:
         ids |= {"padding": codec.pad_id} if codec.pad_id is not None else {}
     else:
         ids = _ids(codec, tokens, before, after, unknown)
-    notes += [f"llama.cpp tokenizes otherwise: {difference.name}" for difference in rules.differences]
-    return Vocabulary(rules, tokens, types, ids, before is not None, after is not None, codec.template, notes)
+    notes = [f"llama.cpp tokenizes otherwise: {found.name}" for found in rules.differences if not found.rare]
+    return Vocabulary(rules, tokens, types, ids, before is not None, after is not None, codec.template, notes, trims)
 
 
 def differences(codec: Codec) -> Callable[[str], list[str]]:
@@ -79,19 +89,28 @@ def differences(codec: Codec) -> Callable[[str], list[str]]:
 
     Raises ArtifactError for a tokenizer that llama.cpp does not carry at all.
     """
-    rules = _rules(json.loads(codec.tokenizer.to_str()), codec)
+    table = json.loads(codec.tokenizer.to_str())
+    rules = _rules(table, codec)
     added = sorted((token.content for token in codec.tokenizer.get_added_tokens_decoder().values()), key=len)
     border = re.compile("|".join(map(re.escape, reversed(added))) or "$.")
 
+    known = rules.differences + ((_TRIMMED,) if _check_added(table, rules, codec) else ())
+
     def names(text: str) -> list[str]:
         pieces = border.split(text)
-        return [difference.name for difference in rules.differences if difference.holds(pieces)]
+        return [difference.name for difference in known if difference.holds(pieces)]
     return names
 
 
 def add(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
-    """Write the vocabulary's metadata."""
+    """Write the vocabulary's metadata, behind the model's own."""
+    from gguf import GGUFValue, GGUFValueType
+
     rules = vocabulary.rules
+    if vocabulary.trims:
+        # The one way to say so: llama.cpp looks for Phi-3 in the model's name.
+        name = writer.kv_data[0].setdefault("general.name", GGUFValue("", GGUFValueType.STRING))
+        name.value = f"phi-3 tokens {name.value}".strip()
     writer.add_tokenizer_model(rules.model)
     writer.add_tokenizer_pre(rules.pre)
     writer.add_token_list(vocabulary.tokens)
@@ -120,13 +139,33 @@ def _rules(table: Mapping[str, Any], codec: Codec) -> Rules:
         if model.get(key):
             raise refused(f"{key} = {model[key]!r}", "none")
     if any(step["type"] == "ByteLevel" for step in steps(table.get("pre_tokenizer"))):
-        return gguf_byte_level.rules(table)
+        return gguf_byte_level.rules(table, codec.tokenizer)
     if model.get("byte_fallback"):
         return gguf_sentencepiece.rules(table, bool(codec.template))
     raise refused("BPE that is neither byte-level nor falls back to bytes", "either")
 
 
-def _tokens(table: Mapping[str, Any], size: int, rules: Rules) -> tuple[list[str], list[int], list[str]]:
+def _check_added(table: Mapping[str, Any], rules: Rules, codec: Codec) -> bool:
+    """Refuse added tokens that llama.cpp would find elsewhere; return whether they take the blanks behind them."""
+    normalizer = codec.tokenizer.normalizer
+    for token in table["added_tokens"]:
+        text = token["content"]
+        if token["single_word"]:
+            raise refused(f"the added token {text!r} that is found as a whole word only", "single_word = false")
+        if token["normalized"] and normalizer is not None and normalizer.normalize_str(text) != text:
+            raise refused(f"the added token {text!r}, which its normalizer changes to "
+                          f"{normalizer.normalize_str(text)!r} and which is found as that only", "normalized = false")
+    strips = {token["content"]: (token["lstrip"], token["rstrip"]) for token in table["added_tokens"]}
+    if rules.model == "bert" or not any(map(any, strips.values())):
+        return False  # BERT's words have no blanks to take
+    if strips == {text: (False, text not in PHI3_KEEPS) for text in strips} and strips.keys() > PHI3_KEEPS | {"</s>"}:
+        return True
+    text = next(text for text, sides in strips.items() if any(sides))
+    raise refused(f"the added token {text!r} that takes the blanks beside it (lstrip, rstrip)",
+                  "tokens that leave them, or Phi-3's")
+
+
+def _tokens(table: Mapping[str, Any], size: int, rules: Rules) -> tuple[list[str], list[int]]:
     """Texts and types of `size` ids. Rows without a token get a name nobody writes, and the type for unused ones."""
     names: dict[int, str] = {}
     types = [UNUSED] * size
@@ -134,20 +173,16 @@ def _tokens(table: Mapping[str, Any], size: int, rules: Rules) -> tuple[list[str
     for text, index in table["model"]["vocab"].items():
         names[index] = rules.spelled.get(text, text)
         types[index] = UNKNOWN if text == unknown and rules.scores else BYTE if text in rules.bytes else NORMAL
-    blanks = []
     for token in table["added_tokens"]:
         names[token["id"]] = token["content"]
-        if types[token["id"]] != UNKNOWN:
+        if types[token["id"]] != UNKNOWN and (token["special"] or token["content"].strip(BLANK)):
             types[token["id"]] = CONTROL if token["special"] else USER_DEFINED
-        if token["lstrip"] or token["rstrip"] or token["single_word"]:
-            blanks.append(token["content"])
     tokens = [names.get(index, f"[PAD{index}]") for index in range(size)]
     if len(set(tokens)) < size:
         twice = next(token for token in tokens if tokens.count(token) > 1)
         raise ArtifactError(f"tokenizer.json: the token {twice!r} stands at two ids, and llama.cpp needs distinct "
                             "texts", "rename one of them in tokenizer.json")
-    notes = [f"llama.cpp keeps the blanks beside {', '.join(blanks)}, which the tokenizer takes away"] if blanks else []
-    return tokens, types, notes
+    return tokens, types
 
 
 def _frame(codec: Codec) -> tuple[int | None, int | None]:

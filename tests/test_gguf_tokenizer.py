@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize import gguf_byte_level, gguf_rules, gguf_tokenizer
+from edgestill.quantize import gguf_rules, gguf_sentencepiece, gguf_splitters, gguf_tokenizer
 from edgestill.runtime.engines._llama import library
 from edgestill.runtime.text import Codec
 from hypothesis import HealthCheck, given, settings
@@ -28,7 +27,7 @@ CORPUS = [
     "<|end|> inside <|user|>text<|assistant|>", "\ufb01 ligature, e\u0301 combining",
     "\u200b zero width\u00a0no-break", "👩\u200d👩\u200d👧\u200d👦🇩🇪",
 ]
-PATTERNS = {name: steps for (steps, _), name in gguf_byte_level.NAMES.items()}
+SPLITTERS = {splitter.name: splitter for splitter in gguf_splitters.SPLITTERS}
 
 
 class LlamaVocabulary:
@@ -117,8 +116,8 @@ def test_real_vocabularies(shared: Path, tmp_path: Path, name: str, pre: str, si
     source = folder_of(tmp_path, path, eos_token="<|endoftext|>")
     with both(source, tmp_path / "v.gguf", size) as (codec, loaded, vocabulary):
         assert vocabulary.rules.pre == pre
-        texts = [*CORPUS, *shared_texts(shared)]
-        assert_same(codec, loaded, [unicodedata.normalize("NFC", text) for text in texts] if pre == "qwen2" else texts)
+        other = assert_same_but(codec, loaded, [*CORPUS, *shared_texts(shared)])
+        assert all(unicodedata.normalize("NFC", text) != text for text in other) and len(other) < 20
         assert bool(vocabulary.notes) == (pre == "qwen2")
 
 
@@ -129,15 +128,14 @@ def test_a_sentence_piece_vocabulary(shared: Path, tmp_path: Path) -> None:
     with both(source, tmp_path / "v.gguf") as (codec, loaded, vocabulary):
         assert vocabulary.rules.model == "llama" and vocabulary.add_bos
         assert "several in a row" in vocabulary.notes[0]
-        lines = [re.sub("(?m)^ +| +$", "", re.sub(" {2,}", " ", text)) for text in [*CORPUS, *shared_texts(shared)]]
-        assert_same(codec, loaded, [line for line in lines if line and "<" not in line])
+        assert_same_but(codec, loaded, [*CORPUS, *shared_texts(shared)])
 
 
 def test_a_vocabulary_that_merges_other_splits_is_refused(shared: Path) -> None:
     source = shared / "models" / "tinystories-656k"
     if not source.is_dir():
         pytest.skip("needs tinystories-656k")
-    with pytest.raises(ArtifactError, match="llama.cpp carries only"):
+    with pytest.raises(ArtifactError, match="no token for the byte <0x00>; llama.cpp carries only"):
         gguf_tokenizer.read(source, 2048)
 
 
@@ -145,16 +143,15 @@ def trained(folder: Path, name: str) -> Path:
     """A small byte-level tokenizer with the splitting rules that llama.cpp calls `name`."""
     from tokenizers import Regex, pre_tokenizers
 
-    steps = [pre_tokenizers.Split(Regex(PATTERNS[name][0]), "isolated"),
-             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    if name in ("gpt-2", "smollm"):
-        digits = [pre_tokenizers.Digits(individual_digits=True)] if name == "smollm" else []
-        steps = [*digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    splitter = SPLITTERS[name]
+    steps = [pre_tokenizers.Digits(individual_digits=True) if rule == gguf_splitters.DIGIT else
+             pre_tokenizers.Split(Regex(rule), "isolated") for rule in splitter.steps if rule != gguf_splitters.GPT2]
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gguf_splitters.GPT2 in splitter.steps))
     folder.mkdir(parents=True, exist_ok=True)
     tiny.byte_level_tokenizer(folder)
     from tokenizers import Tokenizer, decoders, models, trainers
 
-    tokenizer = Tokenizer(models.BPE(ignore_merges=name == "llama-bpe"))
+    tokenizer = Tokenizer(models.BPE(ignore_merges=splitter.ignores_merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(CORPUS * 3, trainers.BpeTrainer(
@@ -164,18 +161,18 @@ def trained(folder: Path, name: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", sorted(PATTERNS))
+@pytest.mark.parametrize("name", SPLITTERS)
 def test_every_known_rule_set_splits_as_tokenizers_does(tmp_path: Path, name: str) -> None:
     with both(trained(tmp_path / "tokenizer", name), tmp_path / "v.gguf") as (codec, loaded, vocabulary):
         assert vocabulary.rules.pre == name and vocabulary.rules.model == "gpt2"
-        assert_same(codec, loaded, CORPUS)
-        alphabet = st.sampled_from("aZéßж漢한1٣½ \t\n\r'\u00a0.,;!-_()<|>🙂\u0301") | st.sampled_from(
-            ["'s", "'LL", "  ", "\r\n", "<|end|>", "abc", "123"])
+        assert len(assert_same_but(codec, loaded, CORPUS)) < (8 if name in ("gpt-4o", "tekken") else 1)
+        alphabet = st.sampled_from("aZéÉßſж漢한1٣½ \t\n\r'\u00a0.,;!-_()<|>🙂\u0301") | st.sampled_from(
+            ["'s", "'LL", "'ſ", "  ", "\r\n", "<|end|>", "abc", "123", "नि", "Ab", "/\n"]) | st.characters()
 
-        @settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
+        @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
         @given(st.lists(alphabet, max_size=20).map("".join))
         def same(text: str) -> None:
-            assert loaded.encode(text) == codec.encode(text)
+            assert_same_but(codec, loaded, [text])
 
         same()
 
@@ -236,6 +233,70 @@ def test_sentence_piece_rules(tmp_path: Path, change: Callable[[dict[str, Any]],
             same()
 
 
+def gemma(table: dict[str, Any]) -> None:
+    """No blank before a text, line ends and runs of blanks as added tokens, a step that splits nothing."""
+    for content, index in (("\n\n", len(table["model"]["vocab"])), (gguf_rules.BLANK * 2, None)):
+        index = table["model"]["vocab"].setdefault(content, index)
+        table["added_tokens"].append({**table["added_tokens"][0], "id": index, "content": content, "special": False})
+    table["normalizer"] = table["normalizer"]["normalizers"][1]
+    table["pre_tokenizer"] = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious",
+                              "invert": False}
+
+
+def open_gemma(table: dict[str, Any]) -> None:
+    gemma(table)
+    table["model"]["merges"].remove(["t", "he"])
+
+
+def without_bytes(table: dict[str, Any]) -> None:
+    gemma(table)
+    names = [name for name in table["model"]["vocab"] if name not in gguf_sentencepiece.BYTES]
+    table["model"]["vocab"] = {name: index for index, name in enumerate(names)}
+    for token in table["added_tokens"]:
+        token["id"] = names.index(token["content"])
+
+
+@pytest.mark.parametrize(("change", "pre"), [(gemma, "default"), (open_gemma, "sarvam-moe"),
+                                             (without_bytes, "sarvam-moe")])
+def test_gemma_s_kind_merges_by_score_or_by_rank(tmp_path: Path, change: Callable[[dict[str, Any]], object],
+                                                 pre: str) -> None:
+    with both(sentence_piece(tmp_path / "t", change), tmp_path / "v.gguf") as (codec, loaded, vocabulary):
+        assert vocabulary.rules.pre == pre
+        texts = ["the thing", "other  theatre", "a.the\n\n\nthe\n", "a</s>the", "<s>the thing</s>", " the", "   "]
+        no_lines = [text for text in texts if "\n" not in text]
+        assert not assert_same_but(codec, loaded, no_lines if change == without_bytes else texts)
+        assert bool(assert_same_but(codec, loaded, ["grüße 漢"])) == (change == without_bytes)
+
+        @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+        @given(st.text(st.sampled_from("the aring.x\n漢") | st.characters(), max_size=30))
+        def same(text: str) -> None:
+            assert_same_but(codec, loaded, [text.replace(gguf_rules.BLANK, "")])
+
+        same()
+
+
+def phi3(table: dict[str, Any]) -> None:
+    tokens = ["<|endoftext|>", "<|assistant|>", "<|end|>"]
+    for content in tokens:
+        index = table["model"]["vocab"].setdefault(content, len(table["model"]["vocab"]))
+        table["added_tokens"].append({**table["added_tokens"][0], "id": index, "content": content})
+    for token in table["added_tokens"]:
+        token["rstrip"] = token["content"] not in gguf_tokenizer.PHI3_KEEPS
+
+
+def test_phi_3_s_tokens_take_the_blanks_behind_them(tmp_path: Path) -> None:
+    with both(sentence_piece(tmp_path / "t", phi3), tmp_path / "v.gguf") as (codec, loaded, vocabulary):
+        assert vocabulary.trims
+        assert_same(codec, loaded, ["a<|end|>\n<|assistant|> \n the", "the</s>  ing", "<|endoftext|> the", "<s>  a"])
+        assert assert_same_but(codec, loaded, ["the<|end|>\u2003the"])
+
+
+def test_an_added_token_that_its_normalizer_changes_is_refused(tmp_path: Path) -> None:
+    source = sentence_piece(tmp_path, lambda table: table["added_tokens"][2].update(normalized=True))
+    with pytest.raises(ArtifactError, match="'</s>', which its normalizer changes to '▁</s>'"):
+        gguf_tokenizer.read(source, 300)
+
+
 def set_model(**changes: Any) -> Callable[[dict[str, Any]], object]:
     return lambda table: table["model"].update(changes)
 
@@ -272,7 +333,10 @@ BAD_BYTE_LEVEL: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
         {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", "invert": False}, BYTE_LEVEL]})),
     ("behavior 'Removed'", lambda table: table.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [
         {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False}, BYTE_LEVEL]})),
-    ("ignore_merges = True", set_model(ignore_merges=True)),
+    ("ignore_merges = True", lambda table: table["model"].update(ignore_merges=True,
+                                                                 merges=table["model"]["merges"][:-1])),
+    ("'<|user|>' that is found as a whole", lambda table: table["added_tokens"][2].update(single_word=True)),
+    ("'<|user|>' that takes the blanks", lambda table: table["added_tokens"][2].update(rstrip=True)),
     ("the normalizer type 'NFKC'", lambda table: table.update(normalizer={"type": "NFKC"})),
     ("a post-processor that puts '<|user|>' before", lambda table: table.update(post_processor={
         "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|user|>", "type_id": 0}},
@@ -330,13 +394,12 @@ def test_unused_rows_and_added_tokens_have_their_types(tmp_path: Path) -> None:
     tiny.byte_level_tokenizer(tmp_path)
     path = tmp_path / "tokenizer.json"
     table = json.loads(path.read_text())
-    plain = {**table["added_tokens"][0], "id": 384, "content": "<tool_call>", "special": False, "lstrip": True}
+    plain = {**table["added_tokens"][0], "id": 384, "content": "<tool_call>", "special": False}
     path.write_text(json.dumps({**table, "added_tokens": [*table["added_tokens"], plain]}))
     with both(tmp_path, tmp_path / "v.gguf", 390) as (codec, loaded, vocabulary):
         assert vocabulary.types[0] == gguf_tokenizer.CONTROL and vocabulary.types[384] == gguf_tokenizer.USER_DEFINED
         assert vocabulary.types[50] == gguf_tokenizer.NORMAL
         assert vocabulary.types[385:] == [gguf_tokenizer.UNUSED] * 5 and vocabulary.tokens[389] == "[PAD389]"
-        assert "blanks beside <tool_call>" in vocabulary.notes[0]
         assert_same(codec, loaded, ["call<tool_call>light", "<|user|>turn off<|end|>"])
 
 
@@ -396,3 +459,20 @@ def test_word_piece_rules(tmp_path: Path, change: Callable[[dict[str, Any]], obj
             assert_same_but(codec, loaded, [text])
 
         same()
+
+
+BAD_WORD_PIECE: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
+    ("WordPiece with the normalizer type 'NFC'", lambda table: table.update(normalizer={"type": "NFC"})),
+    ("a BertNormalizer with handle_chinese_chars = false", set_normalizer(handle_chinese_chars=False)),
+    ("WordPiece with the pre-tokenizer", lambda table: table.update(pre_tokenizer={"type": "Whitespace"})),
+    ("WordPiece without .CLS. and .SEP. around", lambda table: table.update(post_processor=None)),
+    ("'.SEP.' that is also found in capitals", lambda table: [token.update(normalized=token["content"] == "[SEP]")
+                                                              for token in table["added_tokens"]]),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), BAD_WORD_PIECE, ids=[message for message, _ in BAD_WORD_PIECE])
+def test_word_piece_rules_that_llama_cpp_lacks_are_refused(tmp_path: Path, message: str,
+                                                           change: Callable[[dict[str, Any]], object]) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        gguf_tokenizer.read(word_piece(tmp_path, change), 900)
