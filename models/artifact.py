@@ -20,6 +20,8 @@ from .strict import build
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+FOREIGN = "foreign"
+"""The stage of a model that was made elsewhere: its manifest stands in memory alone."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Manifest:
     """The content of manifest.json."""
 
     stage: str
-    """tune, distill or export."""
+    """tune, distill or export; FOREIGN where there is no such file."""
     task: Task
     family: str
     """A file name of models/families, such as llama."""

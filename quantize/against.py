@@ -12,7 +12,7 @@ from ..models import family
 from ..models.artifact import Artifact
 from ..models.errors import UsageError
 from ..runtime import limited
-from ..runtime.foreign import codec_of, is_foreign, open_model
+from ..runtime.foreign import codec_of, is_foreign, open_model, place
 from ..runtime.rows import Row
 from . import reference
 from .certificate import Check
@@ -38,8 +38,8 @@ def prove(artifact: Artifact, against: Path | str | Witness, rows: Sequence[Row]
     with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
         known.reference.write(Path(folder))
         outcome = limited.run(__name__, {
-            "path": str(artifact.model_path if is_foreign(artifact) else artifact.folder), "reference": folder,
-            "tokenizer": str(known.origin.folder), "task": asdict(known.origin.task), "threads": threads,
+            "path": str(place(artifact)), "reference": folder, "tokenizer": str(known.origin.folder),
+            "task": asdict(known.origin.task), "threads": threads,
             "rows": [asdict(row) for row in rows]}, artifact.model_bytes())
     if outcome.error is not None:
         raise outcome.error

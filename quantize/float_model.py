@@ -56,6 +56,10 @@ class FloatModel:
         if missing:
             raise ArtifactError(f"{folder}: {len(missing)} weights that {name} needs are not in the file, "
                                 f"the first is {missing[0]}", "copy the whole model folder again")
+        for name, weight in module.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                raise ArtifactError(f"{folder}: {name} holds values that are NaN or infinite",
+                                    "the training went wrong: take an earlier state of the model")
         return cls(folder, module.eval())
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..models import kinds
-from ..models.artifact import Artifact, open_artifact, versions
+from ..models.artifact import Artifact, versions
 from ..models.errors import ArtifactError, EdgestillError, MissingExtra, UsageError
 from ..runtime.foreign import UNVERIFIED, is_foreign, open_model
 from ..runtime.rows import Row
@@ -89,7 +89,7 @@ def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0
     """
     folder = Path(path)
     if against is None:
-        return _verify(_artifact(folder), rows or (), threads)
+        return _verify(_sealed(folder), rows or (), threads)
     from . import against as foreign
 
     artifact = open_model(folder)
@@ -99,11 +99,12 @@ def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0
     return Certificate(artifact.manifest.scheme, (*hashes, *checks), ran_with=ran_with(artifact), origin=origin)
 
 
-def _artifact(path: Path) -> Artifact:
-    if path.suffix in (".gguf", ".onnx") and path.is_file():
+def _sealed(path: Path) -> Artifact:
+    artifact = open_model(path)
+    if is_foreign(artifact):
         raise UsageError(f"{path}: {UNVERIFIED}; it says nothing of the float model it was made from",
                          f"edgestill verify {path} --against HF_FOLDER compares it with that model")
-    return open_artifact(path)
+    return artifact
 
 
 def _verify(artifact: Artifact, rows: Sequence[Row], threads: int) -> Certificate:

@@ -1,35 +1,29 @@
 """Models made elsewhere, a bare .gguf, an ONNX folder or a Hugging Face folder, as artifacts of unverified origin.
 
 Each is read strictly first, by this project's own readers; what an engine makes of it is then tried in a limited
-process before it is opened in this one.
+process before it is opened in this one. What only they need is imported inside functions: our own files start fast.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..models import family
-from ..models.artifact import Artifact, FileEntry, Manifest, Tokenizer, is_artifact, open_artifact
+from ..models.artifact import FOREIGN, Artifact, FileEntry, Manifest, Tokenizer, is_artifact, open_artifact
 from ..models.errors import ArtifactError, UsageError
 from ..models.runfile import Task
 from ..models.scheme import bits_of
-from . import gguf_header, limited, onnx_header
 from .text import Codec
 
-STAGE = "foreign"
 UNVERIFIED = "origin unverified"
 CERTIFICATE = "certificate.json"
 TRIAL_SECONDS = 300.0
 
-log = logging.getLogger(__name__)
-
 
 def open_model(path: Path) -> Artifact:
-    """An artifact, or a model made elsewhere as one that stands in memory alone, its stage `foreign`.
+    """An artifact, or a model made elsewhere as one that stands in memory alone.
 
     Raises ArtifactError for what is damaged or no model, UsageError for a kind that no engine here knows.
     """
@@ -58,7 +52,12 @@ def open_model(path: Path) -> Artifact:
 
 def is_foreign(artifact: Artifact) -> bool:
     """Whether nothing says where a model comes from."""
-    return artifact.manifest.stage == STAGE
+    return artifact.manifest.stage == FOREIGN
+
+
+def place(artifact: Artifact) -> Path:
+    """The path that `open_model` opens it by again."""
+    return artifact.model_path if is_foreign(artifact) else artifact.folder
 
 
 def codec_of(artifact: Artifact, task: Task | None = None) -> Codec:
@@ -72,8 +71,12 @@ def codec_of(artifact: Artifact, task: Task | None = None) -> Codec:
 
 def try_out(artifact: Artifact) -> None:
     """Open a foreign model in a limited process and let it answer once; ArtifactError when that fails."""
-    log.warning("%s: %s", artifact.model_path, UNVERIFIED)
-    outcome = limited.run(__name__, {"path": str(artifact.model_path)}, artifact.model_bytes(), TRIAL_SECONDS)
+    import logging
+
+    from . import limited
+
+    logging.getLogger(__name__).warning("%s: %s", artifact.model_path, UNVERIFIED)
+    outcome = limited.run(__name__, {"path": str(place(artifact))}, artifact.model_bytes(), TRIAL_SECONDS)
     if outcome.error is not None:
         raise outcome.error
     if outcome.crash:
@@ -96,6 +99,9 @@ def _trial(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _gguf(path: Path) -> Artifact:
+    from ..models import family
+    from . import gguf_header
+
     header = gguf_header.read(path)
     known = {rules.architecture: name for name in reversed(family.names()) if (rules := family.load(name).gguf)}
     if header.architecture not in known:
@@ -116,6 +122,8 @@ def _gguf(path: Path) -> Artifact:
 
 
 def _onnx(folder: Path, path: Path) -> Artifact:
+    from . import onnx_header
+
     header = onnx_header.read(path)
     config, genai = _table(folder / "config.json"), _table(folder / "genai_config.json").get("model", {})
     if not config and not genai:
@@ -144,6 +152,8 @@ def _onnx(folder: Path, path: Path) -> Artifact:
 
 
 def _hugging_face(folder: Path) -> Artifact:
+    from ..models import family
+
     config = _table(folder / "config.json")
     member = family.of_config(config, training=True)
     dimensions = {key: int(member.of(config, key)) for key in ("layers", "hidden")}
@@ -156,8 +166,8 @@ def _artifact(folder: Path, model: Path, scheme: str, name: str, task: Task, dim
               tokenizer: Tokenizer, files: list[Path]) -> Artifact:
     entries = {file.relative_to(folder).as_posix(): FileEntry("", file.stat().st_size) for file in files}
     return Artifact(folder, Manifest(
-        stage=STAGE, task=task, family=name, scheme=scheme, model_file=model.relative_to(folder).as_posix(),
-        dimensions=dimensions, tokenizer=tokenizer, checks={"origin": {"not_run": UNVERIFIED}}, files=entries))
+        stage=FOREIGN, task=task, family=name, scheme=scheme, model_file=model.relative_to(folder).as_posix(),
+        dimensions=dimensions, tokenizer=tokenizer, files=entries))
 
 
 def _graph(folder: Path) -> Path | None:
@@ -188,4 +198,6 @@ def _table(path: Path) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    limited.serve(_trial)
+    from .limited import serve
+
+    serve(_trial)

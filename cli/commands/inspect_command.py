@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ...models.artifact import Manifest, open_artifact
+from ...models.artifact import FOREIGN, Manifest
 from .. import options, output
 
 
@@ -18,15 +18,19 @@ from .. import options, output
 def command(artifact: Path, as_json: bool) -> None:
     """Show what an artifact is, holds and has proven.
 
-    Reads the manifest and checks that every file stands with its size; `edgestill verify` checks the hashes.
+    Reads the manifest and checks that every file stands with its size; `edgestill verify` checks the hashes. Of a
+    .gguf file, an ONNX folder or a Hugging Face folder it shows what the headers say.
     """
-    opened = open_artifact(artifact)
+    from ...runtime.foreign import open_model
+
+    opened = open_model(artifact)
     if as_json:
         output.result({"folder": artifact, "model_bytes": opened.model_bytes(), **output.plain(opened.manifest)})
         return
     output.table(["fact", "value"], _facts(opened.manifest) + [["model bytes", opened.model_bytes()]])
     output.table(["file", "bytes", "sha256"], [
-        [name, entry.bytes, entry.sha256[:16] + "…"] for name, entry in opened.manifest.files.items()], title="\nfiles")
+        [name, entry.bytes, f"{entry.sha256[:16]}…" if entry.sha256 else None]
+        for name, entry in opened.manifest.files.items()], title="\nfiles")
     if opened.manifest.checks:
         output.table(["check", "passed", "value", "limit", "n"], _checks(opened.manifest.checks), title="\nchecks")
     if opened.manifest.parents:
@@ -38,6 +42,7 @@ def command(artifact: Path, as_json: bool) -> None:
 def _facts(manifest: Manifest) -> list[list[Any]]:
     facts: list[list[Any]] = [
         ["stage", manifest.stage],
+        ["origin", "unverified" if manifest.stage == FOREIGN else None],
         ["task", manifest.task.kind],
         ["family", manifest.family],
         ["scheme", manifest.scheme],

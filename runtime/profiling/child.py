@@ -37,7 +37,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     from ..generate import Generator
     from ..loading import load
 
-    model = load(job["path"], threads=job["threads"], context=job["context"])
+    model = load(job["path"], threads=job["threads"], context=job["context"], check_hashes=job["check_hashes"])
     result: dict[str, Any] = {"load_ms": (time.perf_counter() - STARTED) * 1000}
     if isinstance(model, Generator):
         result |= _generate(model, job)

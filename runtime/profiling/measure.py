@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...models import errors
-from ...models.artifact import Artifact, open_artifact
+from ...models.artifact import Artifact
 from ...models.errors import EdgestillError, UsageError
 from ..engine import DEFAULT_CONTEXT
-from ..text import Codec
+from ..foreign import codec_of, is_foreign, open_model, place, try_out
 from . import machine
 
 if TYPE_CHECKING:
     from ..encoder import TextEncoder
     from ..generate import Generator
     from ..rows import Row
+    from ..text import Codec
 
 _LOADS = 3
 """Fresh processes whose start is timed."""
@@ -63,7 +64,7 @@ class Profile:
 
 def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 128, new_tokens: int = 64,
             warmup: int = 2, repeats: int = 10, rows: Sequence[Row] | None = None, threads: int = 0) -> Profile:
-    """Measure an artifact (or the artifact a loaded model came from) on this machine.
+    """Measure an artifact, a .gguf file or an ONNX folder (or what a loaded model came from) on this machine.
 
     Prompts have exactly `prompt_tokens` tokens, taken from `rows` where given, else drawn from the vocabulary; every
     repeat has another prompt and an empty cache. Encoders read the rows' own texts where given. `threads` 0 means
@@ -76,7 +77,9 @@ def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 12
         if value < least:
             raise UsageError(f"{name}: {value} is below the limit {least}", f"use {least} or more")
     if isinstance(model, (str, Path)):
-        artifact = open_artifact(Path(model))
+        artifact = open_model(Path(model))
+        if is_foreign(artifact):
+            try_out(artifact)
     else:
         if model.artifact is None:
             raise UsageError("the model was not loaded from an artifact", "give the path of an artifact")
@@ -84,13 +87,14 @@ def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 12
         threads = threads or (model.threads if hasattr(model, "threads") else model.engine.threads)
     kind = artifact.manifest.task.kind
     whole = kind != "generate"
-    codec = Codec.from_folder(artifact.folder, artifact.manifest.task)
+    codec = codec_of(artifact, artifact.manifest.task)
     prompts: list[Any] = [_prompt(codec, rows, prompt_tokens, index) for index in range(warmup + repeats)]
     if whole:
         prompts = [rows[index % len(rows)].question if rows else codec.decode(prompt) for index,
                    prompt in enumerate(prompts)]
     needed = prompt_tokens + new_tokens
-    job = {"path": str(artifact.folder), "threads": threads, "warmup": warmup, "new_tokens": new_tokens,
+    job = {"path": str(place(artifact)), "check_hashes": not is_foreign(artifact), "threads": threads,
+           "warmup": warmup, "new_tokens": new_tokens,
            "context": 0 if whole or needed <= _default_context(artifact) else needed}
     before = machine.facts()
     starts = [_child(job | {"prompts": prompts[:1], "warmup": 0}) for _ in range(_LOADS)]
