@@ -47,7 +47,7 @@ class Run:
     head: Callable[[], int]
     """Leading tokens of the prompt that a shifted context keeps."""
     cancel: Cancel | None = None
-    prefixes: Sequence[Prefix] = ()
+    prefix: Prefix | None = None
     speculator: Speculator | None = None
     finish_reason: str = "length"
     ids: list[int] = field(default_factory=list)
@@ -127,10 +127,10 @@ class Run:
         exact = self.options.reuse != "all"
         usable = 0 if self.options.reuse == "none" else min(common(engine.held, prompt), len(prompt) - 1)
         engine.rewind(usable, exact)
-        for prefix in self.prefixes:
-            shared = min(common(prefix.ids, prompt), len(prompt) - 1)
+        if self.prefix is not None:
+            shared = min(common(self.prefix.ids, prompt), len(prompt) - 1)
             if shared > engine.position:
-                prefix.restore(engine)
+                self.prefix.restore(engine)
                 engine.rewind(shared, exact)
         self.cached = engine.position
         engine.reserve(min(len(prompt) + self.limit, engine.context_length))

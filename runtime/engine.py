@@ -28,6 +28,8 @@ class Engine(Protocol):
     vocabulary_size: int
     context_length: int
     threads: int
+    block: int
+    """Tokens that are kept for another prompt together; see `Cache`."""
     held: list[int]
     """The tokens in the cache, in order."""
     rewinds: bool

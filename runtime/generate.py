@@ -15,11 +15,13 @@ from .options import Options
 from .stream import StopStrings
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from ..models.artifact import Artifact
     from .constrain import Constraint, Grammars
     from .engine import Engine
+    from .prefix import Prefix
     from .text import Codec
 
 Messages = Sequence[Mapping[str, Any]]
@@ -89,11 +91,12 @@ class Generator:
                 else self.chat(prompt, seed=seed + draw, **options) for prompt in prompts for draw in range(n)]
 
     def stream(self, prompt: str = "", *, messages: Messages | None = None, tools: Messages = (),
-               cancel: Cancel | None = None, **options: Any) -> Iterator[Piece]:
+               prefix: Prefix | None = None, cancel: Cancel | None = None, **options: Any) -> Iterator[Piece]:
         """Answer a prompt, or `messages`, piece by piece; pieces are valid UTF-8 and sum to the answer's text.
 
-        A prompt is the user's turn where the model has a chat template, else plain text to go on from. The fields of
-        `Options` are `options`. The answer ends early when the iterator is closed or `cancel` is set.
+        A prompt is the user's turn where the model has a chat template, else plain text to go on from. `prefix` comes
+        before either. The fields of `Options` are `options`. The answer ends early when the iterator is closed or
+        `cancel` is set.
         Raises UsageError for settings out of range, a prompt that does not fit into the context or a structure that
         cannot be enforced; MissingExtra for a structure without llguidance.
         """
@@ -101,9 +104,13 @@ class Generator:
         if (messages is None) == (not prompt):
             raise UsageError("generate: give a prompt or messages, and not both", "generate('text') or chat([…])")
         chat = [{"role": "user", "content": prompt}] if messages is None else messages
+        if prefix is not None:
+            self._check_prefix(prefix, "prefix")
+            chat = prefix.joined(chat)
         settings = Options.of(options)
         run = self._run(self.codec.prompt_ids(chat, tools), settings, self._constraint(settings, bool(tools)), started,
                         cancel, chat)
+        run.prefix = prefix
         return self._pieces(run, None if tools else settings.schema)
 
     def generate_ids(self, ids: Sequence[int], max_new_tokens: int | None = None, *, cancel: Cancel | None = None,
@@ -115,6 +122,34 @@ class Generator:
         for _ in run:
             pass
         return _generation(run, "")
+
+    def prefix(self, text: str = "", *, messages: Messages | None = None, tools: Messages = ()) -> Prefix:
+        """Read the beginning of prompts once: a text before the user's words, or the first messages of conversations.
+
+        Give it to later calls as `prefix`, with the same tools; `Prefix.save` keeps it in a file. Errors as in
+        `stream`.
+        """
+        from .prefix import Prefix
+
+        if (messages is None) == (not text):
+            raise UsageError("prefix: give a text or messages, and not both", "prefix('text') or prefix(messages=[…])")
+        found = Prefix(text, [dict(message) for message in messages or ()], [], [], self._digest)
+        # Whatever is asked, these tokens come first.
+        asked = [self.codec.prompt_ids(found.joined([{"role": "user", "content": word}]), tools) for word in "a0\n"]
+        size = min(common(asked[0], other) for other in asked[1:])
+        ids = asked[0][:size // self.engine.block * self.engine.block]
+        self.engine.truncate(0)
+        if ids:
+            self.engine.prefill(ids)
+        return replace(found, ids=ids, arrays=self.engine.saved())
+
+    def load_prefix(self, path: Path | str) -> Prefix:
+        """What `Prefix.save` wrote; UsageError for another model's, ArtifactError for a damaged file."""
+        from .prefix import Prefix
+
+        found = Prefix.load(path)
+        self._check_prefix(found, str(path))
+        return found
 
     def score(self, ids: Sequence[int], top: int = 0) -> list[TokenLogprob]:
         """Log-probabilities of `ids` after the first, each given those before it, with the `top` likeliest tokens."""
@@ -150,6 +185,17 @@ class Generator:
         from .constrain import task_schema
 
         return task_schema(self.artifact)
+
+    @cached_property
+    def _digest(self) -> str:
+        from .prefix import model_digest
+
+        return model_digest(self.artifact)
+
+    def _check_prefix(self, prefix: Prefix, name: str) -> None:
+        if prefix.model != self._digest:
+            raise UsageError(f"{name}: made by another model ({prefix.model[:12]}…, this one is {self._digest[:12]}…)",
+                             "make it again with this model: model.prefix(…)")
 
     def _constraint(self, options: Options, free: bool) -> Constraint | None:
         """What binds the answer; the task's schema does not when it is `free`."""
