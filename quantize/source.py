@@ -80,7 +80,7 @@ class Source:
             other = "onnx:int8" if scheme.format == "gguf" else "gguf:Q4_0"
             raise UsageError(f"{scheme}: models of the {family.name} family are not exported as {scheme.format}",
                              f"take another target, such as {other}")
-        if scheme.format == "onnx" and family.onnx == "builder":
+        if scheme.format == "onnx" and family.onnx in ("builder", "plain"):
             config = self.checkpoint.config
             size = int(family.of(config, "head_dim", family.of(config, "hidden") // family.of(config, "heads")))
             if size % HEAD_SIZE:

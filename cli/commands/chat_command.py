@@ -38,7 +38,8 @@ def command(artifact: Path, system: str, threads: int, as_json: bool, **sampling
     model = load(artifact, threads=threads)
     if not isinstance(model, Generator):
         verb = model.artifact.manifest.task.kind
-        raise UsageError(f"{artifact}: is made to {verb} and holds no conversation", f"edgestill {verb} {artifact} TEXT")
+        raise UsageError(f"{artifact}: is made to {verb}, not to hold a conversation",
+                         f"edgestill {verb} {artifact} TEXT")
     start = [{"role": "system", "content": system}] if system else []
     messages: list[dict[str, Any]] = list(start)
     while line := _next_line():

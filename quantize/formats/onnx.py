@@ -13,7 +13,7 @@ from ...models import files
 from ...models.errors import UsageError
 from ...models.scheme import Scheme
 from ..checkpoint import Checkpoint
-from ..graphs import builder, decoder, encoder, exporter, rotation, storage
+from ..graphs import builder, decoder, encoder, exporter, plain, rotation, storage
 from ..layouts import transformers_js
 
 BITS = {"int8": 8, "int4": 4}
@@ -34,6 +34,8 @@ def write(source: Path, folder: Path, scheme: Scheme, encode: decoder.Encode, ca
         return _decoder(checkpoint, folder, scheme, encode)
     if family.onnx == "exporter":
         return _encoder(checkpoint, folder, scheme)
+    if family.onnx == "plain":
+        return _plain(checkpoint, folder, scheme, encode)
     raise UsageError(f"{scheme}: the {family.name} family has no ONNX export", "export it as gguf")
 
 
@@ -54,6 +56,14 @@ def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decod
         model_file = transformers_js.model_file(scheme.type)
         storage.save(built.model, folder / model_file, external=True)
         files.write_json(folder / "genai_config.json", builder.genai_config(built.genai, model_file))
+    return model_file
+
+
+def _plain(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decoder.Encode) -> str:
+    model = plain.built(checkpoint, BITS.get(scheme.type, 32), encode)
+    model_file = transformers_js.model_file(scheme.type)
+    storage.save(model, folder / model_file, external=True)
+    files.write_json(folder / "genai_config.json", plain.genai_config(checkpoint, model_file))
     return model_file
 
 

@@ -44,7 +44,7 @@ def read(source: Path) -> dict[str, Rotation]:
     config = transformers.AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         skeleton = transformers.AutoModelForCausalLM.from_config(config)
-    module = type(skeleton.model.rotary_emb)(config=config)
+    module = type(skeleton.base_model.rotary_emb)(config=config)
     types = module.rope_type
     found = {types} if isinstance(types, str) else set(types.values())
     if not found <= set(FIXED):
