@@ -10,7 +10,7 @@ from typing import Any
 
 from ..models import family
 from ..models.artifact import Artifact
-from ..models.errors import UsageError
+from ..models.errors import ArtifactError, UsageError
 from ..runtime import limited
 from ..runtime.foreign import codec_of, is_foreign, open_model, place
 from ..runtime.rows import Row
@@ -55,10 +55,15 @@ def checks_of(artifact: Artifact, job: dict[str, Any]) -> Iterator[dict[str, Any
     """In the limited process: {begins: (name, cause)} before each step, then {check: …} of each of its checks."""
     rows = [Row(**item | {"messages": tuple(item["messages"]), "tools": tuple(item["tools"])}) for item in job["rows"]]
     bare = is_foreign(artifact) and artifact.model_path.suffix == ".gguf"
-    yield {"begins": ("opens", "weights")}
-    subject = Subject(_as_told(artifact, job["task"]), reference.read(Path(job["reference"])), None, rows, rows,
-                      job["threads"], Path(job["tokenizer"]) if bare else None)
-    with subject:
+    opening = Step("opens", "weights", list)
+    yield {"begins": (opening.name, opening.cause)}
+    try:
+        told = _as_told(artifact, job["task"])
+    except ArtifactError as error:
+        yield {"check": asdict(opening.failed(error.message))}
+        return
+    with Subject(told, reference.read(Path(job["reference"])), None, rows, rows, job["threads"],
+                 Path(job["tokenizer"]) if bare else None) as subject:
         for step in steps(subject):
             yield {"begins": (step.name, step.cause)}
             found = step.run()
@@ -82,25 +87,20 @@ def _as_told(artifact: Artifact, task: dict[str, Any]) -> Artifact:
 
 
 def _check_kinship(artifact: Artifact, origin: Source) -> None:
-    manifest, config, wanted = artifact.manifest, origin.checkpoint.config, origin.checkpoint.family
-    found, expected = manifest.family, str(config.get("model_type", wanted.name))
-    if manifest.scheme.startswith("gguf"):
-        rules = family.load(manifest.family).gguf
-        found, expected = (rules.architecture if rules else "none"), (wanted.gguf.architecture if wanted.gguf else "")
-    else:
-        expected = found  # graphs name their kind in too many ways; their sizes and numbers speak
-    pairs = [("architecture", found, expected), ("task", manifest.task.kind, origin.task.kind)]
-    sizes = origin.dimensions()
+    manifest, sizes = artifact.manifest, origin.dimensions()
+    pairs = [("task", manifest.task.kind, origin.task.kind)]
+    if manifest.scheme.startswith("gguf"):  # a graph names its kind in too many ways; its sizes and numbers speak
+        here, there = family.load(manifest.family).gguf, origin.checkpoint.family.gguf
+        pairs.append(("architecture", here.architecture if here else "none", there.architecture if there else "none"))
     pairs += [(key, str(manifest.dimensions[key]), str(sizes[key])) for key in ("layers", "hidden")
               if manifest.dimensions.get(key)]
-    for name, here, there in pairs:
-        if here != there:
-            raise UsageError(f"{artifact.model_path}: its {name} is {here}, that of {origin.folder} is "
-                             f"{there or 'none'}", "give the folder that the file was made from")
+    for name, found, expected in pairs:
+        if found != expected:
+            raise UsageError(f"{artifact.model_path}: its {name} is {found}, that of {origin.folder} is {expected}",
+                             "give the folder that the file was made from")
 
 
 def _work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield {"begins": ("opens", "weights")}
     yield from checks_of(open_model(Path(job["path"])), job)
 
 
