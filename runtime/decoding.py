@@ -70,9 +70,9 @@ class Run:
         first = self._begin()
         if first is None:
             return
-        rows: Sequence[Any] = (first,)
-        place, drafts = 0, 0  # the draft tokens of the last pass and those of them that turned out right
-        drafted: Sequence[int] = ()
+        rows: Any = (first,)
+        place = drafts = 0  # guesses of the last pass that turned out right, and all of them
+        guesses: Sequence[int] = ()
         while True:
             logits = rows[place]
             raw = None if top is None else logits.copy()
@@ -94,7 +94,7 @@ class Run:
             for token in said:
                 ids.append(token)
                 yield token
-                if place < drafts and not feed and drafted[place] == token:
+                if place < drafts and not feed and guesses[place] == token:
                     place += 1  # the cache holds it already
                 else:
                     feed.append(token)
@@ -108,9 +108,11 @@ class Run:
                 return
             if not feed:
                 continue
-            if place < drafts:
-                engine.truncate(engine.position - (drafts - place))
-            place = drafts = 0
+            if drafts and self.speculator is not None:
+                self.speculator.settle(place)
+                if place < drafts:
+                    engine.truncate(engine.position - (drafts - place))
+                place = drafts = 0
             if engine.position + len(feed) > engine.context_length:
                 feed = self._shift(feed)
             if len(feed) > 1:
@@ -118,8 +120,8 @@ class Run:
             elif self.speculator is None:
                 rows = (engine.decode(token),)
             else:
-                rows, drafted = self.speculator.step(engine, self.prompt, ids, self.limit)
-                drafts = len(drafted)
+                rows, guesses = self.speculator.step(engine, self.prompt, ids, self.limit)
+                drafts = len(guesses)
 
     def _begin(self) -> NDArray[np.float32] | None:
         """Read the prompt, or what the cache lacks of it; logits of its last token, None when it is cancelled."""

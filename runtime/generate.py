@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .constrain import Constraint, Grammars
     from .engine import Engine
     from .prefix import Prefix
+    from .speculation import Speculator
     from .text import Codec
 
 Messages = Sequence[Mapping[str, Any]]
@@ -44,6 +45,9 @@ class Generation:
     """Tokens after the first, by the time they took; 0 when there was only one."""
     cached_tokens: int = 0
     """Tokens of the prompt that had been read before."""
+    guessed_tokens: int = 0
+    accepted_tokens: int = 0
+    """Tokens that speculation guessed, and those of them that were right."""
     logprobs: list[TokenLogprob] = field(default_factory=list)
     """One a token, where they were asked for."""
     parsed: Any = None
@@ -68,6 +72,7 @@ class Generator:
         """`max_new_tokens` is the default limit of an answer."""
         self.engine, self.codec, self.artifact = engine, codec, artifact
         self._max_new_tokens = max_new_tokens
+        self._drafts: tuple[Generator, Speculator] | None = None
 
     def generate(self, prompt: str = "", **options: Any) -> Generation:
         """Answer a prompt, or `messages`; options and errors as in `stream`."""
@@ -91,11 +96,13 @@ class Generator:
                 else self.chat(prompt, seed=seed + draw, **options) for prompt in prompts for draw in range(n)]
 
     def stream(self, prompt: str = "", *, messages: Messages | None = None, tools: Messages = (),
-               prefix: Prefix | None = None, cancel: Cancel | None = None, **options: Any) -> Iterator[Piece]:
+               prefix: Prefix | None = None, draft: Generator | None = None, cancel: Cancel | None = None,
+               **options: Any) -> Iterator[Piece]:
         """Answer a prompt, or `messages`, piece by piece; pieces are valid UTF-8 and sum to the answer's text.
 
         A prompt is the user's turn where the model has a chat template, else plain text to go on from. `prefix` comes
-        before either. The fields of `Options` are `options`. The answer ends early when the iterator is closed or
+        before either. `draft` is a smaller model of the same vocabulary whose guesses are checked; the answer stays
+        this model's. The fields of `Options` are `options`. The answer ends early when the iterator is closed or
         `cancel` is set.
         Raises UsageError for settings out of range, a prompt that does not fit into the context or a structure that
         cannot be enforced; MissingExtra for a structure without llguidance.
@@ -110,15 +117,16 @@ class Generator:
         settings = Options.of(options)
         run = self._run(self.codec.prompt_ids(chat, tools), settings, self._constraint(settings, bool(tools)), started,
                         cancel, chat)
-        run.prefix = prefix
+        run.prefix, run.speculator = prefix, self._speculator(settings, draft)
         return self._pieces(run, None if tools else settings.schema)
 
-    def generate_ids(self, ids: Sequence[int], max_new_tokens: int | None = None, *, cancel: Cancel | None = None,
-                     **options: Any) -> Generation:
+    def generate_ids(self, ids: Sequence[int], max_new_tokens: int | None = None, *, draft: Generator | None = None,
+                     cancel: Cancel | None = None, **options: Any) -> Generation:
         """Go on from token ids, without text on either side (`Generation.text` is empty, `stop` is not looked for,
         the task's schema does not bind). Options and errors as in `stream`."""
         settings = Options.of({**options, "max_new_tokens": max_new_tokens})
         run = self._run(list(ids), settings, self._constraint(settings, True), time.perf_counter(), cancel)
+        run.speculator = self._speculator(settings, draft)
         for _ in run:
             pass
         return _generation(run, "")
@@ -197,6 +205,38 @@ class Generator:
             raise UsageError(f"{name}: made by another model ({prefix.model[:12]}…, this one is {self._digest[:12]}…)",
                              "make it again with this model: model.prefix(…)")
 
+    @cached_property
+    def _lookup(self) -> Speculator:
+        from .speculation import Lookup, Speculator
+
+        return Speculator(Lookup(lambda token: self.codec.decode([token], False)))
+
+    def _speculator(self, options: Options, draft: Generator | None) -> Speculator | None:
+        """What guesses tokens, if anything does."""
+        from .speculation import Draft, Speculator
+
+        if draft is None and not options.lookup:
+            return None
+        name = "lookup" if draft is None else "draft"
+        if (draft is not None and options.lookup) or draft is self:
+            raise UsageError("generate: draft and lookup cannot both guess, and a model cannot guess for itself",
+                             "give one of them")
+        if not all(model.engine.rewinds for model in (self, draft) if model is not None):
+            raise UsageError(f"{name}: the model keeps a running state, which cannot go back where a guess is wrong",
+                             f"leave out {name}")
+        if draft is None:
+            found = self._lookup
+        elif self._drafts is not None and self._drafts[0] is draft:
+            found = self._drafts[1]
+        else:
+            if draft.codec.tokenizer.get_vocab() != self.codec.tokenizer.get_vocab():
+                raise UsageError(f"draft: another vocabulary ({draft.codec.vocabulary_size} tokens, "
+                                 f"this one has {self.codec.vocabulary_size})", "draft with a model of the same family")
+            found = Speculator(Draft(draft.engine, self.engine.vocabulary_size))
+            self._drafts = draft, found
+        found.begin()
+        return found
+
     def _constraint(self, options: Options, free: bool) -> Constraint | None:
         """What binds the answer; the task's schema does not when it is `free`."""
         from .constrain import structure
@@ -250,9 +290,10 @@ class Generator:
 
 def _generation(run: Run, text: str) -> Generation:
     """The answer so far."""
-    seconds = run.last - run.first
+    seconds, guesses = run.last - run.first, run.speculator
     return Generation(text, run.ids, len(run.prompt), run.finish_reason, max(0.0, run.first - run.started) * 1000,
-                      run.steps / seconds if run.steps and seconds > 0 else 0.0, run.cached, run.logprobs)
+                      run.steps / seconds if run.steps and seconds > 0 else 0.0, run.cached,
+                      guesses.guessed if guesses else 0, guesses.right if guesses else 0, run.logprobs)
 
 
 def _parsed(text: str, schema: Any) -> Any:

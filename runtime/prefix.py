@@ -79,7 +79,7 @@ class Prefix:
         start = len(_MAGIC) + _DIGEST
         if bytes(content[:len(_MAGIC)]) != _MAGIC:
             raise ArtifactError(f"{path}: no saved prefix of this version", "save it again")
-        if hashlib.sha256(content[start:]).digest() != bytes(content[len(_MAGIC):start]):
+        if hashlib.sha256(content[start:].data).digest() != bytes(content[len(_MAGIC):start]):
             raise ArtifactError(f"{path}: its SHA-256 is not the one written in it: it was cut short or changed",
                                 "save it again")
         place = start + 8

@@ -1,0 +1,151 @@
+"""Guessed tokens: the same answers with and without, on every engine; what is guessed; when guessing rests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgestill.models import kinds
+from edgestill.models.errors import UsageError
+from edgestill.runtime import load, speculation
+from edgestill.runtime.generate import Generator
+from edgestill.runtime.speculation import Lookup, Speculator
+from edgestill.runtime.text import Codec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from . import tiny
+from .test_constrain import CALL
+
+PROMPTS = ["turn off the kitchen light", "abc abc abc abc", "the light, the light"]
+
+
+@pytest.fixture(scope="module", params=kinds.names("runtime.engines"))
+def model(request: pytest.FixtureRequest, packed_llama: dict[str, Path]) -> Iterator[Generator]:
+    with load(packed_llama[request.param], threads=1) as one:
+        assert isinstance(one, Generator)
+        yield one
+
+
+@pytest.fixture(scope="module")
+def draft(packed_llama: dict[str, Path]) -> Iterator[Generator]:
+    with load(packed_llama["gguf"], threads=1) as one:
+        assert isinstance(one, Generator)
+        yield one
+
+
+class Always(Speculator):
+    """Guesses whatever it costs."""
+
+    def settle(self, right: int) -> None:
+        super().settle(right)
+        self._rest = 0
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {}, {"stop": ["e"]}, {"temperature": 1.2, "seed": 3, "top_p": 0.9}, {"repetition_penalty": 1.2}, {"schema": CALL},
+    {"schema": CALL, "temperature": 2.0, "seed": 1}, {"logprobs": 2}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_answers_are_the_same_with_guesses(options: dict[str, Any], model: Generator, draft: Generator,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speculation, "Speculator", Always)
+    monkeypatch.setattr(model, "_drafts", None)
+    model.__dict__.pop("_lookup", None)
+    guessed = right = 0
+    for prompt in PROMPTS:
+        plain = model.generate(prompt, max_new_tokens=60, **options)
+        for _ in range(2):  # the second time the first answer is known
+            looked = model.generate(prompt, max_new_tokens=60, lookup=True, **options)
+            assert (looked.ids, looked.text, looked.finish_reason) == (plain.ids, plain.text, plain.finish_reason)
+            guessed, right = guessed + looked.guessed_tokens, right + looked.accepted_tokens
+        drafted = model.generate(prompt, max_new_tokens=60, draft=draft, **options)
+        assert drafted.ids == plain.ids and len(drafted.logprobs) == len(plain.logprobs)
+        if not options:
+            assert drafted.accepted_tokens == drafted.guessed_tokens > 5
+    assert "stop" in options or (guessed > 0 and right > 0)
+    assert model.generate(PROMPTS[0], max_new_tokens=60).guessed_tokens == 0
+
+
+@settings(max_examples=100)
+@given(texts=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=12), min_size=1, max_size=4),
+       split=st.integers(0, 6))
+def test_guesses_are_what_followed_before(texts: list[list[int]], split: int) -> None:
+    lookup = Lookup("abcde".__getitem__)
+    for number, text in enumerate(texts):
+        prompt, ids = text[:split + 1], text[split + 1:]
+        lookup.propose(prompt, [], 5)
+        found = lookup.propose(prompt, ids, 5)
+        assert len(found) <= 5
+        if found:
+            said = [*prompt, *ids]
+            seen = [*texts[:number], said]
+            follows = [[after[place + 1:][:len(found)] for place in range(len(after) - 1) if after[place] == said[-1]]
+                       for after in seen]
+            assert any(found == part for parts in follows for part in parts)
+
+
+def test_words_are_found_without_their_blanks() -> None:
+    words = ["play", " bob", " dylan", " please", "{", '"', "bob", "x"]
+    lookup = Lookup(words.__getitem__)
+    prompt = [0, 1, 2, 3]
+    assert lookup.propose(prompt, [4, 5], 3) == []
+    assert lookup.propose(prompt, [4, 5, 6], 3) == [2, 3, 4]
+    assert lookup.propose(prompt, [4, 5, 6, 7], 3) == []
+
+
+class Clocked:
+    """An engine whose passes take a given time."""
+
+    context_length, position = 10 ** 6, 0
+
+    def __init__(self, clock: list[float], each: float) -> None:
+        self._clock, self._each, self.passes = clock, each, []
+
+    def decode(self, token: int) -> Any:
+        self._clock[0] += 1.0
+        self.passes.append(1)
+        return None
+
+    def extend(self, ids: list[int]) -> Any:
+        self._clock[0] += self._each * len(ids)
+        self.passes.append(len(ids))
+
+
+@pytest.mark.parametrize(("each", "right", "rests"), [(0.2, True, False), (0.2, False, False), (0.9, True, False),
+                                                      (0.9, False, True), (2.0, True, True)])
+def test_guessing_rests_where_it_is_slower(each: float, right: bool, rests: bool,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guesses:
+        def propose(self, prompt: list[int], ids: list[int], count: int) -> list[int]:
+            return [5] * count
+
+    clock = [0.0]
+    monkeypatch.setattr(speculation.time, "perf_counter", lambda: clock[0])
+    engine, speculator = Clocked(clock, each), Speculator(Guesses())
+    ids = [1]
+    while len(ids) < 500:
+        _, guesses = speculator.step(engine, [1], ids, 1000)  # type: ignore[arg-type]
+        gained = len(guesses) if right else 0
+        if guesses:
+            speculator.settle(gained)
+        ids += [5] * (gained + 1)
+    plain = sum(size == 1 for size in engine.passes) / len(engine.passes)
+    assert (plain > 0.8) == rests and speculator.right <= speculator.guessed
+
+
+def test_guesses_that_cannot_be_are_refused(model: Generator, draft: Generator, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="cannot both guess"):
+        model.generate("x", lookup=True, draft=draft)
+    with pytest.raises(UsageError, match="cannot guess for itself"):
+        model.generate("x", draft=model)
+    tiny.word_piece_tokenizer(tmp_path)
+    with pytest.raises(UsageError, match="draft: another vocabulary"):
+        model.generate("x", draft=Generator(draft.engine, Codec.from_folder(tmp_path)))
+    monkeypatch.setattr(model.engine, "rewinds", False)
+    with pytest.raises(UsageError, match="lookup: the model keeps a running state"):
+        model.generate("x", lookup=True)
