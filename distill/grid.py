@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MARGIN = 1 / 64
-"""How far from the border between two codes a weight starts, in steps, where the method chose the farther code."""
+"""Least distance from the border between two codes that a weight starts at, in steps."""
 LARGEST_SCALE = 65504.0
 
 Read = Callable[[str], NDArray[np.float32]]
@@ -93,12 +93,16 @@ class Grid:
 
 
 def places_of(weight: NDArray[np.float32], codes: Codes) -> NDArray[np.float32]:
-    """Where the weights [rows, columns] stand, in steps of their scales: within half a step of their codes, since a
-    method may have chosen others than the nearest."""
+    """Where the weights [rows, columns] start, in steps of their scales, always within half a step of their codes.
+
+    A method may have chosen the farther code, to make up for the errors of others. Such a weight starts as far inside
+    its code's half step as it lies outside: at the border, the first noise would undo the choice.
+    """
     chosen = codes.values.astype(np.float32) - np.float32(ZERO_POINT)
     scales = np.repeat(codes.scales.astype(np.float32), BLOCK_SIZE, axis=1)
-    places = np.divide(weight, scales, out=chosen.copy(), where=scales != 0)
-    return np.clip(places, chosen - np.float32(0.5 - MARGIN), chosen + np.float32(0.5 - MARGIN))
+    off = np.divide(weight, scales, out=chosen.copy(), where=scales != 0) - chosen
+    inside = np.minimum(np.abs(off), np.clip(1 - np.abs(off), 0, 0.5 - MARGIN))
+    return chosen + np.copysign(inside, off)
 
 
 def steps(places: Tensor) -> Tensor:

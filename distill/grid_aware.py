@@ -3,7 +3,7 @@
 The student begins where the best post-training method ends, learns to give the float model's distribution at every
 token of the training rows, prompts included, and is judged on held-out rows. The start is kept where nothing is better.
 Which tensors stand on which grid is asked of the GGUF writer: matrices in blocks of 32 at 4 bits are trained, and
-vectors in float; embedding and head stand on their 8-bit grid and stay as they are, as does what no grid holds.
+vectors in float; embedding and head are rounded to their 8 bits and stay there, and to float16 what no block fits.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 FORWARD_KL = ({"kind": "forward_kl"},)
 START = "start.safetensors"
+WIDE = ("Q8_0", "F16")
 
 
 def grid_aware(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (), base: Path | None = None,
@@ -75,7 +76,8 @@ class _Tensors:
     checkpoint: Checkpoint
     four_bit: Mapping[str, bool]
     """By name, whether it is stored as [in, out]."""
-    eight_bit: Sequence[str]
+    wide: Mapping[str, str]
+    """The type, Q8_0 or F16, of matrices that are no 4-bit ones, by name."""
 
     @classmethod
     def read(cls, folder: Path) -> _Tensors:
@@ -92,7 +94,7 @@ class _Tensors:
         if not four_bit:
             raise UsageError(f"{folder}: no tensor has rows of a whole number of blocks of 32",
                              "leave [grid_aware] out: a 4-bit file of this model holds no 4-bit tensor")
-        return cls(checkpoint, four_bit, [tensor.source for tensor in planned if tensor.type == "Q8_0"])
+        return cls(checkpoint, four_bit, {tensor.source: tensor.type for tensor in planned if tensor.type in WIDE})
 
     def weight(self, name: str) -> NDArray[np.float32]:
         """The float weight [out, in] of a 4-bit tensor."""
@@ -174,14 +176,15 @@ def _best(starts: list[_Start], grid: Grid, tensors: _Tensors, check: Callable[[
 
 
 def _attach(model: Any, tensors: _Tensors, device: str) -> Grid:
-    """Put the model on its grids: 8 bits at once, 4 bits where `Grid.start` says, all else as it is."""
+    """Round what is wider than 4 bits as the file does, and make a grid of the rest for `Grid.start`."""
     import torch
 
     from ..quantize.graphs.blocks import dequantize, eight_bit
 
     model.requires_grad_(False)
-    for name in tensors.eight_bit:
-        stored = dequantize(eight_bit(tensors.checkpoint.tensor(name)))
+    for name, type_name in tensors.wide.items():
+        weight = tensors.checkpoint.tensor(name)
+        stored = dequantize(eight_bit(weight)) if type_name == "Q8_0" else weight.astype(np.float16)
         model.get_parameter(name).data.copy_(torch.from_numpy(stored))
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.ndim == 1)

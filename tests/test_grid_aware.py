@@ -272,13 +272,13 @@ def test_a_run_that_was_cut_ends_with_the_same_weights(
     assert all(same_bits(one[name], other[name]) for name in other)
 
 
-def test_tensors_that_no_block_fits_stay_in_float(home: Path, tmp_path: Path) -> None:
+def test_tensors_that_no_block_fits_are_rounded_as_the_file_does(home: Path, tmp_path: Path) -> None:
     tiny.decoder(home / "narrow", "llama", intermediate_size=144)
     out = grid_aware(home / "run.toml", tmp_path / "narrow", ["student.model=narrow", "grid_aware.steps=1"])
     before, after = weights(home / "narrow"), weights(out)
     for name in after:
         if name.endswith("down_proj.weight"):
-            assert same_bits(before[name], after[name])
+            assert same_bits(before[name].astype(np.float16).astype(np.float32), after[name])
         elif name.endswith("_proj.weight"):
             assert exact(after[name]) is not None
     tiny.decoder(home / "slim", "llama", hidden_size=48, head_dim=8, intermediate_size=144, num_attention_heads=6)

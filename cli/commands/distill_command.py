@@ -22,7 +22,8 @@ def command(run_file: Path, out: Path, overrides: tuple[str, ...], skip_bad: boo
             as_json: bool) -> None:
     """Train a student to match a teacher.
 
-    Uses [teacher], [student], [data] and [distill] of the run file. Killed at any moment, the same command
-    continues and ends with the same weights.
+    Uses [teacher], [student], [data] and [distill] of the run file. With [grid_aware] and without [teacher], the
+    student's float weights teach its 4-bit self. Killed at any moment, the same command continues and ends with the
+    same weights.
     """
     training.train("distill", run_file, out, [*overrides, *inputs.skipping(skip_bad)], dry_run, as_json)
