@@ -30,6 +30,10 @@ class Gguf:
     """Ends of names that gguf's name map does not know → ends that it knows."""
     skip: list[str] = field(default_factory=list)
     """Stored buffers that are no weights."""
+    requires: dict[str, list[Any]] = field(default_factory=dict)
+    """As the family's own, and for GGUF alone."""
+    equal: dict[str, str] = field(default_factory=dict)
+    """Pairs of config keys; a model where their values differ is refused."""
     norm: str = limited("rms", choices=("rms", "layer"))
     positions: str = limited("rotary", choices=("rotary", "learned"))
     values: dict[str, Any] = field(default_factory=dict)
@@ -104,8 +108,6 @@ class Family:
     requires: dict[str, list[Any]] = field(default_factory=dict)
     """Config values that the exporters carry; another value is refused, a missing key is not. A list has one entry for
     each layer and is compared with the allowed one repeated."""
-    equal: dict[str, str] = field(default_factory=dict)
-    """Pairs of config keys; a model where their values differ is refused."""
     head: str = "lm_head.weight"
     """Name of the output layer in a checkpoint."""
     layer_kinds: list[str] = field(default_factory=list)
@@ -133,19 +135,23 @@ class Family:
             return int(rope.get("original_max_position_embeddings") or config["original_max_position_embeddings"])
         return int(self.of(config, "context")) - self.counts_from_padding * (int(config.get("pad_token_id") or 0) + 1)
 
-    def check(self, config: Mapping[str, Any]) -> None:
-        """Raise UsageError for a config value that the exporters do not carry, such as another activation."""
+    def check(self, config: Mapping[str, Any], format: str = "") -> None:
+        """Raise UsageError for a config value that the exporters do not carry, such as another activation.
+
+        With `format` "gguf" also for those that its files do not.
+        """
         hint = "choose a model without this variation"
-        for key, allowed in self.requires.items():
+        gguf = self.gguf if format == "gguf" else None
+        for key, allowed in (self.requires | (gguf.requires if gguf else {})).items():
             value = config.get(key)
             choices = [_repeated(each, len(value)) for each in allowed] if isinstance(value, list) else allowed
             if value is not None and value not in choices:
                 raise UsageError(f"config.json: {key} is {value!r}, and exports of the {self.name} family carry only "
                                  f"{', '.join(map(repr, choices)) or 'none'}", hint)
-        for key, other in self.equal.items():
+        for key, other in (gguf.equal if gguf else {}).items():
             if config.get(key) != config.get(other):
                 raise UsageError(f"config.json: {key} is {config.get(key)!r} and {other} is {config.get(other)!r}; "
-                                 f"exports of the {self.name} family carry only equal ones", hint)
+                                 f"GGUF files of the {self.name} family carry only equal ones", hint)
 
     def kinds_of_layers(self, config: Mapping[str, Any]) -> list[str]:
         """What each layer is, such as "full_attention" or "conv", first to last.

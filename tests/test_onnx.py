@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from edgestill.models import family
 from edgestill.models.errors import ArtifactError, MissingExtra, UsageError
 from edgestill.models.scheme import Scheme
 from edgestill.quantize import codes
+from edgestill.quantize.checkpoint import Checkpoint
 from edgestill.quantize.formats import onnx as onnx_format
 from edgestill.quantize.graphs import blocks, builder, decoder
 from numpy.typing import NDArray
 
-from . import tiny
+from . import decoders, tiny
 from .onnx_models import LIMIT, distance, encode, graph_file, in_torch, session
 
 Export = Callable[..., Path]
+BUILT = [name for name in family.names() if family.load(name).onnx == "builder"]
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +82,6 @@ def tokens(count: int = 24) -> NDArray[np.int64]:
 
 
 def test_swapped_queries_and_keys_in_a_graph_are_refused(checkpoint: Any) -> None:
-    from edgestill.quantize.checkpoint import Checkpoint
-
     opened = Checkpoint.open(checkpoint("llama", num_key_value_heads=4))
     swapped = {"q_proj": "k_proj", "k_proj": "q_proj"}
 
@@ -182,11 +183,12 @@ def test_files_and_names_are_those_that_clients_read(checkpoint: Any, export: Ex
     assert sum(path.stat().st_size for path in folder.rglob("*.*")) < 160_000
 
 
-def test_onnxruntime_genai_generates_what_torch_does(checkpoint: Any, export: Export) -> None:
+@pytest.mark.parametrize("name", BUILT)
+def test_onnxruntime_genai_generates_what_torch_does(tmp_path: Path, export: Export, name: str) -> None:
     import onnxruntime_genai
     import torch
 
-    source = checkpoint("llama")
+    source, _ = decoders.make(tmp_path, name, {})
     model = onnxruntime_genai.Model(str(export(source, "fp32")))
     parameters = onnxruntime_genai.GeneratorParams(model)
     parameters.set_search_options(max_length=32, do_sample=False)
@@ -219,9 +221,12 @@ def test_rotation_that_follows_the_length_is_refused(checkpoint: Any, tmp_path: 
         onnx_format.write(source, tmp_path, Scheme("onnx", "fp32"), encode)
 
 
-def test_a_family_without_onnx_is_refused(checkpoint: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="gpt2 family has no ONNX export"):
-        onnx_format.write(checkpoint("gpt2"), tmp_path, Scheme("onnx", "int8"), encode)
+def test_a_family_without_onnx_is_refused(checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Checkpoint.open(checkpoint("llama"))
+    without = replace(opened, family=replace(opened.family, onnx=None))
+    monkeypatch.setattr(onnx_format.Checkpoint, "open", lambda _folder: without)
+    with pytest.raises(UsageError, match="llama family has no ONNX export"):
+        onnx_format.write(opened.folder, tmp_path, Scheme("onnx", "int8"), encode)
 
 
 def test_a_missing_package_is_named(checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
