@@ -16,7 +16,7 @@ from ..models.runfile import Task
 from ..runtime.rows import Row
 from ..runtime.text import Codec
 from .batches import Schedule, TokenSet
-from .loading import load_model
+from .loading import load_model, positions_of
 from .objectives import class_logits
 
 
@@ -43,7 +43,7 @@ def ask(model: Any, codec: Codec, rows: Sequence[Row], precision: str, micro_bat
     """The teacher's logits [rows, its labels] for the texts of `rows`, each cut to the teacher's context."""
     import torch
 
-    limit = int(model.config.max_position_embeddings)
+    limit = positions_of(model)
     ids = [codec.encode(row.text, add_special_tokens=True)[:limit] for row in rows]
     tokens = TokenSet(np.array([token for row in ids for token in row], dtype=np.int32),
                       np.cumsum([0, *map(len, ids)], dtype=np.int64), np.zeros(len(ids), dtype=np.int32),

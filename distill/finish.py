@@ -57,10 +57,10 @@ def write(out: Path, model: Any, tokenizer: Path, run: RunFile, base: Path, fact
                 shutil.copytree(work / TENSORBOARD, folder / TENSORBOARD)
         codec = Codec.from_folder(folder, task)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        text = model.config.get_text_config()
-        seal(folder, stage=facts.stage, task=task, family=of_config(config).name, scheme="hf", model_file=WEIGHTS,
+        text, family = model.config.get_text_config(), of_config(config)
+        seal(folder, stage=facts.stage, task=task, family=family.name, scheme="hf", model_file=WEIGHTS,
              dimensions={"parameters": parameters(model), "layers": text.num_hidden_layers, "hidden": text.hidden_size,
-                         "vocabulary": text.vocab_size, "context": text.max_position_embeddings},
+                         "vocabulary": text.vocab_size, "context": family.context(config)},
              tokenizer=Tokenizer(
                  codec.bos_id, codec.eos_id, sorted(codec.stop_ids), codec.adds_bos,
                  hashlib.sha256(codec.template.encode()).hexdigest() if codec.template else ""),

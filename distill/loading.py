@@ -107,6 +107,13 @@ def write_trimmed_tokenizer(source: Path, folder: Path, kept: Sequence[int]) -> 
             files.write_text(folder / name, json.dumps(cut(table, kept), ensure_ascii=False, indent=2) + "\n")
 
 
+def positions_of(model: Any) -> int:
+    """Tokens that a model with learned positions can read at once: RoBERTa's begin behind the padding's."""
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return int(model.config.max_position_embeddings) - (0 if padding is None else padding + 1)
+
+
 def parameters(model: Any) -> int:
     """Distinct parameters; tied ones count once."""
     return sum(value.numel() for value in {id(value): value for value in model.parameters()}.values())

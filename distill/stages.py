@@ -115,6 +115,9 @@ def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | N
 def _fill_task(task: Task, splits: Mapping[str, Sequence[Row]]) -> Task:
     """The task with its labels; DataError for rows that do not fit it."""
     first = splits["train"][0]
+    if task.kind == "embed":
+        raise UsageError("task.kind = 'embed': embedders are exported as they are, and not trained",
+                         "edgestill export MODEL --to onnx:int8, or train a classifier with kind = \"classify\"")
     if (task.kind == "classify") != (first.kind == "label"):
         wanted = "text and label" if task.kind == "classify" else "messages, prompt and completion, or text"
         raise DataError(f"{first.where}: a {first.kind} row, and task.kind is {task.kind!r}",

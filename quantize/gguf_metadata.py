@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ..models.errors import ArtifactError, UsageError
 from ..models.family import Family
+from ..models.runfile import Task
+from . import sentence_files
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ def add(writer: GGUFWriter, checkpoint: Checkpoint, file_type: int) -> list[str]
 
     Raises UsageError for a rotary embedding that llama.cpp does not compute.
     """
+    from gguf import PoolingType
     from gguf.utility import size_label
 
     family, config = checkpoint.family, checkpoint.config
@@ -63,6 +66,10 @@ def add(writer: GGUFWriter, checkpoint: Checkpoint, file_type: int) -> list[str]
     if "heads_kv" in family.keys:
         writer.add_key_length(head_dim(family, config))
         writer.add_value_length(head_dim(family, config))
+    if "embed" in family.tasks:
+        pooling = sentence_files.complete(Task("embed"), checkpoint.folder).pooling
+        writer.add_pooling_type(PoolingType[pooling.upper()])
+        writer.add_token_type_count(int(config.get("type_vocab_size", 1)))
     if rules.positions == "rotary":
         _add_rope(writer, family, config)
     for key, kind in rules.layers.items():

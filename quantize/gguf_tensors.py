@@ -61,7 +61,7 @@ def plan(checkpoint: Checkpoint, type_name: str) -> tuple[list[Tensor], list[str
     architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == rules.architecture)
     names = gguf.get_tensor_name_map(architecture, int(family.of(config, "layers")))
     tied = config.get("tie_word_embeddings", family.head not in checkpoint.entries)
-    if not tied and family.head not in checkpoint.entries:
+    if not tied and family.head not in checkpoint.entries and "generate" in family.tasks:
         raise ArtifactError(f"{checkpoint.folder}: config.json says the output layer is its own, and there is no "
                             f"{family.head}", "set tie_word_embeddings = true if it is shared, or save the model again")
     tensors, narrow = [], []
@@ -130,7 +130,7 @@ def _stored(weight: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:
 
 def _type(name: str, shape: tuple[int, ...], type_name: str) -> str:
     """The type one tensor gets in a file of `type_name`; vectors and position embeddings stay F32, as in llama.cpp."""
-    if len(shape) < 2 or name.startswith("position_embd"):
+    if len(shape) < 2 or name.startswith(("position_embd", "token_types")):
         return "F32"
     if type_name in ("Q4_0", "Q8_0") and not fits(shape[-1]):
         return "F16"

@@ -42,7 +42,7 @@ class Limits:
     """Largest mean of 1 - cosine between an embedder's vectors and the float model's."""
 
 
-LOSSLESS = Limits(1e-5, 1e-3, 0.995, 1e-4, 0.01, 1e-6)
+LOSSLESS = Limits(1e-5, 1e-3, 0.995, 1e-4, 0.01, 1e-5)
 HALF = Limits(1e-3, 0.02, 0.98, 1e-3, 0.01, 1e-4)
 EIGHT_BITS = Limits(0.02, 0.3, 0.93, 0.005, 0.02, 0.02)
 SIX_BITS = Limits(0.03, 0.5, 0.9, 0.005, 0.03, 0.03)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..models import kinds
 from ..models.errors import DataError
 from .encoder import Graph, TextEncoder
 
@@ -40,8 +39,9 @@ class Embedder(TextEncoder):
         if self._pools:
             self._model = Graph(artifact.model_path, self.threads, "last_hidden_state")
         else:
-            module = kinds.load("runtime.engines", artifact.manifest.scheme.partition(":")[0])
-            self._model = module.open_encoder(artifact, self.threads)
+            from .engines._gguf_encoder import GgufEncoder
+
+            self._model = GgufEncoder(artifact.model_path, self.threads, self._task.pooling)
         self.dimensions: int = self._model.width or artifact.manifest.dimensions["hidden"]
         """Length of a vector."""
 

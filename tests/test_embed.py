@@ -151,6 +151,22 @@ def test_what_is_no_embedder_is_refused(exported: dict[str, Path], tiny_bert: Pa
         load(classifier)
 
 
+def test_a_gguf_embedder_is_proven_and_pools_as_its_folder_says(source: Path, tmp_path: Path) -> None:
+    made = export(source, ["gguf:Q8_0"], tmp_path / "out", (), ROWS)["gguf:Q8_0"]
+    proven = verify(made, ROWS)
+    proven.require()
+    assert {"cosine_distance", "token_ids_in_file"} <= {check.name for check in proven.checks if check.passed}
+    with pytest.raises(UsageError, match="task.pooling = 'mean', and beside the model stands 'cls'"):
+        export(source, ["gguf:F32"], tmp_path / "other", task=Task("embed", pooling="mean"))
+
+
+def test_an_activation_that_llama_cpp_has_not_is_refused_for_gguf_alone(source: Path, tmp_path: Path) -> None:
+    shutil.copytree(source, tmp_path / "relu")
+    proving.edit_json(tmp_path / "relu" / "config.json", lambda table: table.update(hidden_act="relu"))
+    with pytest.raises(UsageError, match="hidden_act is 'relu'"):
+        packed.pack(tmp_path / "relu", tmp_path / "out", "gguf:F32", Task("embed"))
+
+
 def modules(folder: Path, kinds: list[str], **pooling: Any) -> Path:
     (folder / "1_Pooling").mkdir(parents=True)
     (folder / "modules.json").write_text(json.dumps([

@@ -39,8 +39,9 @@ def widened(source: Path) -> Path:
     return source
 
 
-def in_engine(source: Path, folder: Path, name: str, task: Task) -> tuple[Path, NDArray[np.float32]]:
-    artifact = packed.pack(source, folder, "onnx:fp32", task, family=name, dimensions={"context": 126, "hidden": 64})
+def in_engine(source: Path, folder: Path, name: str, task: Task,
+              target: str = "onnx:fp32") -> tuple[Path, NDArray[np.float32]]:
+    artifact = packed.pack(source, folder, target, task, family=name, dimensions={"context": 126, "hidden": 64})
     with load(artifact, threads=1) as model:
         return artifact, output(model, sequences())
 
@@ -95,6 +96,23 @@ def test_an_encoder_is_the_float_model(name: str, task: Task, tmp_path: Path) ->
     assert distance(found, wanted) < LIMIT
     assert distance(found, expected(in_torch(source, exchange_queries_and_keys), task)) > 100 * LIMIT
     assert distance(in_eight_bits(artifact, tmp_path / "int8.onnx", task), wanted) < 0.4
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if family.load(name).gguf])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_gguf_encoder_is_the_float_model(name: str, pooling: str, tmp_path: Path) -> None:
+    from llama_cpp import Llama
+
+    task = Task("embed", pooling=pooling)
+    source = widened(tiny.embedder(tmp_path / "source", name, pooling))
+    artifact, found = in_engine(source, tmp_path / "packed", name, task, "gguf:F32")
+    assert distance(found, expected(in_torch(source), task)) < LIMIT
+    assert distance(found, expected(in_torch(source, exchange_queries_and_keys), task)) > 100 * LIMIT
+    with load(artifact, threads=1) as model:
+        ours = model.embed(tiny.SENTENCES[0])  # type: ignore[union-attr]
+    other = Llama(str(artifact / "model.gguf"), embedding=True, verbose=False, n_threads=1)  # pools as the file says
+    np.testing.assert_allclose(other.embed(tiny.SENTENCES[0], normalize=True), ours, atol=1e-5)
+    other.close()
 
 
 def in_eight_bits(artifact: Path, path: Path, task: Task) -> NDArray[np.float32]:

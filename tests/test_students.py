@@ -44,7 +44,7 @@ def test_a_decoder_with_fewer_layers_is_those_layers_and_nothing_else(model_type
         torch.testing.assert_close(load(tmp_path / "cut")(ids).logits, student(ids).logits)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+@pytest.mark.parametrize("model_type", ["bert", "distilbert", "xlm-roberta"])
 def test_an_encoder_with_fewer_layers(model_type: str, tmp_path: Path) -> None:
     model = load(tiny.classifier(tmp_path / "whole", model_type), LABELS)
     student = keep_layers(model, [1])
@@ -54,6 +54,30 @@ def test_an_encoder_with_fewer_layers(model_type: str, tmp_path: Path) -> None:
         torch.testing.assert_close(student(ids).logits, model(ids).logits)
     save_model(student, tmp_path / "cut")
     assert load(tmp_path / "cut", LABELS).config.num_hidden_layers == 1
+
+
+def test_layers_of_several_kinds_stay_what_they_are(tmp_path: Path) -> None:
+    model = load(tiny.classifier(tmp_path / "whole", "modernbert"), LABELS)
+    student = keep_layers(model, [0, 2])
+    assert student.config.layer_types == ["full_attention", "sliding_attention"]
+    layers = model.get_submodule(layers_path(model))
+    del layers[3], layers[1]
+    ids = torch.arange(5, 30)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(student(ids).logits, model(ids).logits)
+
+
+def test_a_layer_that_cannot_stand_in_the_first_place_is_refused(tmp_path: Path) -> None:
+    model = load(tiny.classifier(tmp_path / "whole", "modernbert"), LABELS)
+    with pytest.raises(UsageError, match=r"layers.0.attn_norm.weight is in a layer of one place"):
+        keep_layers(model, [1, 2])
+
+
+def test_positions_numbered_from_the_padding_are_not_renumbered(tmp_path: Path) -> None:
+    model = load(tiny.classifier(tmp_path / "whole", "roberta"), LABELS)
+    with pytest.raises(UsageError, match="the padding token 1 would get another number"):
+        trim_model(model, [1, 2, 5])
+    assert trim_model(model, [0, 1, 2, 5]).config.pad_token_id == 1
 
 
 def test_lists_with_one_entry_a_layer_are_cut_too() -> None:

@@ -29,7 +29,11 @@ def keep_layers(model: Any, layers: Sequence[int]) -> Any:
     config = cut_config(model.config, layers)
     with torch.random.fork_rng(devices=[]):  # what the new model is filled with at first does not matter
         student = type(model)(config).to(model.dtype)
-    student.load_state_dict(cut_names(model.state_dict(), prefix, layers))
+    weights = cut_names(model.state_dict(), prefix, layers)
+    if other := sorted(set(weights) ^ set(student.state_dict())):
+        raise UsageError(f"student.layers: {list(layers)}: {other[0]} is in a layer of one place and not of the other, "
+                         "so the one cannot stand in for the other", "keep layer 0 and layers of one kind in its place")
+    student.load_state_dict(weights)
     return student.train(model.training)
 
 

@@ -97,6 +97,11 @@ def trim_model(model: Any, kept: Sequence[int]) -> Any:
                          "the tokenizer is not the one of this model")
     rows = torch.tensor(kept, device=inputs.weight.device)
     new = {old: index for index, old in enumerate(kept)}
+    places = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(places, "padding_idx", None)  # RoBERTa numbers positions from it
+    if padding is not None and new.get(padding) != padding:
+        raise UsageError(f"student.vocabulary: the padding token {padding} would get another number, and with it all "
+                         "positions another meaning", "set vocabulary = \"all\"")
     with torch.no_grad():
         tied = outputs is not None and outputs.weight is inputs.weight
         embedding = nn.Embedding.from_pretrained(inputs.weight[rows].clone(), freeze=False)

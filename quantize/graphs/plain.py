@@ -55,12 +55,15 @@ def genai_config(checkpoint: Checkpoint, model_file: str) -> dict[str, Any]:
     config, family = checkpoint.config, checkpoint.family
     heads, size = _shape(checkpoint)
     context = family.context(config)
+    # The program refuses a null. The ids that end an answer are its layout's to name.
+    named = [config.get(f"{name}_token_id") for name in ("eos", "bos", "pad")]
+    end = next((value for value in named if isinstance(value, int)), 0)
+    ids = {f"{name}_token_id": value if isinstance(value, int) else end
+           for name, value in zip(("eos", "bos", "pad"), named, strict=True)}
     inputs = ["input_ids", "attention_mask", *(["position_ids"] if family.plain.positions else [])]
     return {
         "model": {
-            "type": "decoder", "bos_token_id": config.get("bos_token_id"), "eos_token_id": config.get("eos_token_id"),
-            "pad_token_id": config.get("pad_token_id") or config.get("eos_token_id"),
-            "vocab_size": checkpoint.vocabulary_size, "context_length": context,
+            "type": "decoder", **ids, "vocab_size": checkpoint.vocabulary_size, "context_length": context,
             "decoder": {
                 "session_options": {"log_id": "onnxruntime-genai", "provider_options": []}, "filename": model_file,
                 "head_size": size, "hidden_size": heads * size, "num_attention_heads": heads,
