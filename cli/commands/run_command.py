@@ -23,7 +23,8 @@ def command(run_file: Path, out: Path, overrides: tuple[str, ...], skip_bad: boo
     """Run every stage of a run file, skipping what is unchanged.
 
     Checks the data, tunes the teacher where asked, trains the student (with [grid_aware] once more, on the grid of its
-    4-bit files), exports and certifies every target, evaluates and profiles the shipped files, and writes report.html. A stage whose inputs and settings are unchanged is
-    skipped; a run that was stopped continues. Exit code 3 when a certificate or a gate does not hold.
+    4-bit files), exports and certifies every target, evaluates and profiles the shipped files, and writes report.html.
+    A stage whose inputs and settings are unchanged is skipped; a run that was stopped continues. Exit code 3 when a
+    certificate or a gate does not hold.
     """
     running.run(run_file, out, [*overrides, *inputs.skipping(skip_bad)], dry_run, as_json, title=out.resolve().name)
