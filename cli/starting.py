@@ -72,7 +72,7 @@ def model(name: str) -> Model:
             raise ArtifactError(f"{folder}: no config.json that can be read: {error}",
                                 "give a Hugging Face folder, a catalogue name or a hub name") from None
         family = of_config(config, training=True)
-        return Model(name, tuple(family.tasks), int(family.of(config, "context")))
+        return Model(name, tuple(family.tasks), family.context(config))
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         return Model(name, TASKS, UNKNOWN_CONTEXT)
     raise kinds.unknown("model", name, catalogue.names())

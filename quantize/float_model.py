@@ -121,7 +121,9 @@ class FloatModel:
         with torch.inference_mode():
             states = self.module(input_ids=torch.tensor([list(ids)])).last_hidden_state[0].float()
             found = states[0] if task.pooling == "cls" else states.mean(dim=0)
-            result: NDArray[np.float32] = (torch.nn.functional.normalize(found, dim=0) if task.normalise else found).numpy()
+            if task.normalise:
+                found = torch.nn.functional.normalize(found, dim=0)
+            result: NDArray[np.float32] = found.numpy()
         return result
 
     def text_ids(self, text: str, limit: int) -> list[int]:
