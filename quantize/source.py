@@ -80,8 +80,9 @@ class Source:
         if scheme.format == "gguf" and self.task.kind == "embed":
             told = sentence_files.complete(Task("embed"), self.folder).pooling
             if self.task.pooling != told:
-                raise UsageError(f"{scheme}: task.pooling = {self.task.pooling!r}, and beside the model stands {told!r}, "
-                                 "which goes into the file", "correct 1_Pooling/config.json, or leave task.pooling out")
+                raise UsageError(f"{scheme}: task.pooling = {self.task.pooling!r}, and beside the model stands "
+                                 f"{told!r}, which goes into the file",
+                                 "correct 1_Pooling/config.json, or leave task.pooling out")
         if (family.gguf if scheme.format == "gguf" else family.onnx) is None:
             other = "onnx:int8" if scheme.format == "gguf" else "gguf:Q4_0"
             raise UsageError(f"{scheme}: models of the {family.name} family are not exported as {scheme.format}",

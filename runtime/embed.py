@@ -73,7 +73,8 @@ class Embedder(TextEncoder):
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors [n, d] divided by their length."""
-    result: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    result: NDArray[np.float32] = vectors / np.maximum(lengths, np.float32(1e-12))
     return result
 
 

@@ -16,9 +16,9 @@ from ...models.errors import UsageError
 from ...models.family import Plain
 from ..checkpoint import Checkpoint
 from ..codes import fits
+from ..layouts import CACHE_LENGTH
 from . import rotation
 from .blocks import Blocks, eight_bit, four_bit
-from .builder import CACHE_LENGTH
 from .decoder import Encode
 from .exporter import OPSET
 from .rewrite import gather_blocks
