@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .prefix import Prefix
     from .speculation import Speculator
     from .text import Codec
+    from .tools import ToolCall, ToolFormat
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -159,6 +160,13 @@ class Generator:
         self._check_prefix(found, str(path))
         return found
 
+    def tool_calls(self, answer: Generation) -> tuple[str, list[ToolCall]]:
+        """The words before the first tool call of an answer, and its calls, as the model's chat template writes them.
+
+        Raises UsageError for a template that writes none or in an unknown form, DataError for a call that is broken.
+        """
+        return self._tool_format.parse(self.codec.decode(answer.ids, False))
+
     def score(self, ids: Sequence[int], top: int = 0) -> list[TokenLogprob]:
         """Log-probabilities of `ids` after the first, each given those before it, with the `top` likeliest tokens."""
         from .engine import EXTEND
@@ -186,6 +194,12 @@ class Generator:
         from .constrain import Grammars
 
         return Grammars(self.codec, self.engine.vocabulary_size)
+
+    @cached_property
+    def _tool_format(self) -> ToolFormat:
+        from .tools import ToolFormat
+
+        return ToolFormat.of(self.codec)
 
     @cached_property
     def _schema(self) -> dict[str, Any] | None:
