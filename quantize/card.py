@@ -53,9 +53,10 @@ def _settings(manifest: Manifest) -> str:
 
 
 def _proof(certificate: Certificate) -> str:
-    rows = ["## Certificate\n", "Measured on the packed file in its engine, against the float model. KL is in nats.\n",
-            "| check | value | limit | sample | |", "|---|---|---|---|---|"]
-    rows += [f"| {check.name} | {_number(check.value)} | {_number(check.limit)} | {check.n:,} | {_state(check)} |"
+    ran = ", ".join(f"{name} {version}" for name, version in certificate.ran_with.items())
+    rows = ["## Certificate\n", f"Measured on the packed file, against the float model, with {ran}. KL is in nats; "
+            "intervals are of 95 %.\n", "| check | value | limit | sample | |", "|---|---|---|---|---|"]
+    rows += [f"| {check.name} | {_measured(check)} | {_number(check.limit)} | {check.n:,} | {_state(check)} |"
              for check in certificate.checks]
     return "\n".join(rows) + "\n\n`edgestill verify .` proves it again without torch: hashes first, then every check.\n"
 
@@ -80,6 +81,11 @@ def _state(check: Check) -> str:
     if check.passed is None:
         return _cell(f"not run: {check.detail}")
     return _cell(f"{'passed' if check.passed else 'FAILED'}{': ' + check.detail if check.detail else ''}")
+
+
+def _measured(check: Check) -> str:
+    bounds = f" ({_number(check.low)} to {_number(check.high)})" if check.low is not None else ""
+    return _number(check.value) + bounds
 
 
 def _number(value: float | None) -> str:

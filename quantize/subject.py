@@ -102,6 +102,7 @@ class Subject:
 
     def open(self) -> None:
         """Load everything once, so that what cannot be loaded shows before anything is measured."""
+        self.codec.encode("")
         if self.classifies or self.embeds:
             with self.encoder():
                 return

@@ -85,15 +85,11 @@ def try_out(artifact: Artifact) -> None:
 
 
 def _trial(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    from .classify import Classifier
-    from .generate import Generator
     from .loading import load
 
-    model = load(job["path"], threads=1, check_hashes=False)
-    if isinstance(model, Generator):
-        model.generate("Hello", max_new_tokens=2)
-    elif isinstance(model, Classifier):
-        model.classify("Hello")
+    model: Any = load(job["path"], threads=1, check_hashes=False)
+    verb = next(name for name in ("classify", "embed", "generate") if hasattr(model, name))
+    getattr(model, verb)("Hello", **{"max_new_tokens": 2} if verb == "generate" else {})
     model.close()
     yield {"answered": True}
 

@@ -23,7 +23,7 @@ from edgestill.runtime.engines import gguf as gguf_engine
 from . import proving, tiny
 
 DECODER_CHECKS = {"token_ids", "decoded_text", "template", "stop_ids", "kl_nats", "kl_p999_nats", "same_top1_decisive",
-                  "cache_kl_nats", "decode_kl_nats", "task_metric_drop"}
+                  "cache_kl_nats", "decode_kl_nats", "task_metric_drop", "task_metric", "opens"}
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,43 @@ def test_sound_classifiers_raise_nothing(family: str, target: str, tmp_path: Pat
     proven = verify(folder, held_out)
     proven.require()
     assert {check.name for check in proven.checks if check.passed} >= {"token_ids", "kl_nats", "task_metric_drop"}
+
+
+def test_the_task_is_reported_with_intervals_flips_and_what_it_ran_in(packed: Path) -> None:
+    proven = verify(packed, proving.TEST_ROWS)
+    found = {check.name: check for check in proven.checks}
+    metric, drop = found["task_metric"], found["task_metric_drop"]
+    assert metric.low <= metric.value <= metric.high and drop.low <= drop.value <= drop.high
+    assert metric.n == found["flips_to_wrong"].n == found["flips_to_right"].n == len(proving.TEST_ROWS)
+    assert found["flips_to_wrong"].value - found["flips_to_right"].value == pytest.approx(drop.value * drop.n)
+    assert 0 <= found["flips_p"].value <= 1
+    engine = "llama-cpp-python" if proven.target.startswith("gguf") else "onnxruntime"
+    assert {engine, "tokenizers"} <= proven.ran_with.keys() and proven.ran_with[engine] in found["opens"].detail
+    assert proven.ran_with == certificate.read(packed).ran_with
+
+
+def test_a_certificate_of_another_schema_is_not_guessed_at(packed: Path, tmp_path: Path) -> None:
+    shutil.copy(packed / "certificate.json", tmp_path)
+    assert certificate.read(tmp_path).schema == certificate.SCHEMA
+    proving.edit_json(tmp_path / "certificate.json", lambda table: table.update(schema=99))
+    with pytest.raises(ArtifactError, match="its schema is not"):
+        certificate.read(tmp_path)
+
+
+def unreadable_model(folder: Path) -> None:
+    model = next(path for pattern in ("*.gguf", "**/*.onnx") for path in folder.glob(pattern))
+    model.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
+
+
+def unreadable_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"model": 1}')
+
+
+@pytest.mark.parametrize(("fault", "cause"), [(unreadable_model, "weights"), (unreadable_tokenizer, "tokenizer")])
+def test_what_the_engine_refuses_is_a_failed_check_with_its_cause(packed: Path, tmp_path: Path, cause: str,
+                                                                  fault: Callable[[Path], None]) -> None:
+    proven = verify(proving.damaged(packed, tmp_path / "damaged", fault))
+    assert proven.causes == (cause,) and proven.failed[0].detail
 
 
 def test_the_reproven_kl_is_a_lower_bound_of_the_measured_one(packed: Path) -> None:

@@ -10,11 +10,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from edgestill.cli import main
 from edgestill.models.errors import ArtifactError, EdgestillError, UsageError
 from edgestill.quantize import verify
-from edgestill.runtime import evaluate, gguf_text, limited, load, profile
+from edgestill.runtime import evaluate, gguf_text, limited, load, onnx_header, profile
+from edgestill.runtime.engines import onnx as onnx_engine
+from edgestill.runtime.engines._concat import ConcatEngine
 from edgestill.runtime.foreign import codec_of, open_model
 from edgestill.runtime.text import Codec
 
@@ -82,6 +85,35 @@ def test_a_graph_folder_answers_as_the_artifact_does(graph: Path, packed_llama: 
     for path in (graph, next(graph.rglob("*.onnx"))):
         with load(path, threads=1) as foreign:
             assert foreign.generate("turn off the light", max_new_tokens=12).ids == expected
+
+
+def test_a_graph_that_copies_its_cache_answers_alike(graph: Path, packed_llama: dict[str, Path],
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """GroupQueryAttention too appends to a copy when past and present are two buffers, as transformers.js runs it."""
+    artifact = open_model(graph)
+    ids = Codec.from_folder(graph).encode(" ".join(tiny.SENTENCES[:10]))[:100]
+    shared = onnx_engine.open(artifact, 1, 128)
+    assert isinstance(shared, onnx_engine.OnnxEngine)
+    monkeypatch.setattr(onnx_header, "read", lambda _: onnx_header.Header())
+    copying = onnx_engine.open(artifact, 1, 128)
+    assert isinstance(copying, ConcatEngine)
+    expected = np.array(shared.logits(ids))
+    assert np.abs(copying.logits(ids) - expected).max() < 1e-3 and copying.position == 100
+    copying.truncate(40)
+    state = copying.saved()
+    assert np.abs(copying.decode(ids[40]) - expected[40]).max() < 1e-3
+    copying.restore(ids[:40], state)
+    assert np.abs(copying.extend(ids[40:44]) - expected[40:44]).max() < 1e-3
+    with pytest.raises(ArtifactError, match="does not fit"):
+        copying.restore(ids[:39], state)
+    for engine in (shared, copying):
+        engine.close()
+
+
+def test_a_graph_that_is_no_decoder_is_refused(classifier: Path) -> None:
+    artifact = open_model(classifier)
+    with pytest.raises(ArtifactError, match="no decoder graph with a cache"):
+        onnx_engine.open(artifact, 1, 16)
 
 
 def test_a_foreign_classifier_names_its_labels(classifier: Path) -> None:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...models.artifact import FOREIGN
 from ...models.errors import ArtifactError
 from ..engine import EXTEND, Cache, check_ids, chosen_context, rows_per_pass
 from ..threads import allowed_cores
@@ -24,18 +25,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...models.artifact import Artifact
+    from ._concat import ConcatEngine
 
 _FIRST_CAPACITY = 256
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
-def open(artifact: Artifact, threads: int, context: int) -> OnnxEngine:
+def open(artifact: Artifact, threads: int, context: int) -> OnnxEngine | ConcatEngine:
     """Load the artifact's graph; `threads` 0 means the physical cores, `context` 0 the default length.
 
     Raises ArtifactError when the graph cannot be loaded or is no decoder of this kind.
     """
     limit = artifact.manifest.dimensions.get("context") or _context_of(artifact.folder)
-    return OnnxEngine(artifact.model_path, artifact.folder, threads or allowed_cores(), chosen_context(context, limit))
+    threads, length = threads or allowed_cores(), chosen_context(context, limit)
+    if artifact.manifest.stage == FOREIGN:
+        from .. import onnx_header
+        from ._concat import ConcatEngine
+
+        if "GroupQueryAttention" not in onnx_header.read(artifact.model_path).operators:
+            return ConcatEngine(artifact, session(artifact.model_path, threads), threads, length)
+    return OnnxEngine(artifact.model_path, artifact.folder, threads, length)
 
 
 def session(path: Path, threads: int, *, patterns: bool = False) -> Any:
