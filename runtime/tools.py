@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,13 +94,13 @@ class ToolFormat:
         """One call out of what its JSON says."""
         arguments = value
         if self.name_key:
-            name, arguments = (value.get(key) for key in (self.name_key, self.arguments_key)) if isinstance(
-                value, dict) else (None, None)
+            table = value if isinstance(value, dict) else {}
+            name, arguments = table.get(self.name_key, ""), table.get(self.arguments_key)
         if isinstance(arguments, str):
             arguments = _value(arguments, 0)[0]
-        if not isinstance(name, str) or not isinstance(arguments, Mapping):
+        if not name or not isinstance(name, str) or not isinstance(arguments, dict):
             raise _unreadable(text)
-        return ToolCall(name, dict(arguments))
+        return ToolCall(name, arguments)
 
 
 def _written(codec: Codec, count: int) -> str:

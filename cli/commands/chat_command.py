@@ -8,39 +8,28 @@ from typing import Any
 
 import click
 
-from ...models.errors import UsageError
-from .. import options, output
+from .. import answering, options, output
 
 
 @click.command("chat", epilog=options.example("edgestill chat out/gguf-Q4_0 --temperature 0.7"))
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--system", default="", help="System message; default: the task's own.")
-@click.option(
-    "--max-new-tokens", type=click.IntRange(1), help="Longest answer in tokens; default: the task's own limit."
-)
-@click.option(
-    "--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the likeliest token."
-)
-@click.option("--top-p", type=click.FloatRange(0, 1), default=1.0, help="Sample among the likeliest that sum to p.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
+@answering.answer_options
 @options.threads
 @options.as_json
 @options.verbose
-def command(artifact: Path, system: str, threads: int, as_json: bool, **sampling: Any) -> None:
+def command(artifact: Path, system: str, state: Path | None, threads: int, as_json: bool, **flags: Any) -> None:
     """Talk with a model, with its own chat template.
 
     One line is one turn; an empty line or the end of input ends the talk, /reset forgets it. Piped input works
-    too. --json prints the whole conversation at its end.
+    too. When the context is full the oldest half is forgotten. --json prints the whole conversation at its end.
     """
-    from ...runtime import load
-    from ...runtime.generate import Generator
-
-    model = load(artifact, threads=threads)
-    if not isinstance(model, Generator):
-        verb = model.artifact.manifest.task.kind
-        raise UsageError(f"{artifact}: is made to {verb}, not to hold a conversation",
-                         f"edgestill {verb} {artifact} TEXT")
+    # One talk at a time: all that was read and said stays in the cache.
+    wanted = {**answering.asked(threads, **flags), "overflow": "shift", "reuse": "all"}
+    model = answering.opened(artifact, threads, "holds no conversation")
     start = [{"role": "system", "content": system}] if system else []
+    wanted["prefix"] = answering.beginning(model, state, messages=start)
+    held = len(start) if state else 0  # the prefix begins with them
     messages: list[dict[str, Any]] = list(start)
     while line := _next_line():
         if line == "/reset":
@@ -48,7 +37,7 @@ def command(artifact: Path, system: str, threads: int, as_json: bool, **sampling
             continue
         messages.append({"role": "user", "content": line})
         answer = ""
-        for piece in model.stream(messages=messages, **sampling):
+        for piece in model.stream(messages=messages[held:], **wanted):
             answer += piece.text
             if not as_json:
                 click.echo(piece.text, nl=False)
