@@ -81,6 +81,12 @@ def tokens(count: int = 24) -> NDArray[np.int64]:
     return np.random.default_rng(0).integers(5, 300, (1, count))
 
 
+def test_embeddings_are_scaled_by_no_rounded_number(tmp_path: Path, export: Export) -> None:
+    source, wanted = decoders.make(tmp_path, "gemma3", {"hidden_size": 96})  # 9.797959, which the builder makes 9.8
+    found = decode(export(source, "fp32"), np.array([decoders.IDS]), [len(decoders.IDS)])
+    assert distance(found[0], wanted) < 1e-4
+
+
 def test_swapped_queries_and_keys_in_a_graph_are_refused(checkpoint: Any) -> None:
     opened = Checkpoint.open(checkpoint("llama", num_key_value_heads=4))
     swapped = {"q_proj": "k_proj", "k_proj": "q_proj"}

@@ -47,6 +47,7 @@ def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decod
         rotation.compute_tables(built.model, turned)
         decoder.unturn(built.model, checkpoint.config.get(family.builder.unturned, ()))
         decoder.bound_norms(built.model, int(family.of(checkpoint.config, "state_dim", 1)))
+        decoder.unround_scale(built.model, int(family.of(checkpoint.config, "hidden")))
         shape = built.genai["model"]["decoder"]
         decoder.fix_cache_shapes(built.model, shape["num_key_value_heads"], shape["head_size"])
         if window:

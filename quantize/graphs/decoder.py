@@ -126,6 +126,17 @@ def bound_norms(model: Any, size: int) -> None:
                 attributes={"axis": -1, "epsilon": 1e-6 / size, "stash_type": 1})])
 
 
+def unround_scale(model: Any, hidden: int) -> None:
+    """Multiply embeddings by the square root of `hidden` itself, where the builder rounds it to two digits (Gemma)."""
+    import onnx_ir as ir
+
+    (lookup,) = (node for node in model.graph if node.op_type == "Gather" and node.inputs[1].name == "input_ids")
+    for node, _ in tuple(lookup.outputs[0].uses()):
+        given = ir.convenience.get_const_tensor(node.inputs[1]) if node.op_type == "Mul" else None
+        if given is not None and np.isclose(given.numpy(), round(hidden**0.5, 2)):
+            node.replace_input_with(1, initializer(model.graph, "embedding.scale", np.array(hidden**0.5, np.float32)))
+
+
 def limit_window(model: Any, window: int) -> None:
     """Let every layer look back `window` tokens at most, itself included; the builder leaves this out for mistral."""
     import onnx_ir as ir
