@@ -23,15 +23,30 @@ def matmul_blocks(graph: Any, node: Any, stem: str, blocks: Blocks) -> None:
 
 
 def gather_blocks(graph: Any, node: Any, stem: str, table: NDArray[np.float32]) -> None:
-    """Let `node` (a Gather of rows of `table` [rows, columns]) read 8-bit blocks and dequantize what it reads."""
+    """Let `node` (a Gather of rows of `table` [rows, columns]) read 8-bit blocks and dequantize what it reads.
+
+    In standard operators, at 2 µs a token: browsers' onnxruntime has no GatherBlockQuantized, and before version 1.22
+    it takes no 8 bits.
+    """
     import onnx_ir as ir
 
     blocks = eight_bit(table)
-    codes = initializer(graph, f"{stem}.table", blocks.packed.reshape(blocks.rows, -1)[:, : blocks.columns])
-    scales = initializer(graph, f"{stem}.table.scales", blocks.scales)
-    swap(graph, node, [ir.node(
-        "GatherBlockQuantized", [codes, node.inputs[1], scales], domain="com.microsoft", name=node.name,
-        attributes={"bits": 8, "block_size": BLOCK_SIZE, "gather_axis": 0, "quantize_axis": 1})])
+    codes = initializer(graph, f"{stem}.table", blocks.packed)
+    scales = initializer(graph, f"{stem}.table.scales", blocks.scales[..., None])
+    one = initializer(graph, "table.one", np.array(1, np.float32))
+    middle = initializer(graph, "table.middle", np.array(128, np.uint8))
+    ids = node.inputs[1]
+    flat = initializer(graph, f"table.{len(ids.shape)}.flat", np.array([0] * len(ids.shape) + [-1], np.int64))
+    rows = ir.node("Gather", [codes, ids], name=f"{node.name}/codes")
+    steps = ir.node("Gather", [scales, ids], name=f"{node.name}/scales")
+    whole = ir.node("DequantizeLinear", [rows.outputs[0], one, middle], name=f"{node.name}/whole")
+    scaled = ir.node("Mul", [whole.outputs[0], steps.outputs[0]], name=f"{node.name}/scaled")
+    new = [rows, steps, whole, scaled, ir.node("Reshape", [scaled.outputs[0], flat], name=f"{node.name}/flat")]
+    if blocks.columns % BLOCK_SIZE:
+        ends = [initializer(graph, f"{stem}.table.{name}", np.array([value], np.int64))
+                for name, value in (("start", 0), ("end", blocks.columns), ("axis", -1))]
+        new.append(ir.node("Slice", [new[-1].outputs[0], *ends], name=f"{node.name}/cut"))
+    swap(graph, node, new)
 
 
 def matmul_int8(graph: Any, node: Any, stem: str, weight: NDArray[np.float32], bias: Any = None) -> None:

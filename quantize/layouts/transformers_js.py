@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ...models import files
-from ...models.scheme import Scheme
+from ...models.scheme import MIXED, Scheme
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...runtime.text import Codec
 
 FORMAT = "onnx"
-DTYPES = {"fp32": "fp32", "int8": "q8", "int4": "q4"}
+DTYPES = {"fp32": "fp32", "int8": "q8", "int4": "q4", MIXED: "q4"}
 """Our scheme's type → transformers.js's name of the dtype."""
 SUFFIXES = {"fp32": "", "q8": "_quantized", "q4": "_q4"}
 PIPELINES = {"generate": "text-generation", "classify": "text-classification", "embed": "feature-extraction"}
