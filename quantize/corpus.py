@@ -1,12 +1,15 @@
 """Texts on which two tokenizers must agree: scripts, emoji, code, digits, blanks, and special tokens inside text.
 
 Each list is here because some tokenizer was once converted wrongly in just that place: the pre-tokenizer's
-rule for digits, contractions or blanks, the normalizer, bytes outside the vocabulary, added tokens.
+rule for digits, contractions or blanks, the normalizer, bytes outside the vocabulary, added tokens. What stands here is
+then put together anew by a seeded generator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from random import Random
+from unicodedata import ucd_3_2_0
 
 ENGLISH = (
     "Hello, world!", "hello world", "HELLO WORLD", "Hello  World", " Hello", "Hello ",
@@ -80,12 +83,60 @@ TASKS = (
     "Q: 2+2=?\nA: 4", "turn the lights off in ten minutes and the heating to twenty-one degrees",
 )
 TEXTS = (*ENGLISH, *SCRIPTS, *EMOJI, *DIGITS, *BLANKS, *CODE, *TASKS)
+"""Written by hand: also what a model is asked about when there are no rows."""
+
+RANGES = (
+    "az", "AZ", "àÿ", "Āſ", "αω", "ая", "АЯ", "ԱՖ", "את", "ءي", "कह", "কহ", "அஹ", "กฮ", "ກຮ", "ကအ", "កអ", "აჰ", "ሀፐ",
+    "ぁん", "ァヶ", "一龥", "가힣", "ᎠᏴ", "\u05b0\u05c4", "\u064b\u0652", "\u0300\u036f", "ा्", "ัฺ", "‐⁞", "₠₱", "℀ℸ",
+    "←⇿", "∀⋿", "①⓿", "─▟", "☀☓", "！～", "𐌰𐍊", "𝐀𝟿", "😀🙏", "🚀🚼", "🤐🤞")
+"""First and last character of what words are made of; those that Unicode 3.2 lacks are left out, but for emoji."""
+JOINERS = ("", " ", "  ", "    ", "\n", "\n\n", "\r\n", "\t", " \n ", "-", "'", "’", ", ", ".", "/", "_",
+           "\u00a0", "\u200d", "\ufe0f")
+SEED = 7
+MIXED, WORDS, BROKEN = 900, 600, 300
 
 
 def texts(special_tokens: Iterable[str] = ()) -> list[str]:
-    """The built-in corpus, with every special token alone, inside words, between blanks and twice in a row."""
-    found = list(TEXTS)
+    """The corpus: more than 2,000 distinct texts, always the same, and every special token alone, inside words, between
+    blanks and twice in a row."""
+    random = Random(SEED)
+    found = [*TEXTS, *_runs(), *_mixed(random), *_words(random), *_broken(random)]
     for token in sorted(special_tokens)[:32]:
         found += [token, f"a{token}b", f"a {token} b", f"{token}{token}", f" {token}", f"{token}\n1", token[:-1],
                   f"{token} x"]
     return list(dict.fromkeys(found))
+
+
+def _runs() -> Iterator[str]:
+    """Runs of every length of blanks, digits and signs, beside words and alone."""
+    for length in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 17, 24, 31, 33):
+        for sign in " \t\n0a.-":
+            run = sign * length
+            yield from (run, f"x{run}y", f"x {run}", f"{run}1")
+
+
+def _mixed(random: Random) -> Iterator[str]:
+    """Parts of the texts above in new neighbourhoods."""
+    parts = [part for text in TEXTS for part in (text, *text.split(" ")) if 0 < len(part) <= 24]
+    for _ in range(MIXED):
+        count = random.randrange(2, 6)
+        yield random.choice(JOINERS).join(random.choice(parts) + random.choice(JOINERS) for _ in range(count))
+
+
+def _words(random: Random) -> Iterator[str]:
+    """Words of one range of characters each, two ranges a text."""
+    for index in range(WORDS):
+        words = []
+        for borders in (RANGES[index % len(RANGES)], random.choice(RANGES)):
+            drawn = (chr(random.randrange(ord(borders[0]), ord(borders[1]) + 1)) for _ in range(random.randrange(1, 9)))
+            words.append("".join(sign for sign in drawn if sign > "\U0001f000" or ucd_3_2_0.category(sign) != "Cn"))
+        yield random.choice(JOINERS).join(words)
+
+
+def _broken(random: Random) -> Iterator[str]:
+    """Bytes that are no UTF-8, made into text in the usual ways: replaced, or taken for another encoding."""
+    for index in range(BROKEN):
+        data = random.choice(SCRIPTS + EMOJI).encode()
+        start = random.randrange(len(data))
+        part = data[start:start + random.randrange(1, 12)]
+        yield part.decode("utf-8", "replace") if index % 3 else part.decode("latin-1")

@@ -171,6 +171,19 @@ class GgufEngine(Cache):
         """llama.cpp's own ids of a text, to compare with `Codec.encode(text, add_special_tokens=special)`."""
         return tokenize(self._c, self._vocabulary, text, special)
 
+    def text_of(self, ids: Sequence[int]) -> bytes:
+        """llama.cpp's own text of ids, special tokens included: what a stream of them shows, as UTF-8 bytes."""
+        parts, size = [], 256
+        for token in ids:
+            part = ctypes.create_string_buffer(size)
+            count = self._c.llama_token_to_piece(self._vocabulary, token, part, size, 0, True)
+            if count < 0:
+                size = -count
+                part = ctypes.create_string_buffer(size)
+                count = self._c.llama_token_to_piece(self._vocabulary, token, part, size, 0, True)
+            parts.append(part.raw[:count])
+        return b"".join(parts)
+
     def is_stop(self, token: int) -> bool:
         """Whether llama.cpp ends generation at this token."""
         return bool(self._c.llama_vocab_is_eog(self._vocabulary, token))
