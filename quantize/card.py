@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 from ..models.artifact import Manifest
 from ..models.scheme import Scheme
+from . import layouts
 from .certificate import Certificate, Check
+from .layouts.transformers_js import PIPELINES
 
 KINDS = {"generate": "generates text", "classify": "classifies text", "embed": "turns text into vectors"}
+LIBRARIES = {"onnx": "transformers.js", "gguf": "llama.cpp"}
 
 
 def render(name: str, manifest: Manifest, certificate: Certificate, megabytes: float) -> str:
     """The card as Markdown. `manifest` is the one about to be sealed, `megabytes` (10^6 bytes) the model's size."""
     scheme, size = Scheme.parse(manifest.scheme), manifest.dimensions
     parts = [
+        _front_matter(manifest, scheme),
         f"# {name}\n",
         f"A {manifest.family} model of {size['parameters']:,} parameters that {KINDS[manifest.task.kind]}, packed as "
         f"`{scheme}` ({megabytes:.1f} MB). {size['layers']} layers, hidden size {size['hidden']}, "
@@ -20,6 +27,21 @@ def render(name: str, manifest: Manifest, certificate: Certificate, megabytes: f
         _task(manifest), _origin(manifest), _settings(manifest), _proof(certificate), _use(manifest, scheme),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _front_matter(manifest: Manifest, scheme: Scheme) -> str:
+    """What model hubs read: YAML, whose strings JSON's are. A licence or base they would not know is left out."""
+    base = next((str(parent["name"]) for parent in manifest.parents if parent.get("role") == "base"), "")
+    licence = manifest.licences.get("base", "").lower()
+    table = {
+        "license": licence if re.fullmatch(r"[a-z0-9.-]+", licence) else "other",
+        "base_model": base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) else "",
+        "pipeline_tag": PIPELINES[manifest.task.kind], "library_name": LIBRARIES[scheme.format],
+        "quantized_by": "edgestill",
+        "tags": ["edgestill", scheme.format, scheme.type, manifest.family],
+    }
+    lines = [f"{key}: {json.dumps(value)}" for key, value in table.items() if value]
+    return "\n".join(["---", *lines, "---\n"])
 
 
 def _task(manifest: Manifest) -> str:
@@ -74,6 +96,7 @@ def _use(manifest: Manifest, scheme: Scheme) -> str:
     lines = ["## Run\n", f"```sh\n{run}\n```\n", f"```python\nfrom edgestill.runtime import load\n{call}\n```"]
     if scheme.format == "gguf":
         lines.append(f"\nThe GGUF also runs in llama.cpp: `llama-cli -m {manifest.model_file}`.")
+    lines += [f"\n{text}" for layout in layouts.of(str(scheme)) if (text := layout.usage(manifest))]
     return "\n".join(lines) + "\n"
 
 

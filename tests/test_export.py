@@ -48,8 +48,8 @@ def made(tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_artifact_is_complete_and_loads(made: Path) -> None:
     names = {path.name for path in made.iterdir()}
     assert names == {"README.md", "certificate.json", "chat_template.jinja", "config.json", "fixtures.json",
-                     "generation_config.json", "grammar.gbnf", "manifest.json", "model.gguf", "reference.npz",
-                     "run.toml", "schema.json", "tokenizer.json", "tokenizer_config.json"}
+                     "generation_config.json", "grammar.gbnf", "manifest.json", "model.gguf", "Modelfile",
+                     "reference.npz", "run.toml", "schema.json", "tokenizer.json", "tokenizer_config.json"}
     artifact = open_artifact(made)
     artifact.verify()
     manifest = artifact.manifest
@@ -64,11 +64,6 @@ def test_an_artifact_is_complete_and_loads(made: Path) -> None:
     assert load(made).generate("turn off the light", max_new_tokens=4).ids
 
 
-def test_the_template_is_where_every_reader_looks(made: Path) -> None:
-    assert json.loads((made / "tokenizer_config.json").read_text())["chat_template"] == tiny.TEMPLATE
-    assert (made / "chat_template.jinja").read_text() == tiny.TEMPLATE
-
-
 def test_the_schema_keeps_the_order_of_its_keys(tiny_llama: Path, tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"what": {"type": "string"}, "after": {"type": "integer"}}}
     (tmp_path / "order.json").write_text(json.dumps(schema))
@@ -80,7 +75,8 @@ def test_the_schema_keeps_the_order_of_its_keys(tiny_llama: Path, tmp_path: Path
 def test_the_card_says_what_it_is_how_it_was_proven_and_how_to_run_it(made: Path) -> None:
     text = (made / "README.md").read_text()
     for part in ("gguf:Q4_0", "135,616 parameters", "Apache-2.0", "not stated", "kl_nats", "edgestill verify",
-                 "edgestill generate", "schema.json", "Be brief.", "| teacher | big |"):
+                 "edgestill generate", "schema.json", "Be brief.", "| teacher | big |", "ollama create", "lms import",
+                 '---\nlicense: "apache-2.0"\npipeline_tag: "text-generation"\nlibrary_name: "llama.cpp"\n'):
         assert part in text
 
 

@@ -59,8 +59,10 @@ def usage(manifest: Manifest) -> str:
             "classify": 'const answer = await model("your text");',
             "embed": f'const vector = await model("your text", {{ pooling: "{task.pooling}", '
                      f'normalize: {str(task.normalise).lower()} }});'}[task.kind]
-    return ("[transformers.js](https://huggingface.co/docs/transformers.js) 3 and 4, in Node and in browsers, with "
-            "this folder as `models/NAME`:\n\n```js\n"
+    # Version 3 brings an onnxruntime without 8-bit blocks, in which the output layer lies.
+    least = 4 if task.kind == "generate" and Scheme.parse(manifest.scheme).type != "fp32" else 3
+    return (f"[transformers.js](https://huggingface.co/docs/transformers.js) from version {least}, in Node and in "
+            "browsers, with this folder as `models/NAME`:\n\n```js\n"
             'import { env, pipeline } from "@huggingface/transformers";\nenv.localModelPath = "models/";\n'
             f'const model = await pipeline("{pipeline}", "NAME");\n{call}\n```\n')
 
