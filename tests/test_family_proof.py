@@ -206,3 +206,11 @@ def test_an_unknown_family_is_refused_before_any_weight_is_looked_for(tmp_path: 
     with pytest.raises(UsageError, match="'MambaForCausalLM' is not one that can be exported") as caught:
         Checkpoint.open(tmp_path)
     assert all(each in caught.value.hint for name in DECODERS for each in family.load(name).architectures)
+
+
+def test_a_model_that_sees_pictures_tells_its_context_from_the_part_that_reads() -> None:
+    config = {"architectures": ["Qwen3_5ForConditionalGeneration"], "text_config": {"max_position_embeddings": 256}}
+    assert family.of_config(config, training=True).context(config) == 256
+    with pytest.raises(UsageError) as caught:
+        family.of_config(config)
+    assert "train it for a task first" in caught.value.hint
