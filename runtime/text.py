@@ -85,13 +85,16 @@ class Codec:
         """The conversation as text, `system` first where the messages have none.
 
         Without a chat template the contents are joined by line ends. Raises DataError for messages that the
-        template refuses.
+        template refuses, and for tools or earlier answers where there is no template that says how they are written.
         """
         if self.system and not any(message.get("role") == "system" for message in messages):
             messages = [{"role": "system", "content": self.system}, *messages]
         if self._template is None:
             if not messages:
                 raise DataError("a prompt needs at least one message, and there is none", "add a user message")
+            if tools or any(message.get("role") not in ("system", "user") for message in messages):
+                raise DataError(f"the model has no chat template, which {'tools' if tools else 'several turns'} need",
+                                "take a model with a chat template, or give one prompt and one completion a row")
             return "\n".join(str(message.get("content") or "") for message in messages)
         return self._template.render(messages, tools, add_generation_prompt)
 
@@ -133,7 +136,7 @@ class Codec:
         if messages is None:
             return self.plain_ids(text)
         if self._template is None:
-            return self.plain_ids(self.render(messages))
+            return self.plain_ids(self.render(messages, tools))
         return self.encode(self.render(messages, tools))
 
     def plain_ids(self, text: str) -> list[int]:
@@ -156,7 +159,7 @@ class Codec:
             raise DataError(f"{row.where or 'row'}: its last message is of {row.messages[-1].get('role')!r}, "
                             "so there is nothing to learn", "end every training row with an assistant message")
         if self._template is None:
-            before = self.render(row.messages[:-1])
+            before = self.render(row.messages[:-1], row.tools)
             whole = before + str(row.messages[-1].get("content") or "")
             ids = self.plain_ids(whole)
         else:

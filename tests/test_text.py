@@ -151,6 +151,20 @@ def test_text_after_the_turn_is_not_learned(tiny_llama: Path, tmp_path: Path) ->
     assert codec.decode(ids[start:], False) == "y<|end|>"
 
 
+@pytest.mark.parametrize(("messages", "tools", "what"), [
+    ([{"role": "user", "content": "a"}], TOOLS, "tools"),
+    ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}], (),
+     "several turns")])
+def test_no_template_is_made_up_for_a_conversation(messages: list[dict], tools: Any, what: str, tiny_llama: Path,
+                                                   tmp_path: Path) -> None:
+    folder = chat_folder(tiny_llama, tmp_path / "model", "")
+    (folder / "chat_template.jinja").unlink()
+    codec = Codec.from_folder(folder)
+    with pytest.raises(DataError, match=f"no chat template, which {what} need"):
+        codec.prompt_ids(messages, tools)
+    assert codec.prompt_ids(messages[:1]) == codec.encode("a")
+
+
 def test_without_a_template_the_border_is_kept(tiny_llama: Path, tmp_path: Path) -> None:
     folder = chat_folder(tiny_llama, tmp_path / "model", "")
     (folder / "chat_template.jinja").unlink()
