@@ -78,6 +78,8 @@ class _Tensors:
     """By name, whether it is stored as [in, out]."""
     wide: Mapping[str, str]
     """The type, Q8_0 or F16, of matrices that are no 4-bit ones, by name."""
+    prefix: str = ""
+    """What stands before names of the checkpoint in the model: GPT-2 is often stored without it."""
 
     @classmethod
     def read(cls, folder: Path) -> _Tensors:
@@ -96,9 +98,23 @@ class _Tensors:
                              "leave [grid_aware] out: a 4-bit file of this model holds no 4-bit tensor")
         return cls(checkpoint, four_bit, {tensor.source: tensor.type for tensor in planned if tensor.type in WIDE})
 
+    def named_as(self, model: Any) -> _Tensors:
+        """The same with the names that the model has for them."""
+        known = dict(model.named_parameters())
+        if all(name in known for name in self.four_bit):
+            return self
+        prefix = f"{model.base_model_prefix}."
+        four_bit, wide = ({name if name in known else prefix + name: value for name, value in table.items()}
+                          for table in (self.four_bit, self.wide))
+        return _Tensors(self.checkpoint, four_bit, wide, prefix)
+
+    def stored(self, name: str) -> NDArray[np.float32]:
+        """A tensor as it is stored, float32."""
+        return self.checkpoint.tensor(name.removeprefix(self.prefix))
+
     def weight(self, name: str) -> NDArray[np.float32]:
         """The float weight [out, in] of a 4-bit tensor."""
-        weight = self.checkpoint.tensor(name)
+        weight = self.stored(name)
         return np.ascontiguousarray(weight.T) if self.four_bit[name] else weight
 
 
@@ -109,6 +125,7 @@ def _train(job: Job, settings: GridAware, tensors: _Tensors, bench: Bench) -> No
             for name, tokens in read_tokens(job, codec, bench).items()}
     schedules = make_schedules(job, codec, bench, sets)
     model = load_model(job.student.folder, job.run.task)
+    tensors = tensors.named_as(model)
     found = _kept(bench.work / START)
     starts = [found] if found else _starts(
         tensors, settings, model, [sets["train"].row(row).tolist() for row in range(len(sets["train"]))])
@@ -183,7 +200,7 @@ def _attach(model: Any, tensors: _Tensors, device: str) -> Grid:
 
     model.requires_grad_(False)
     for name, type_name in tensors.wide.items():
-        weight = tensors.checkpoint.tensor(name)
+        weight = tensors.stored(name)
         stored = dequantize(eight_bit(weight)) if type_name == "Q8_0" else weight.astype(np.float16)
         model.get_parameter(name).data.copy_(torch.from_numpy(stored))
     for parameter in model.parameters():
