@@ -17,6 +17,7 @@ from edgestill.quantize import certificate, export, reference, verify
 from edgestill.quantize import limits as limits_table
 from edgestill.quantize.float_model import FloatModel
 from edgestill.quantize.limits import Limits
+from edgestill.quantize.witness import Witness
 from edgestill.runtime import load
 
 from . import proving, tiny
@@ -227,3 +228,32 @@ def test_weights_that_are_missing_are_not_made_up(tiny_llama: Path, tmp_path: Pa
               tmp_path / "short" / "model.safetensors", {"format": "pt"})
     with pytest.raises(ArtifactError, match="1 weights that LlamaForCausalLM needs .* model.norm.weight"):
         export(tmp_path / "short", "gguf:F32", tmp_path / "out")
+
+
+def test_weights_that_are_no_numbers_are_refused_before_anything_is_measured(tiny_llama: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(tiny_llama, tmp_path / "broken")
+    weights = load_file(tmp_path / "broken" / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * float("nan")
+    save_file(weights, tmp_path / "broken" / "model.safetensors", {"format": "pt"})
+    for work in (FloatModel.from_folder, lambda folder: export(folder, "gguf:F32", tmp_path / "out")):
+        with pytest.raises(ArtifactError, match="model.norm.weight holds .*NaN or infinite"):
+            work(tmp_path / "broken")
+
+
+def test_a_witness_is_asked_once_for_several_exports(tiny_llama: Path, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+    load_float = FloatModel.from_folder
+
+    def count(folder: Path) -> FloatModel:
+        loaded.append(folder)
+        return load_float(folder)
+    monkeypatch.setattr(FloatModel, "from_folder", count)
+    shared = Witness(tiny_llama, proving.ROWS, proving.TEST_ROWS)
+    assert not loaded  # all refusals come before
+    first = export(shared, "gguf:F32", tmp_path)["gguf:F32"]
+    second = export(shared, "gguf:F16", tmp_path)["gguf:F16"]
+    assert len(loaded) == 1
+    assert (first / "reference.npz").read_bytes() == (second / "reference.npz").read_bytes()
