@@ -174,6 +174,15 @@ def test_a_stop_id_missing_in_the_manifest_is_named(packed: Path, tmp_path: Path
     assert verify(folder).causes == ("stop ids",)
 
 
+@pytest.mark.parametrize("name", ["genai_config.json", "generation_config.json"])
+def test_a_stop_id_missing_for_another_program_is_named(sound: dict[str, Path], tmp_path: Path, name: str) -> None:
+    def cut(table: dict[str, Any]) -> None:
+        table.get("model", table)["eos_token_id"] = []
+    folder = next(path for target, path in sound.items() if target.startswith("onnx"))
+    proven = verify(proving.damaged(folder, tmp_path / "damaged", lambda path: proving.edit_json(path / name, cut)))
+    assert proven.causes == ("stop ids",) and name in proven.failed[0].detail
+
+
 def planted(monkeypatch: pytest.MonkeyPatch, format: str, source: Path) -> None:
     """Let the format's writer read another model than the one that is exported."""
     module = kinds.load("quantize.formats", format)

@@ -1,12 +1,21 @@
-"""Every id that can end a turn stops generation: in the runtime, and in llama.cpp for a GGUF."""
+"""Every id that can end a turn stops generation: in the runtime, in llama.cpp, and in what other programs read."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ...runtime.foreign import is_foreign
 from ..certificate import Check
 from ..subject import Subject
 
 TASKS = ("generate",)
 CAUSE = "stop ids"
+
+PLACES = {"genai_config.json": ("model", "eos_token_id"), "generation_config.json": ("eos_token_id",)}
+"""Files that onnxruntime-genai and transformers.js take stop ids from alone. A GGUF carries its own, and nobody's
+graph has to be for transformers.js."""
 
 
 def check(subject: Subject) -> list[Check]:
@@ -17,6 +26,12 @@ def check(subject: Subject) -> list[Check]:
     manifest = subject.artifact.manifest.tokenizer
     found = {"the artifact's tokenizer files": wanted - subject.codec.stop_ids,
              "the manifest": wanted - set(manifest.stop_ids)}
+    folder = subject.artifact.folder
+    for name, keys in PLACES.items():
+        read = subject.inner is None and (name == "genai_config.json" or not is_foreign(subject.artifact))
+        if read and (folder / name).is_file():
+            table = json.loads((folder / name).read_text(encoding="utf-8"))
+            found[name] = wanted - _listed(table, keys)
     if subject.inner is not None:
         is_stop = subject.inner.is_stop
         found["the end-of-generation tokens of the GGUF"] = {token for token in wanted if not is_stop(token)}
@@ -24,3 +39,10 @@ def check(subject: Subject) -> list[Check]:
     detail = "; ".join(f"{ids} missing in {place}" for place, ids in missing.items())
     count = float(len(set().union(*missing.values())))
     return [Check("stop_ids", not missing, "stop ids", count, 0.0, len(wanted), detail)]
+
+
+def _listed(table: Any, keys: Sequence[str]) -> set[int]:
+    """The ids below nested keys: one, several or none."""
+    for key in keys:
+        table = table.get(key) if isinstance(table, dict) else None
+    return set(table) if isinstance(table, list) else {table} if isinstance(table, int) else set()
