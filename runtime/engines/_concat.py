@@ -56,8 +56,8 @@ class ConcatEngine(Cache):
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See `Engine.prefill`."""
         check_ids(ids, self.position, self.context_length, self.vocabulary_size)
-        for part in self._passes(ids, self._rows):
-            last = self._pass(part)[-1]
+        logits = [self._pass(part) for part in self._passes(ids, self._rows)][-1]
+        last: NDArray[np.float32] = logits[-1]
         return last
 
     def decode(self, token: int) -> NDArray[np.float32]:
