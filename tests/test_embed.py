@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgestill.cli.main import call
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, CheckFailed, DataError, UsageError
 from edgestill.models.runfile import Task
@@ -136,6 +137,22 @@ def test_an_embedder_is_profiled_by_the_text(exported: dict[str, Path], monkeypa
     monkeypatch.setattr("edgestill.runtime.profiling.measure._LOADS", 1)
     found = profile(exported["onnx:fp32"], prompt_tokens=8, warmup=0, repeats=2, rows=ROWS, threads=1)
     assert found.kind == "embed" and found.latency_ms is not None and found.latency_ms["p50"] > 0
+
+
+def test_the_verb_shows_likeness_and_writes_vectors(
+        exported: dict[str, Path], packed_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    artifact = str(exported["onnx:fp32"])
+    assert call(["embed", artifact, "a light", "a light", "--threads", "1"]) == 0
+    assert capsys.readouterr().out.count("1.000") == 2
+    (tmp_path / "rows.jsonl").write_text('{"text": "a light", "label": "a"}\n{"text": "rain", "label": "b"}\n')
+    assert call(["embed", artifact, str(tmp_path / "rows.jsonl"), "-o", str(tmp_path / "two.npy"), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [item["text"] for item in shown] == ["a light", "rain"]
+    np.testing.assert_allclose(np.load(tmp_path / "two.npy"), [item["vector"] for item in shown], atol=1e-6)
+    for words in (["generate", artifact, "a"], ["chat", artifact], ["classify", artifact, "a"],
+                  ["embed", str(packed_bert), "a"]):
+        assert call(words) == 2
+        assert "is made to" in capsys.readouterr().err
 
 
 def test_what_is_no_embedder_is_refused(exported: dict[str, Path], tiny_bert: Path, source: Path, tmp_path: Path,
