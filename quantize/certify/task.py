@@ -23,8 +23,8 @@ def check(subject: Subject) -> list[Check]:
     if not rows:
         return [Check("task_metric_drop", None, detail="no rows were given that the float model was scored on")]
     if subject.embeds and len(rows) < len(fixtures.scores):
-        return [Check("task_metric_drop", None, detail=f"{len(rows)} rows were given of the {len(fixtures.scores)} that "
-                      "neighbours were looked for among")]
+        return [Check("task_metric_drop", None, detail=f"{len(rows)} rows were given of the {len(fixtures.scores)} "
+                      "that neighbours were looked for among")]
     expected = np.array([fixtures.scores[rows_digest([row])] for row in rows])
     found = np.array(evaluate_answers(subject.answers(rows), rows, [fixtures.metric]).scores[fixtures.metric])
     metric, before, drop = bootstrap(found), bootstrap(expected), paired(expected, found)
