@@ -52,12 +52,14 @@ def command(artifacts: tuple[Path, ...], rows: Path | None, against: Path | None
     else:
         for name, certificate in certificates.items():
             output.table(
-                ["check", "passed", "value", "limit", "n", "detail"],
+                ["check", "passed", "value", "low", "high", "limit", "n", "detail"],
                 [
                     [
                         check.name,
                         "not run" if check.passed is None else check.passed,
                         check.value,
+                        check.low,
+                        check.high,
                         check.limit,
                         check.n,
                         check.detail,
