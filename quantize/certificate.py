@@ -51,7 +51,7 @@ class Certificate:
     """Of the manifest without its list of files, so that a change of the manifest shows too."""
     ran_with: dict[str, str] = field(default_factory=dict)
     """Versions of the engines and tokenizers that the checks ran in."""
-    origin: str = "exported here"
+    origin: str = "exported by edgestill"
     """For a file made elsewhere: origin unverified."""
     schema: int = SCHEMA
 
