@@ -14,7 +14,7 @@ from typing import Any
 
 from . import kinds
 from .errors import UsageError
-from .scheme import Scheme
+from .scheme import MIXED, Scheme
 from .strict import build, limited
 
 METHODS = "quantize.methods"
@@ -132,7 +132,7 @@ class GridAware(Loop):
     weight_decay: float = limited(0.0, minimum=0.0, maximum=1.0)
     precision: str = limited("fp32", choices=("auto", "fp32", "bf16"))
     """fp32 sees the file's weights bit for bit; bf16 rounds them."""
-    starts: list[dict[str, Any]] = field(default_factory=lambda: [{"kind": "scale_search"}])
+    starts: list[dict[str, Any]] = field(default_factory=lambda: [{"kind": "gptq"}, {"kind": "scale_search"}])
     """Each names a file of quantize/methods; training begins where the one with the least held-out KL ends."""
     calibration_rows: int = limited(128, minimum=1, maximum=100000)
 
@@ -144,6 +144,10 @@ class Export:
     target: str
     method: dict[str, Any] = field(default_factory=lambda: {"kind": "scale_search"})
     """4-bit codes: a file of quantize/methods."""
+    bits_per_weight: float = limited(0.0, minimum=0.0, maximum=16.0)
+    """gguf:mixed, onnx:mixed: bits of the whole file for each weight; types are dealt out to lose the least."""
+    budget_mb: float = limited(0.0, minimum=0.0)
+    """The same as a file size in megabytes (10^6 bytes)."""
     calibration_rows: int = limited(128, minimum=0, maximum=100000)
     certify_rows: int = limited(128, minimum=1, maximum=100000)
 
@@ -201,8 +205,20 @@ def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
         _apply(table, override)
     run = build(RunFile, table)
     for export in run.export:
-        Scheme.parse(export.target)
+        check_budget(export)
     return run
+
+
+def check_budget(export: Export) -> None:
+    """UsageError when a mixed target has no size, or two, or another target has one."""
+    sizes = (export.bits_per_weight > 0) + (export.budget_mb > 0)
+    mixed = Scheme.parse(export.target).type == MIXED
+    if mixed and sizes != 1:
+        raise UsageError(f"{export.target}: {'two sizes' if sizes else 'no size'} to deal types out for",
+                         "give one of --bits-per-weight and --budget-mb (or those keys of [[export]])")
+    if sizes and not mixed:
+        raise UsageError(f"{export.target}: its size is fixed by its type, so a budget means nothing",
+                         f"take {export.target.partition(':')[0]}:{MIXED}, or leave the budget out")
 
 
 def kind_config(package: str, table: Mapping[str, Any], name: str) -> Any:

@@ -12,13 +12,14 @@ from typing import Any
 from ..models import files, kinds
 from ..models.artifact import Artifact, Manifest, Tokenizer, seal, versions
 from ..models.errors import UsageError
-from ..models.runfile import Export, Task, kind_config
-from ..models.scheme import Scheme
+from ..models.runfile import Export, Task, check_budget, kind_config
+from ..models.scheme import CODED, MIXED, Scheme
 from ..runtime.rows import Row, rows_digest
 from . import card, layouts
 from .calibration import Calibration
 from .certificate import Certificate, manifest_hash
 from .encoding import encoder
+from .mixing import Mixer
 from .proof import certify, ran_with
 from .reference import text_hash
 from .source import Source
@@ -54,9 +55,12 @@ def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Pat
         origin.copy_files(temporary)
         _write_grammar(origin, scheme, temporary)
         writer = kinds.load("quantize.formats", scheme.format)
-        model_file = writer.write(origin.folder, temporary, scheme, encoder(target.method, calibration), calibration)
+        choose = Mixer(witness.model, witness.calibration_ids(target.calibration_rows), calibration, target) \
+            if scheme.type == MIXED else None
+        encode = encoder(target.method, calibration)
+        model_file = writer.write(origin.folder, temporary, scheme, encode, calibration, choose)
         witness.reference.write(temporary)
-        manifest = _manifest(witness, scheme, target, model_file, calibration)
+        manifest = _manifest(witness, scheme, target, model_file, calibration, choose.told if choose else {})
         packed = Artifact(temporary, manifest)
         for layout in layouts.of(str(scheme)):
             layout.write(packed, witness.codec)
@@ -77,11 +81,12 @@ def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Pat
 
 
 def _manifest(witness: Witness, scheme: Scheme, target: Export, model_file: str,
-              calibration: Calibration | None) -> Manifest:
+              calibration: Calibration | None, allocation: dict[str, Any]) -> Manifest:
     codec, origin = witness.codec, witness.origin
     template = text_hash(codec.template) if codec.template else ""
     settings: dict[str, Any] = origin.settings | {
-        "method": target.method if scheme.type in ("Q4_0", "int4") else {},
+        "method": target.method if scheme.type in (*CODED, MIXED) else {},
+        **({"allocation": allocation} if allocation else {}),
         "calibration_tokens": calibration.tokens if calibration else 0,
         "calibration_rows_sha256": rows_digest(witness.rows[: target.calibration_rows]) if calibration else "",
         "certify_rows": len(witness.test_rows), "reference_tokens": witness.reference.tokens}
@@ -101,6 +106,7 @@ def _targets(to: Sequence[str | Export] | str) -> dict[Scheme, Export]:
         if scheme in found:
             raise UsageError(f"export target {scheme} is given twice", "name every target once")
         kind_config("quantize.methods", target.method, "export.method")
+        check_budget(target)
         found[scheme] = target
     if not found:
         raise UsageError("no export target was given", "name one, such as gguf:Q4_0")

@@ -103,8 +103,12 @@ class Witness:
 
     def _calibrate(self, count: int) -> Calibration | None:
         """Importance from the first `count` rows; none for encoders, whose int8 needs none."""
-        rows = self.rows[:count] if self.kind == "generate" else ()
-        return measure(self.model, [_ids(self.codec, row) for row in rows]) if rows else None
+        sequences = self.calibration_ids(count)
+        return measure(self.model, sequences) if sequences else None
+
+    def calibration_ids(self, count: int) -> list[list[int]]:
+        """Token ids of the first `count` rows; none for encoders."""
+        return [_ids(self.codec, row) for row in self.rows[:count]] if self.kind == "generate" else []
 
     def _text_ids(self, text: str) -> list[int]:
         return self.model.text_ids(text, self.origin.dimensions()["context"])

@@ -79,11 +79,12 @@ def test_a_mixed_file_has_the_types_it_was_given(tmp_path: Path) -> None:
     source = tiny.decoder(tmp_path / "hf", "llama", hidden_size=256)
     given = {"model.embed_tokens.weight": "Q6_K", "model.layers.1.mlp.up_proj.weight": "Q4_0",
              "model.layers.0.self_attn.v_proj.weight": "Q5_K", "model.layers.2.mlp.down_proj.weight": "Q5_0"}
-    path = tmp_path / gguf_format.write(source, tmp_path, Scheme("gguf", "mixed"), encode, None, given)
+    path = tmp_path / gguf_format.write(source, tmp_path, Scheme("gguf", "mixed"), encode, None, lambda *_: given)
     found = tensor_types(path)
-    names = {tensor.name: tensor.source for tensor in gguf_tensors.plan(Checkpoint.open(source), "F32")[0]}
-    assert found == {name: given.get(names[name], "F32") for name in found}
-    assert {"Q6_K", "Q4_0", "Q5_K", "Q5_0", "F32"} == set(found.values())
+    plan = gguf_tensors.plan(Checkpoint.open(source), "Q8_0")[0]
+    names, planned = {item.name: item.source for item in plan}, {item.name: item.type for item in plan}
+    assert found == {name: given.get(names[name], planned[name]) for name in found}
+    assert {"Q6_K", "Q4_0", "Q5_K", "Q5_0", "Q8_0", "F32"} == set(found.values())
 
 
 def test_importance_reaches_the_k_quants(tmp_path: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from ...models.errors import UsageError
 from ...models.files import refuse_non_empty
-from ...models.runfile import Export
-from ...models.scheme import Scheme
+from ...models.runfile import Export, check_budget, kind_config
+from ...models.scheme import MIXED, Scheme
 from .. import inputs, options, output, quiet
 
 
@@ -23,21 +24,29 @@ from .. import inputs, options, output, quiet
 @click.option(
     "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
 )
+@click.option("--method", default="scale_search", show_default=True, metavar="NAME",
+              help="How 4-bit codes are found: gptq is the most exact and slowest.")
+@click.option("--bits-per-weight", type=click.FloatRange(0, 16), default=0.0, metavar="X",
+              help="Size of a mixed target, in bits of the file for each weight.")
+@click.option("--budget-mb", type=click.FloatRange(0), default=0.0, metavar="Y",
+              help="Size of a mixed target, in megabytes.")
 @options.out(what="Folder to write <format>-<type> folders into.")
 @options.settings
 @options.skip_bad
 @options.dry_run
 @options.as_json
 @options.verbose
-def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, columns: tuple[str, ...], out: Path,
-            overrides: tuple[str, ...], skip_bad: bool, dry_run: bool, as_json: bool) -> None:
+def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, columns: tuple[str, ...], method: str,
+            bits_per_weight: float, budget_mb: float, out: Path, overrides: tuple[str, ...], skip_bad: bool,
+            dry_run: bool, as_json: bool) -> None:
     """Quantize and pack a trained model, then prove it.
 
     SOURCE is what tune or distill wrote, or a Hugging Face folder. Without --to the targets are those of the run
     file. Exit code 3 names the check that failed; a file that failed is not left behind as an artifact.
     """
-    wanted = _targets(targets, rows_file, overrides)
-    schemes = [Scheme.parse(item if isinstance(item, str) else item.target) for item in wanted]
+    given = [Export(target, {"kind": method}) for target in targets]
+    wanted = _sized(given or _from_run_file(rows_file, overrides), bits_per_weight, budget_mb)
+    schemes = [Scheme.parse(export.target) for export in wanted]
     folders = {str(scheme): out / scheme.folder_name for scheme in schemes}
     for folder in folders.values():
         refuse_non_empty(folder)
@@ -56,18 +65,29 @@ def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, colu
     _show(made, as_json)
 
 
-def _targets(targets: tuple[str, ...], rows_file: Path | None, overrides: tuple[str, ...]) -> list[str | Export]:
-    if targets:
-        return list(targets)
+def _sized(exports: list[Export], bits_per_weight: float, budget_mb: float) -> list[Export]:
+    """Mixed targets get the size that was given. Where none is mixed, all do, and are refused for it."""
+    mixed = [export for export in exports if Scheme.parse(export.target).type == MIXED] or exports
+    if bits_per_weight or budget_mb:
+        exports = [replace(export, bits_per_weight=bits_per_weight, budget_mb=budget_mb) if export in mixed else export
+                   for export in exports]
+    for export in exports:
+        check_budget(export)
+        kind_config("quantize.methods", export.method, "method")
+    return exports
+
+
+def _from_run_file(rows_file: Path | None, overrides: tuple[str, ...]) -> list[Export]:
+    exports: list[Export] = []
     if rows_file is not None and rows_file.suffix == ".toml":
         from ...models import runfile
 
-        exports: list[str | Export] = list(runfile.read(rows_file, overrides).export)
-        if exports:
-            return exports
-    raise UsageError(
-        "no export target given", "add --to gguf:Q4_0, or [[export]] tables in the run file given as --rows"
-    )
+        exports = runfile.read(rows_file, overrides).export
+    if not exports:
+        raise UsageError(
+            "no export target given", "add --to gguf:Q4_0, or [[export]] tables in the run file given as --rows"
+        )
+    return exports
 
 
 def _show(folders: dict[str, Path], as_json: bool) -> None:

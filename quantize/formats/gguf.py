@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +21,13 @@ from numpy.typing import NDArray
 
 from ...models.errors import ArtifactError, MissingExtra, UsageError
 from ...models.scheme import MIXED, Scheme
-from .. import gguf_metadata, gguf_tokenizer, llama_quantizer
+from .. import gguf_metadata, gguf_mixed, gguf_tokenizer, llama_quantizer
 from ..checkpoint import Checkpoint
 from ..gguf_tensors import Encode, Tensor, make, plan
 
 if TYPE_CHECKING:
     from ..calibration import Calibration
+    from ..mixing import Choose
 
 FILE = "model.gguf"
 ALIGNMENT = 32
@@ -42,23 +42,30 @@ log = logging.getLogger(__name__)
 
 
 def write(source: Path, folder: Path, scheme: Scheme, encode: Encode, calibration: Calibration | None,
-          types: Mapping[str, str] = MappingProxyType({})) -> str:
+          choose: Choose | None = None) -> str:
     """Write the Hugging Face folder `source` as `folder`/model.gguf and return that file's name.
 
     `encode` makes the codes of a Q4_0 tensor from its Hugging Face name and weight [out, in]; `calibration` weights
-    the errors of llama.cpp's types; `types` are a mixed file's, by Hugging Face name. Raises UsageError for a family
-    or variation that GGUF does not carry, ArtifactError for a checkpoint or tokenizer that cannot be written,
-    MissingExtra without the gguf package.
+    the errors of llama.cpp's types; `choose` deals out a mixed file's. Raises UsageError for a family or variation
+    that GGUF does not carry, ArtifactError for a checkpoint or tokenizer that cannot be written, MissingExtra without
+    the gguf package.
     """
     checkpoint = opened(source)
     stock = scheme.type in llama_quantizer.MIXTURES
-    tensors, notes = plan(checkpoint, "F32" if stock or scheme.type == MIXED else scheme.type)
+    tensors, notes = plan(checkpoint, "F32" if stock else "Q8_0" if choose else scheme.type)
     importance = importance_by_name(tensors, calibration.importance if calibration else {})
     if calibration and not importance:
         raise ArtifactError("the calibration holds none of this model's layers", CALIBRATE)
     if stock:
         tensors = _mixture(checkpoint, tensors, scheme.type, importance, folder)
-    tensors = [replace(tensor, type=types.get(tensor.source, tensor.type)) for tensor in tensors]
+    if choose:
+        by_source = {tensor.source: tensor for tensor in tensors}
+        parts = gguf_mixed.parts(tensors)
+        fixed = _header_bytes(checkpoint, tensors, folder) + sum(ALIGNMENT + tensor.bytes * (tensor.type != "Q8_0")
+                                                                 for tensor in tensors)
+        types = choose(parts, fixed, lambda name, type_name: gguf_mixed.restored(
+            by_source[name], type_name, checkpoint, encode, importance))
+        tensors = [replace(tensor, type=types.get(tensor.source, tensor.type)) for tensor in tensors]
     with _opened(checkpoint, folder / FILE, scheme.type, tensors) as writer:
         for tensor in tensors:
             writer.write_tensor_data(make(tensor, checkpoint, encode, importance.get(tensor.name)))
@@ -75,7 +82,7 @@ def opened(source: Path) -> Checkpoint:
     if checkpoint.family.gguf is None:
         raise UsageError(f"{source}: the {checkpoint.family.name} family has no GGUF form",
                          "export it to ONNX, such as onnx:int8")
-    checkpoint.family.check(checkpoint.config)
+    checkpoint.family.check(checkpoint.config, "gguf")
     return checkpoint
 
 
@@ -99,13 +106,26 @@ def importance_by_name(tensors: list[Tensor], importance: Importance) -> dict[st
 def _mixture(checkpoint: Checkpoint, tensors: list[Tensor], type_name: str, importance: Importance,
              folder: Path) -> list[Tensor]:
     """`tensors` in the types that llama.cpp deals out, from a file of nothing but their names and shapes."""
-    with tempfile.TemporaryDirectory(prefix=".gguf.", dir=folder) as aside:
-        header = Path(aside) / "header.gguf"
-        with _opened(checkpoint, header, "F32", tensors):
-            pass
+    with _header(checkpoint, tensors, folder) as header:
         os.truncate(header, header.stat().st_size + sum(tensor.bytes + ALIGNMENT for tensor in tensors))
         found = llama_quantizer.mixture(header, type_name, importance)
     return [replace(tensor, type=found.get(tensor.name, tensor.type)) for tensor in tensors]
+
+
+def _header_bytes(checkpoint: Checkpoint, tensors: list[Tensor], folder: Path) -> int:
+    """The bytes before the first tensor: vocabulary and metadata, the same for all types."""
+    with _header(checkpoint, tensors, folder) as header:
+        return header.stat().st_size
+
+
+@contextmanager
+def _header(checkpoint: Checkpoint, tensors: list[Tensor], folder: Path) -> Iterator[Path]:
+    """A file that ends where the first tensor would begin; it is gone when the block ends."""
+    with tempfile.TemporaryDirectory(prefix=".gguf.", dir=folder) as aside:
+        path = Path(aside) / "header.gguf"
+        with _opened(checkpoint, path, "F32", tensors):
+            pass
+        yield path
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""ONNX for onnxruntime: decoders from onnxruntime-genai's builder, encoder classifiers from transformers' exporter.
+"""ONNX for onnxruntime: decoders from onnxruntime-genai's builder or, where it lacks a family, node by node;
+encoders from transformers' exporter.
 
 `fp32` is the graph as built. `int8` and `int4` are weights only for decoders, in blocks of 32 (MatMulNBits), because
 quantized activations ruin generation; encoders take `int8` with dynamically quantized activations.
@@ -9,29 +10,41 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...models import files
 from ...models.errors import UsageError
-from ...models.scheme import Scheme
+from ...models.scheme import BLOCK_SIZE, MIXED, Scheme
 from ..checkpoint import Checkpoint
 from ..graphs import builder, decoder, encoder, exporter, plain, rotation, storage
+from ..graphs.blocks import dequantize, eight_bit, four_bit
 from ..layouts import transformers_js
+from ..mixing import Choose, Part
 
 BITS = {"int8": 8, "int4": 4}
+NODE_BYTES = 400
+"""More than a node and the names of its constants take in the file."""
 
 
-def write(source: Path, folder: Path, scheme: Scheme, encode: decoder.Encode, calibration: Any = None) -> str:
+def write(source: Path, folder: Path, scheme: Scheme, encode: decoder.Encode, calibration: Any = None,
+          choose: Choose | None = None) -> str:
     """Export the Hugging Face folder `source` into `folder`; returns the name of the file an engine loads.
 
     The file lies where transformers.js looks for it. A decoder's weights lie beside it, in `<file>_data`, and it gets
     onnxruntime-genai's genai_config.json; an encoder is one file.
     `encode` turns a matrix [out, in] under its checkpoint name into 4-bit codes; importance is its caller's matter, so
-    `calibration` is not looked at here. Raises UsageError for a family or a combination that is not carried.
+    `calibration` is not looked at here; `choose` deals out a mixed file's types, int4 and int8. Raises UsageError for a
+    family or a combination that is not carried.
     """
     checkpoint = Checkpoint.open(source)
     family = checkpoint.family
     family.check(checkpoint.config)
+    if scheme.type == MIXED and family.onnx != "builder":
+        raise UsageError(f"{scheme}: models of the {family.name} family get one type for the whole graph",
+                         "take onnx:int8, or gguf:mixed for a decoder")
     if family.onnx == "builder":
-        return _decoder(checkpoint, folder, scheme, encode)
+        return _decoder(checkpoint, folder, scheme, encode, choose)
     if family.onnx == "exporter":
         return _encoder(checkpoint, folder, scheme)
     if family.onnx == "plain":
@@ -39,7 +52,8 @@ def write(source: Path, folder: Path, scheme: Scheme, encode: decoder.Encode, ca
     raise UsageError(f"{scheme}: the {family.name} family has no ONNX export", "export it as gguf")
 
 
-def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decoder.Encode) -> str:
+def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decoder.Encode,
+             choose: Choose | None) -> str:
     turned = rotation.read(checkpoint.folder)
     family = checkpoint.family
     window = checkpoint.config.get(family.keys.get("window", ""))
@@ -54,10 +68,34 @@ def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decod
             decoder.limit_window(built.model, int(window))
         if scheme.type in BITS:
             decoder.compress(built.model, family, checkpoint.tensor, BITS[scheme.type], encode)
+        elif choose:
+            narrow = _narrow(built.model, checkpoint, encode, choose)
+            decoder.compress(built.model, family, checkpoint.tensor, 4, encode, narrow)
         model_file = transformers_js.model_file(scheme.type)
         storage.save(built.model, folder / model_file, external=True)
         files.write_json(folder / "genai_config.json", builder.genai_config(built.genai, model_file))
     return model_file
+
+
+def _narrow(model: Any, checkpoint: Checkpoint, encode: decoder.Encode, choose: Choose) -> set[str]:
+    """The layers, by the checkpoint's names, that `choose` puts into 4 bits."""
+    shapes: dict[tuple[str, ...], int] = {}
+    for names, (rows, columns) in decoder.matrices(model, checkpoint.family):
+        shapes[names] = shapes.get(names, 0) + rows * columns  # shares of one matrix count together
+    parts = [Part(names, {type: weights * bits // 8 + 4 * weights // BLOCK_SIZE for type, bits in BITS.items()})
+             for names, weights in shapes.items()]
+    layers = 4 * sum(shapes.values())
+    tables = sum(4 * int(np.prod(entry.shape)) for name, entry in checkpoint.entries.items()
+                 if name in (checkpoint.embedding, checkpoint.family.head))
+    everything = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.uses())
+    # In eight bits, a tied table once; the graph's own bytes as a bound, since it is not written yet.
+    fixed = everything - layers - tables * 3 // 4 + tables // BLOCK_SIZE + NODE_BYTES * len(list(model.graph))
+    types = choose(parts, fixed, lambda name, type: _restored(checkpoint.tensor(name), name, type, encode))
+    return {name for name, type in types.items() if type == "int4"}
+
+
+def _restored(weight: NDArray[np.float32], name: str, type: str, encode: decoder.Encode) -> NDArray[np.float32]:
+    return dequantize(four_bit([encode(name, weight)]) if type == "int4" else eight_bit(weight))
 
 
 def _plain(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decoder.Encode) -> str:

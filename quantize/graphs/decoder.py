@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,11 +47,25 @@ def source_names(name: str, family: Family) -> list[str]:
     return [f"model.layers.{found[1]}.{module}.weight{colon}{share}" for module, colon, share in parts]
 
 
-def compress(model: Any, family: Family, read: Read, bits: int, encode: Encode) -> None:
+def matrices(model: Any, family: Family) -> list[tuple[tuple[str, ...], tuple[int, int]]]:
+    """The layers that can be of 4 or 8 bits: the checkpoint's names of each, and the shape [rows, columns] of all."""
+    found = []
+    for node in model.graph:
+        if node.op_type != "MatMul" or (table := constant(node.inputs[1])) is None:
+            continue
+        name = str(node.inputs[1].name)
+        names = () if name == HEAD else tuple(part.partition(":")[0] for part in source_names(name, family))
+        if names and fits(table.shape[0]):
+            found.append((names, (int(table.shape[1]), int(table.shape[0]))))
+    return found
+
+
+def compress(model: Any, family: Family, read: Read, bits: int, encode: Encode,
+             narrow: Container[str] | None = None) -> None:
     """Replace every weight of the graph in place: layers at `bits`, embedding and output layer at 8 bits.
 
-    `read` gives the checkpoint's matrices [out, in] by its own names; `encode` gives the codes where `bits` is 4. A
-    layer whose rows do not divide by 32 keeps 8 bits, as GGUF falls back for it. Raises ArtifactError where the graph
+    `read` gives the checkpoint's matrices [out, in] by its own names; `encode` gives the codes where `bits` is 4, of
+    the layers whose names stand in `narrow` (None: of all). A layer whose rows do not divide by 32 keeps 8 bits, as GGUF falls back for it. Raises ArtifactError where the graph
     holds other numbers than the checkpoint, such as queries and keys in each other's place.
     """
     (lookup,) = (node for node in model.graph if node.op_type == "Gather" and node.inputs[1].name == "input_ids")
@@ -64,7 +78,8 @@ def compress(model: Any, family: Family, read: Read, bits: int, encode: Encode) 
         if not names:
             continue
         parts = _parts(name, names, table, read)
-        if bits == 4 and name != HEAD and fits(table.shape[0]):
+        wide = narrow is not None and names[0].partition(":")[0] not in narrow
+        if bits == 4 and name != HEAD and fits(table.shape[0]) and not wide:
             blocks = four_bit([encode(part.partition(":")[0], matrix) for part, matrix in parts.items()])
         else:
             blocks = eight_bit(table.T)

@@ -1,0 +1,104 @@
+"""Types dealt out for a budget: the knapsack, what it is told, and the files that follow from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgestill.models.errors import DataError, UsageError
+from edgestill.models.runfile import Export, check_budget
+from edgestill.models.scheme import Scheme
+from edgestill.quantize import calibration
+from edgestill.quantize.allocate import Option, allocate
+from edgestill.quantize.encoding import encoder
+from edgestill.quantize.float_model import FloatModel
+from edgestill.quantize.formats import gguf, onnx
+from edgestill.quantize.mixing import Mixer
+from edgestill.quantize.sensitivity import Sensitivity
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SEQUENCES = [[5, 9, 17, 30, 40, 60, 61], [8, 8, 100, 3], [201, 90, 12, 50]] * 4
+OPTIONS = st.lists(st.builds(Option, st.text(max_size=3), st.integers(1, 50), st.floats(0, 10)), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.dictionaries(st.text(max_size=3), OPTIONS, min_size=1, max_size=4), st.integers(0, 250))
+def test_a_budget_is_kept_and_nearly_used(options: dict[str, list[Option]], budget: int) -> None:
+    smallest = sum(min(option.bytes for option in choices) for choices in options.values())
+    if smallest > budget:
+        with pytest.raises(UsageError, match=f"smallest types take {smallest:,}"):
+            allocate(options, budget)
+        return
+    chosen = allocate(options, budget)
+    spent, loss = sum(option.bytes for option in chosen.values()), sum(option.loss for option in chosen.values())
+    assert chosen.keys() == options.keys() and spent <= budget
+    assert all(option in options[name] for name, option in chosen.items())
+    # No single change that fits would lose less.
+    for name, choices in options.items():
+        for option in choices:
+            assert option.loss >= chosen[name].loss or spent - chosen[name].bytes + option.bytes > budget
+    # Greed along convex hulls misses the best by less than the largest step.
+    best = min(sum(option.loss for option in picked) for picked in _all(list(options.values()))
+               if sum(option.bytes for option in picked) <= budget)
+    largest = max(max(option.loss for option in choices) - min(option.loss for option in choices)
+                  for choices in options.values())
+    assert best <= loss + 1e-9 and loss <= best + largest + 1e-9
+
+
+def _all(choices: list[list[Option]]) -> list[tuple[Option, ...]]:
+    import itertools
+
+    return list(itertools.product(*choices))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama: Path) -> FloatModel:
+    return FloatModel.from_folder(tiny_llama)
+
+
+def test_layers_that_did_not_change_are_not_computed_again_and_nothing_stays_changed(model: FloatModel) -> None:
+    measured = Sensitivity(model, SEQUENCES)
+    before = model.logits(SEQUENCES[0]).copy()
+    name = "model.layers.2.mlp.up_proj.weight"
+    changed = measured.weight(name) * np.float32(1.1)
+    fast = measured.kl({name: changed})
+    measured._outputs = [[] for _ in measured._outputs]
+    assert measured.kl({name: changed}) == pytest.approx(fast, rel=1e-6) and fast > 1e-5
+    assert measured.kl({}) == 0
+    model._kept.clear()
+    assert np.array_equal(model.logits(SEQUENCES[0]), before)
+
+
+@pytest.mark.parametrize(("format", "writer"), [("gguf", gguf), ("onnx", onnx)])
+@pytest.mark.parametrize("kind", ["scale_search", "gptq"])
+def test_a_mixed_file_fits_its_budget_and_loses_less_with_more(
+        tiny_llama: Path, tmp_path: Path, model: FloatModel, format: str, writer: object, kind: str) -> None:
+    statistics = calibration.measure(model, SEQUENCES)
+    losses = []
+    for megabytes in (0.115, 0.15) if format == "gguf" else (0.13, 0.145):
+        mixer = Mixer(model, SEQUENCES, statistics, Export(f"{format}:mixed", budget_mb=megabytes))
+        folder = tmp_path / f"{megabytes}"
+        folder.mkdir()
+        name = writer.write(tiny_llama, folder, Scheme(format, "mixed"),  # type: ignore[attr-defined]
+                            encoder({"kind": kind}, statistics), statistics, mixer)
+        size = sum(path.stat().st_size for path in (folder / name).parent.glob(f"{(folder / name).name}*"))
+        assert 0.8e6 * megabytes < size <= 1e6 * megabytes
+        assert len(set(mixer.told["types"].values())) > 1
+        losses.append(mixer.told["kl_nats"])
+    assert losses[1] < losses[0]
+
+
+def test_what_cannot_be_mixed_is_refused(model: FloatModel, tiny_llama: Path, tmp_path: Path) -> None:
+    statistics = calibration.measure(model, SEQUENCES)
+    with pytest.raises(DataError, match="no rows to measure"):
+        Mixer(model, [], None, Export("gguf:mixed", budget_mb=1))
+    mixer = Mixer(model, SEQUENCES, statistics, Export("gguf:mixed", bits_per_weight=2))
+    with pytest.raises(UsageError, match="smallest types take"):
+        gguf.write(tiny_llama, tmp_path, Scheme("gguf", "mixed"), encoder({"kind": "rtn"}, None), statistics, mixer)
+    for export, message in ((Export("gguf:mixed"), "no size"),
+                            (Export("gguf:Q4_0", budget_mb=3), "budget means nothing"),
+                            (Export("onnx:mixed", budget_mb=3, bits_per_weight=4), "two sizes")):
+        with pytest.raises(UsageError, match=message):
+            check_budget(export)
