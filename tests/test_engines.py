@@ -221,6 +221,16 @@ def test_damaged_files_are_refused(name: str, file: str, packed_llama: dict[str,
     assert capfd.readouterr() == ("", "")
 
 
+def test_onnx_reads_prompts_without_their_logits(packed_llama: dict[str, Path], wanted: NDArray[np.float32],
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, other = opened("onnx", packed_llama["onnx"]), opened("onnx", packed_llama["onnx"])
+    assert ours._last_only
+    monkeypatch.setattr(other, "_last_only", False)  # as for a graph that was made elsewhere
+    assert ours.prefill(IDS[:150]).tobytes() == other.prefill(IDS[:150]).tobytes()
+    assert "logits_from" not in [item.name for item in ours._session.get_inputs()]
+    same(ours.extend(IDS[150:155]), wanted[150:155])
+
+
 def test_onnx_refuses_other_graphs(packed_bert: Path) -> None:
     with pytest.raises(ArtifactError, match="no decoder graph"):
         kinds.load("runtime.engines", "onnx").open(open_artifact(packed_bert), 1, 0)

@@ -71,6 +71,7 @@ def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decod
         elif choose:
             narrow = _narrow(built.model, checkpoint, encode, choose)
             decoder.compress(built.model, family, checkpoint.tensor, 4, encode, narrow)
+        decoder.choose_logits(built.model)
         model_file = transformers_js.model_file(scheme.type)
         storage.save(built.model, folder / model_file, external=True)
         files.write_json(folder / "genai_config.json", builder.genai_config(built.genai, model_file))

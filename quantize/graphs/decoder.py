@@ -27,6 +27,7 @@ LAYERS = {
 }
 """The graph's names of layers → the checkpoint's, for families that name them as llama does."""
 HEAD = "lm_head.MatMul.weight"
+LOGITS_FROM = "logits_from"
 EMBEDDING = "model.embed_tokens.weight"
 PINNED = "install the onnxruntime-genai version of constraints.txt"
 
@@ -112,6 +113,27 @@ def fix_cache_shapes(model: Any, heads: int, head_size: int) -> None:
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.name.endswith((".key", ".value")):
             value.shape = ir.Shape([value.shape[0], heads, value.shape[2], head_size])
+
+
+def choose_logits(model: Any) -> None:
+    """Let a prompt be read without an output layer's row for each of its tokens: `logits_from` is the first position
+    whose logits are computed, counted from the end where it is negative.
+
+    It is a constant that a runtime may override: to those that know nothing of it, it is no input, and they get all.
+    """
+    import onnx_ir as ir
+
+    (logits,) = (value for value in model.graph.outputs if value.name == "logits")
+    node = logits.producer()
+    while node.op_type not in ("MatMul", "MatMulNBits"):  # what comes after works on single values
+        node = node.inputs[0].producer()
+    first = initializer(model.graph, LOGITS_FROM, np.zeros(1, np.int64))
+    model.graph.inputs.append(first)
+    bounds = [initializer(model.graph, name, np.array([value], np.int64))
+              for name, value in (("logits_to", np.iinfo(np.int64).max), ("logits_axis", 1))]
+    wanted = ir.node("Slice", [node.inputs[0], first, *bounds], name="/lm_head/Slice")
+    model.graph.insert_before(node, wanted)
+    node.replace_input_with(0, wanted.outputs[0])
 
 
 def unturn(model: Any, turned: Sequence[int]) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ._concat import ConcatEngine
 
 _FIRST_CAPACITY = 256
+_FROM = "logits_from"
+"""Our graphs' constant, which may be overridden: the first position whose logits are computed."""
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
@@ -107,6 +109,8 @@ class OnnxEngine(Cache):
         self._place = np.zeros((*(self._places or ()), 1, 1), np.int64)
         self._logits = np.zeros(self.vocabulary_size, np.float32)
         self._scratch = np.empty((0, self.vocabulary_size), np.float32)
+        self._last_only = any(item.name == _FROM for item in self._session.get_overridable_initializers())
+        self._from = np.zeros(1, np.int64)
         self._mask = np.ones(0, np.int64)
         self._cache: list[NDArray[Any]] = []
         self._capacity = 0
@@ -126,6 +130,10 @@ class OnnxEngine(Cache):
         if len(ids) == 1:
             return self.decode(ids[0])
         self.reserve(self.position + len(ids))
+        if self._last_only:
+            for part in self._passes(ids, self._rows):
+                self._pass(part, self._logits[None])
+            return self._logits
         scratch = np.empty((min(self._rows, len(ids)), self.vocabulary_size), np.float32)
         for part in self._passes(ids, self._rows):
             self._pass(part, scratch[:len(part)])
@@ -225,7 +233,7 @@ class OnnxEngine(Cache):
         del self._single, self._several, self._session
 
     def _pass(self, ids: Sequence[int], out: NDArray[np.float32]) -> None:
-        """Run several tokens after what the cache holds; their logits go to `out` [n, vocabulary]."""
+        """Run several tokens after what the cache holds; the logits of the last ones go to `out` [n, vocabulary]."""
         import numpy as np
 
         total = self.position + len(ids)
@@ -233,6 +241,9 @@ class OnnxEngine(Cache):
         places = np.empty((*(self._places or ()), 1, len(ids)), np.int64)
         places[:] = np.arange(self.position, total)
         self._bind(self._several, self._turn, tokens, places, out[None])
+        if self._last_only:
+            self._from[0] = len(ids) - len(out)
+            self._several.bind_input(_FROM, "cpu", 0, self._from.dtype, self._from.shape, self._from.ctypes.data)
         self._several.bind_input("attention_mask", "cpu", 0, self._mask.dtype, (1, total), self._mask_pointer)
         self._session.run_with_iobinding(self._several)
         self._note(ids)
