@@ -37,7 +37,9 @@ from edgestill.quantize.mixing import Mixer
 from edgestill.runtime.rows import Row, read_rows
 from edgestill.runtime.text import Codec
 
-DEMO = Path(__file__).parents[1] / "models" / "demo" / "teacher"
+HERE = Path(__file__).resolve().parent
+sys.path.remove(str(HERE))  # onnxruntime-genai's builder imports a module of its own that has this file's name
+DEMO = HERE.parent / "models" / "demo" / "teacher"
 CONTEXT = 512
 
 
@@ -105,13 +107,10 @@ class Sitting:
 
     def builders(self, name: str) -> dict[str, Any]:
         """The int4 of onnxruntime-genai's model builder as it comes."""
-        from onnxruntime_genai.models import builder
-
         def write(folder: Path) -> str:
             aside = self.out / "builder"
             command = f"{sys.executable} -m onnxruntime_genai.models.builder -i {self.source} -o {aside} -p int4 " \
                       f"-e cpu -c {aside} --extra_options int4_block_size=32 int4_accuracy_level=4"
-            assert builder is not None
             subprocess.run(command.split(), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             for path in aside.glob("model.onnx*"):
                 shutil.copy(path, folder)
@@ -201,6 +200,7 @@ print(json.dumps({"seconds": time.perf_counter() - started,
 
 def convert(options: argparse.Namespace) -> dict[str, Any]:
     """Conversion alone, with the default method."""
+    sys.path.append(str(HERE))
     from decoding import make_model
 
     options.out.mkdir(parents=True, exist_ok=True)

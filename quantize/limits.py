@@ -8,7 +8,8 @@ whose flat distributions make them the worst case of all:
     sound, F16 and BF16             2e-6 .. 7.4e-5
     sound, Q8_0 and int8            8e-5 .. 8e-4      published for an 8B model: .0014
     sound, Q5_K_M and Q4_K_M        .009 and .013     published for an 8B model: .011 and .028
-    sound, Q4_0 and int4            .002 .. .099      .17 for a random model with its embedding in four bits too
+    sound, Q4_K_S, IQ4_NL, IQ4_XS   .0019 .. .0022    the demo's teacher alone; mixed files at those bytes: .0003
+    sound, Q4_0 and int4            .0006 .. .099     .17 for a random model with its embedding in four bits too
     q and k exchanged, one layer    .84 .. 5.2        all layers: .84 .. 5.3
     rotation order wrong, one layer .46 .. 5.4        the mildest fault that was planted
 
