@@ -23,7 +23,7 @@ from ..layouts import transformers_js
 from ..mixing import Choose, Part
 
 BITS = {"int8": 8, "int4": 4}
-NODE_BYTES = 400
+NODE_BYTES = 450
 """More than a node and the names of its constants take in the file."""
 
 
