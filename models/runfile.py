@@ -127,8 +127,13 @@ class GridAware(Loop):
     """Training on the grid of a 4-bit file: the student's float weights teach its codes and scales."""
 
     steps: int = limited(300, minimum=0)
+    """Optimizer steps; 0 trains for `epochs`."""
+    batch_size: int = limited(32, minimum=1, maximum=65536)
+    """Rows per optimizer step; in small batches codes near a border flip with the noise."""
     learning_rate: float = limited(2e-3, minimum=0.0, maximum=1.0)
-    """In steps of the grid: what one update moves a weight by at most."""
+    """In steps of the grid: about what one update moves a weight by."""
+    final_learning_rate: float = limited(0.0, minimum=0.0, maximum=1.0)
+    """Share of the learning rate that is left at the last step; 0 lets the codes settle."""
     weight_decay: float = limited(0.0, minimum=0.0, maximum=1.0)
     precision: str = limited("fp32", choices=("auto", "fp32", "bf16"))
     """fp32 sees the file's weights bit for bit; bf16 rounds them."""
