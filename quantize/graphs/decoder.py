@@ -66,8 +66,9 @@ def compress(model: Any, family: Family, read: Read, bits: int, encode: Encode,
     """Replace every weight of the graph in place: layers at `bits`, embedding and output layer at 8 bits.
 
     `read` gives the checkpoint's matrices [out, in] by its own names; `encode` gives the codes where `bits` is 4, of
-    the layers whose names stand in `narrow` (None: of all). A layer whose rows do not divide by 32 keeps 8 bits, as GGUF falls back for it. Raises ArtifactError where the graph
-    holds other numbers than the checkpoint, such as queries and keys in each other's place.
+    the layers whose names stand in `narrow` (None: of all). A layer whose rows do not divide by 32 keeps 8 bits, as
+    GGUF falls back for it. Raises ArtifactError where the graph holds other numbers than the checkpoint, such as
+    queries and keys in each other's place.
     """
     (lookup,) = (node for node in model.graph if node.op_type == "Gather" and node.inputs[1].name == "input_ids")
     tied = constant(lookup.inputs[0]) is None  # then it reads the output layer's weight, transposed
