@@ -16,6 +16,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     },
     "gguf": {"llama_cpp": "llama-cpp-python"},
     "structure": {"llguidance": "llguidance", "jsonschema": "jsonschema"},
+    "serve": {"starlette": "starlette", "uvicorn": "uvicorn"},
     "train": {
         "torch": "torch",
         "transformers": "transformers",

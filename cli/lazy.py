@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "chat": "Talk with a model, with its own chat template.",
         "classify": "Label texts, with probabilities.",
         "embed": "Turn texts into vectors.",
+        "serve": "Answer OpenAI's API with one or more artifacts.",
     },
     "look": {
         "inspect": "Show what an artifact is, holds and has proven.",

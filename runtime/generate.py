@@ -132,6 +132,13 @@ class Generator:
             pass
         return _generation(run, "")
 
+    def stream_ids(self, ids: Sequence[int], *, cancel: Cancel | None = None, **options: Any) -> Iterator[Piece]:
+        """Go on from token ids piece by piece; the task's schema does not bind. Options and errors as in `stream`."""
+        settings = Options.of(options)
+        run = self._run(list(ids), settings, self._constraint(settings, True), time.perf_counter(), cancel)
+        run.speculator = self._speculator(settings, None)
+        return self._pieces(run, settings.schema)
+
     def prefix(self, text: str = "", *, messages: Messages | None = None, tools: Messages = ()) -> Prefix:
         """Read the beginning of prompts once: a text before the user's words, or the first messages of conversations.
 
@@ -165,15 +172,18 @@ class Generator:
 
         Raises UsageError for a template that writes none or in an unknown form, DataError for a call that is broken.
         """
-        return self._tool_format.parse(self.codec.decode(answer.ids, False))
+        return self.tool_format.parse(self.codec.decode(answer.ids, False))
 
-    def score(self, ids: Sequence[int], top: int = 0) -> list[TokenLogprob]:
-        """Log-probabilities of `ids` after the first, each given those before it, with the `top` likeliest tokens."""
+    def score(self, ids: Sequence[int], top: int = 0, cancel: Cancel | None = None) -> list[TokenLogprob]:
+        """Log-probabilities of `ids` after the first, each given those before it, with the `top` likeliest tokens;
+        those so far when `cancel` is set."""
         from .engine import EXTEND
 
         self.engine.truncate(0)
         scores: list[TokenLogprob] = []
         for start in range(0, len(ids) - 1, EXTEND):
+            if cancel is not None and cancel.is_set():
+                break
             rows = self.engine.extend(ids[start:min(start + EXTEND, len(ids) - 1)])
             scores += [token_logprob(row, token, top) for row, token in zip(rows, ids[start + 1:], strict=False)]
         return scores
@@ -196,7 +206,8 @@ class Generator:
         return Grammars(self.codec, self.engine.vocabulary_size)
 
     @cached_property
-    def _tool_format(self) -> ToolFormat:
+    def tool_format(self) -> ToolFormat:
+        """How the model writes tool calls; errors as in `tool_calls`."""
         from .tools import ToolFormat
 
         return ToolFormat.of(self.codec)

@@ -1,0 +1,85 @@
+"""OpenAI's API over models of this machine; needs the extra `serve`."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...models.errors import EdgestillError, MissingExtra, UsageError
+
+__all__ = ["serve"]
+SHORTEST_KEY = 16
+
+
+def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080, *, key: str = "", threads: int = 0,
+          context: int = 0, streams: int = 4, places: int = 64,
+          ready: Callable[[str, Mapping[str, Any]], None] = lambda url, models: None) -> None:
+    """Serve models until the process is told to stop; each is named as its folder or file is.
+
+    `streams` requests to a generator are answered at a time, `places` wait. `ready` is called with the address and
+    the models once they are open.
+    Raises UsageError for an address that others reach without a key of at least 16 characters, two models of one name
+    or a port that is taken; MissingExtra without starlette and uvicorn; and as `load` does.
+    """
+    try:
+        from .application import Service
+        from .running import Server, bind
+    except ImportError as error:
+        raise MissingExtra(error.name or "starlette", "serve") from error
+    from .opening import opened
+    from .station import Station
+
+    check_address(host, key)
+    names = names_of(paths)
+    try:
+        bound = bind(host, port)
+    except OSError as error:
+        raise UsageError(f"{host}:{port}: cannot listen there: {error.strerror or error}",
+                         "choose another --port, or 0 for a free one") from error
+    stations: list[Station] = []
+    try:
+        for name, path in names.items():
+            stations.append(Station(name, opened(path, threads, context, streams), places))
+        service = Service(stations, key, is_loopback(host))
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}",
+              {station.name: station.model for station in stations})
+        server = Server(service.application, bound)
+        server.run()
+        if not server.started:
+            raise EdgestillError("the server did not start", "its log on stderr says why")
+    finally:
+        bound.close()
+        for station in stations:
+            station.close()
+
+
+def check_address(host: str, key: str) -> None:
+    """UsageError for an address that others reach, where no key is asked of them, and for a key easily guessed."""
+    if key and len(key) < SHORTEST_KEY:
+        raise UsageError(f"the API key has {len(key)} characters, the limit is {SHORTEST_KEY}",
+                         "make one: python -c 'import secrets; print(secrets.token_urlsafe())'")
+    if not key and not is_loopback(host):
+        raise UsageError(f"--host {host}: other machines reach this address, and no API key is set",
+                         "set EDGESTILL_API_KEY or --api-key, or leave out --host")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def names_of(paths: Sequence[Path | str]) -> dict[str, Path]:
+    """Models by the names they are asked for by; UsageError for two of one name."""
+    names: dict[str, Path] = {}
+    for path in map(Path, paths):
+        name = path.resolve().stem if path.suffix == ".gguf" else path.resolve().name
+        if name in names:
+            raise UsageError(f"{path}: a second model of the name {name!r}, beside {names[name]}",
+                             "rename one of the folders")
+        names[name] = path
+    return names

@@ -1,0 +1,132 @@
+"""A model at work: its worker threads, and the requests that wait for one in the order they came."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+from .fields import Refusal
+
+Work = Callable[[Any, threading.Event], Iterator[Any]]
+"""What is done with a model, in one of its threads; the event says that nobody waits for it any more."""
+_END = object()
+_FADE = 0.9
+
+
+class Job:
+    """A request's work; iterating it yields what the work yields, and raises what it raises."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[Any] = asyncio.Queue()
+        self.asked, self.begun = time.perf_counter(), 0.0
+        self.cancel = threading.Event()
+
+    @property
+    def queue_ms(self) -> float:
+        """How long it waited for a worker."""
+        return max(0.0, self.begun - self.asked) * 1000
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while (item := await self._items.get()) is not _END:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    def run(self, model: Any) -> None:
+        """In a worker: do it."""
+        self.begun = time.perf_counter()
+        try:
+            for item in self._work(model, self.cancel):
+                self._hand_over(item)
+                if self.cancel.is_set():
+                    break
+        except Exception as error:  # the request's, not the worker's: it is raised where the answer is awaited
+            self._hand_over(error)
+        self.end()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._hand_over(_END)
+
+    def _hand_over(self, item: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+
+
+class Station:
+    """A served model, opened once for every stream that it answers at a time."""
+
+    def __init__(self, name: str, models: Sequence[Any], places: int) -> None:
+        """`places` requests may wait; `models` are the same model, each with a cache of its own."""
+        self.name, self.model = name, models[0]
+        self.streams, self.places = len(models), places
+        self.created = int(time.time())
+        self.active = 0
+        self._seconds = 1.0
+        self._waiting: deque[Job] = deque()
+        self._change = threading.Condition()
+        self._open = True
+        self._models = list(models)
+        self._threads = [threading.Thread(target=self._serve, args=(model,), name=f"{name}-{index}", daemon=True)
+                         for index, model in enumerate(models)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a worker."""
+        return len(self._waiting)
+
+    def submit(self, work: Work) -> Job:
+        """Put work at the end of the queue; Refusal 429 when it is full."""
+        job = Job(work)
+        with self._change:
+            if self.active + len(self._waiting) >= self.streams + self.places:
+                wait = max(1, math.ceil(self._seconds * (len(self._waiting) + 1) / self.streams))
+                raise Refusal(f"{self.name}: {len(self._waiting)} requests are waiting, the limit is {self.places}",
+                              status=429, code="queue_full", headers={"Retry-After": str(wait)})
+            self._waiting.append(job)
+            self._change.notify()
+        return job
+
+    def leave(self, job: Job) -> None:
+        """Nobody waits for `job` any more: it gives up its place, or ends after its next token."""
+        job.cancel.set()
+        with self._change:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                job.end()
+
+    def close(self) -> None:
+        """End the workers after what they do now, and free the model."""
+        with self._change:
+            self._open = False
+            for job in self._waiting:
+                job.end()
+            self._waiting.clear()
+            self._change.notify_all()
+        for thread in self._threads:
+            thread.join()
+        for model in self._models:
+            model.close()
+
+    def _serve(self, model: Any) -> None:
+        while True:
+            with self._change:
+                while self._open and not self._waiting:
+                    self._change.wait()
+                if not self._open:
+                    return
+                job = self._waiting.popleft()
+                self.active += 1
+            job.run(model)
+            with self._change:
+                self.active -= 1
+                self._seconds = _FADE * self._seconds + (1 - _FADE) * (time.perf_counter() - job.begun)
