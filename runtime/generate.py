@@ -292,7 +292,8 @@ class Generator:
                    head, cancel)
 
     def _pieces(self, run: Run, schema: Any) -> Iterator[Piece]:
-        stream, watch, parts, shown = self.codec.stream(), StopStrings(run.options.stop), [], 0
+        stream, parts, shown = self.codec.stream(), [], 0
+        watch = StopStrings((*run.options.stop, self.codec.turn_end))
         for token in run:
             text = watch.push(stream.push(token))
             if text:

@@ -73,7 +73,18 @@ class Codec:
     def stop_ids(self) -> frozenset[int]:
         """Every id that ends an answer: of the generation config, the tokenizer's end of sequence, and the token
         that the chat template puts after an assistant's turn."""
-        return self._end_ids | {token for token in (self.eos_id, self._turn_end()) if token is not None}
+        following = self.encode(self._closing)[:1]
+        added = self.tokenizer.get_added_tokens_decoder()
+        ends = {self.eos_id, *(token for token in following if token in added and token != self.bos_id)}
+        return self._end_ids | {token for token in ends if token is not None}
+
+    @cached_property
+    def turn_end(self) -> str:
+        """The text that ends an assistant's turn where the chat template writes no added token there: a stop string.
+        Mostly empty."""
+        texts = (token.content for token in self.tokenizer.get_added_tokens_decoder().values())
+        found = (index for index in map(self._closing.find, texts) if index >= 0)
+        return self._closing[:min(found, default=len(self._closing))].rstrip()
 
     @property
     def adds_bos(self) -> bool:
@@ -187,19 +198,19 @@ class Codec:
                 return ids[:index + 1]
         return ids if self.eos_id is None else [*ids, self.eos_id]
 
-    def _turn_end(self) -> int | None:
+    @cached_property
+    def _closing(self) -> str:
+        """What the chat template writes after an assistant's turn."""
         if self._template is None:
-            return None
+            return ""
         marker = "edgestill-answer"
         try:
             text = self._template.render([{"role": "user", "content": "question"},
                                           {"role": "assistant", "content": marker}],
                                          add_generation_prompt=False)
         except DataError:
-            return None  # a template for other conversations than chats names no end of a turn
-        following = self.encode(text.rpartition(marker)[2].lstrip())[:1] if marker in text else []
-        added = self.tokenizer.get_added_tokens_decoder()
-        return next((token for token in following if token in added and token != self.bos_id), None)
+            return ""  # a template for other conversations than chats names no end of a turn
+        return text.rpartition(marker)[2].lstrip() if marker in text else ""
 
 
 def _question(row: Row | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]],

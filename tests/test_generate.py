@@ -18,6 +18,7 @@ from edgestill.models.errors import ArtifactError, DataError, UsageError
 from edgestill.runtime import load
 from edgestill.runtime.engine import Cache
 from edgestill.runtime.generate import Generator
+from edgestill.runtime.template import ChatTemplate
 from edgestill.runtime.text import Codec
 
 from .test_constrain import CALL
@@ -122,6 +123,13 @@ def test_the_task_limits_the_answer(codec: Codec, packed_llama: dict[str, Path])
 def test_stop_tokens_end_and_stay_out(codec: Codec) -> None:
     found = saying(codec, "all done").generate("x")
     assert (found.text, found.finish_reason, found.ids) == ("all done", "stop", codec.encode("all done"))
+
+
+def test_a_turn_that_ends_with_a_text_of_several_tokens_ends_there(codec: Codec) -> None:
+    template = ChatTemplate({"default": "{% for m in messages %}{{ m.content }} [/turn]\n{% endfor %}"}, {})
+    plain = Codec(codec.tokenizer, template, eos_id=codec.eos_id)
+    found = saying(plain, "all done [/turn]\nand more").generate("x")
+    assert (found.text, found.finish_reason) == ("all done ", "stop") and len(codec.encode("[/turn]")) > 1
 
 
 @pytest.mark.parametrize(("stop", "text"), [

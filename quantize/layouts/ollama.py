@@ -27,7 +27,8 @@ def write(packed: Artifact, codec: Codec) -> None:
         lines += _template(codec)
         if manifest.task.system:
             lines.append(_system(manifest.task.system))
-        lines += [f'PARAMETER stop "{codec.decode([token], False)}"' for token in sorted(codec.stop_ids)]
+        stops = [*(codec.decode([token], False) for token in sorted(codec.stop_ids)), codec.turn_end]
+        lines += [f'PARAMETER stop "{stop}"' for stop in stops if stop]
         lines += [f"PARAMETER num_ctx {context}", f"PARAMETER num_predict {manifest.task.max_new_tokens}",
                   "PARAMETER temperature 0", "PARAMETER repeat_penalty 1"]
     files.write_text(packed.folder / FILE, "\n".join(lines) + "\n")
