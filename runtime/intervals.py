@@ -55,7 +55,7 @@ def bootstrap(values: ArrayLike, repeats: int = 1000, seed: int = 0, aggregate: 
     """The metric of `values` [rows] or [rows, k] with its interval. Raises DataError without rows."""
     scores = _rows(values)
     samples = np.concatenate([aggregate(scores[index]) for index in _resamples(scores, repeats, seed)])
-    return _interval(float(aggregate(scores[None])[0]), samples, len(scores))
+    return percentile(float(aggregate(scores[None])[0]), samples, len(scores))
 
 
 def paired(values_a: ArrayLike, values_b: ArrayLike, repeats: int = 1000, seed: int = 0,
@@ -68,7 +68,7 @@ def paired(values_a: ArrayLike, values_b: ArrayLike, repeats: int = 1000, seed: 
     if a.shape != b.shape:
         raise _unpaired(a, b)
     samples = np.concatenate([aggregate(a[index]) - aggregate(b[index]) for index in _resamples(a, repeats, seed)])
-    return _interval(float(aggregate(a[None])[0] - aggregate(b[None])[0]), samples, len(a))
+    return percentile(float(aggregate(a[None])[0] - aggregate(b[None])[0]), samples, len(a))
 
 
 def mcnemar(a: ArrayLike, b: ArrayLike) -> McNemar:
@@ -101,6 +101,7 @@ def _resamples(scores: Scores, repeats: int, seed: int) -> Iterator[NDArray[np.i
         yield generator.integers(0, len(scores), (min(size, repeats - start), len(scores)))
 
 
-def _interval(value: float, samples: NDArray[np.float64], n: int) -> Interval:
+def percentile(value: float, samples: NDArray[np.float64], n: int) -> Interval:
+    """`value`, with the percentile interval of its resampled `samples` [repeats]."""
     low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, float(low), float(high), n)
