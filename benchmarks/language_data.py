@@ -1,6 +1,6 @@
-"""Stories and encyclopedia text as rows of plain text, and a small Llama of random weights to train on them.
+"""Stories as rows of plain text, and a small Llama of random weights to train on them.
 
-python benchmarks/language_data.py --data DATA --out out/language
+python benchmarks/language_data.py --data DATA/tinystories --out out/language
 Next: edgestill tune benchmarks/language.toml, as its first lines say.
 """
 
@@ -24,15 +24,6 @@ def stories(path: Path) -> list[str]:
         return [json.loads(line)["text"].strip() for line in file]
 
 
-def paragraphs(path: Path) -> list[str]:
-    """WikiText's paragraphs without headings, its marks for hyphens, commas and points inside numbers taken back."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line.strip() for line in lines if len(line) > 200 and not line.strip().startswith("=")]
-    for mark, text in ((" @-@ ", "-"), (" @,@ ", ","), (" @.@ ", "."), (" , ", ", "), (" . ", ". "), (" .", ".")):
-        kept = [line.replace(mark, text) for line in kept]
-    return kept
-
-
 def cut(text: str) -> list[str]:
     """`text` in pieces of at most about LONGEST characters, each a whole number of sentences."""
     pieces, start = [], 0
@@ -46,13 +37,12 @@ def cut(text: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds tinystories/ and wikitext2/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl.gz of TinyStories")
     parser.add_argument("--out", type=Path, required=True, help="folder for the rows and the model's start")
     parser.add_argument("--vocabulary", type=int, default=2048)
     parser.add_argument("--layers", type=int, default=6)
     arguments = parser.parse_args()
-    texts = stories(arguments.data / "tinystories" / "train.jsonl.gz")
-    texts += paragraphs(arguments.data / "wikitext2" / "valid.txt")
+    texts = stories(arguments.data / "train.jsonl.gz")
     random.Random(0).shuffle(texts)  # whole texts are held out, so no piece of one stands on both sides
     test, validation, train = texts[:200], texts[200:300], texts[300:]
     arguments.out.mkdir(parents=True, exist_ok=True)

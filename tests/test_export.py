@@ -6,6 +6,7 @@ import importlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from edgestill.models.runfile import Export, Task
 from edgestill.quantize import certificate, export, reference, verify
 from edgestill.quantize import limits as limits_table
 from edgestill.quantize.float_model import FloatModel
-from edgestill.quantize.limits import Limits
 from edgestill.quantize.witness import Witness
 from edgestill.runtime import load
 
@@ -127,7 +127,7 @@ def test_a_classifiers_labels_and_temperature_travel(tiny_bert: Path, tmp_path: 
 
 def test_a_failed_certificate_leaves_no_artifact_but_something_to_look_at(
         tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(limits_table.LIMITS, "gguf:Q4_0", Limits(1e-9, 4.0, 0.0, 1.0, 1.0))
+    monkeypatch.setitem(limits_table.LIMITS, "gguf:Q4_0", replace(limits_table.LIMITS["gguf:Q4_0"], kl_nats=1e-9))
     for _ in range(2):  # the second failure replaces the first
         with pytest.raises(CheckFailed, match="cause: weights") as caught:
             export(tiny_llama, ["gguf:F32", "gguf:Q4_0"], tmp_path / "out")
@@ -198,7 +198,7 @@ def test_a_schema_that_is_none_is_refused(text: str, message: str, tiny_llama: P
 
 
 def test_a_format_that_does_not_carry_the_family_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="bert family are not exported as gguf"):
+    with pytest.raises(UsageError, match="classifiers are not exported as gguf"):
         export(tiny_bert, "gguf:Q4_0", tmp_path / "out")
     with pytest.raises(UsageError, match="2 labels, the model has 3"):
         export(tiny_bert, "onnx:int8", tmp_path / "out", task=Task(kind="classify", labels=["a", "b"]))

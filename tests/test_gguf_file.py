@@ -180,9 +180,9 @@ def test_a_missing_package_is_named_with_its_extra(tiny_llama: Path, tmp_path: P
     assert caught.value.hint == "pip install 'edgestill[export]'"
 
 
-def test_families_without_a_gguf_form_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="bert family has no GGUF form"):
-        write(tiny_bert, tmp_path)
+def test_families_without_a_gguf_form_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="distilbert family has no GGUF form"):
+        write(tiny.classifier(tmp_path / "hf", "distilbert"), tmp_path / "out")
 
 
 def test_a_tensor_without_a_place_is_refused(tiny_llama: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_profile_sums_up_its_raw_values(name: str, packed_llama: dict[str, Pat
     assert found.token_ms["max"] == max(value for run in runs for value in run["token_ms"])
     assert 0 < found.load_ms < found.start_ms and len(found.raw["load_ms"]) == measure._LOADS
     assert (found.threads, found.context, found.prompt_tokens, found.new_tokens) == (1, 256, 20, 6)
-    assert found.file_bytes == sum(path.stat().st_size for path in packed_llama[name].glob("model.*"))
+    assert found.file_bytes == sum(path.stat().st_size for path in packed_llama[name].rglob("model*"))
     assert found.machine["versions"]["python"] and found.machine["cores_allowed"] >= 1 and found.machine["cpu"]
 
 
@@ -101,7 +101,7 @@ def test_counts_out_of_range_are_refused(options: dict[str, int], match: str, pa
 def test_failures_of_the_measured_process_are_reported(packed_llama: dict[str, Path], tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ArtifactError, match="no such folder") as error:
-        measure._child({"path": str(tmp_path / "nothing"), "threads": 1, "context": 0})
+        measure._child({"path": str(tmp_path / "nothing"), "check_hashes": True, "threads": 1, "context": 0})
     assert error.value.hint
     monkeypatch.setattr(sys, "executable", "/bin/false" if os.name == "posix" else sys.executable)
     if os.name == "posix":
