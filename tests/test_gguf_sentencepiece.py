@@ -53,7 +53,9 @@ def sentence_piece(folder: Path, change: Change = lambda table: None) -> Path:
             {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [
             {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
             "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
-        "decoder": None,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": blank}, "content": " "}, {"type": "ByteFallback"},
+            {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
         "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
                   "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
                   "vocab": vocabulary, "merges": merges},
@@ -94,6 +96,7 @@ def gemma(table: dict[str, Any]) -> None:
     for content, index in (("\n\n", len(table["model"]["vocab"])), (gguf_rules.BLANK * 2, None)):
         index = table["model"]["vocab"].setdefault(content, index)
         table["added_tokens"].append({**table["added_tokens"][0], "id": index, "content": content, "special": False})
+    table["decoder"]["decoders"].pop()  # no blank to take away
     table["normalizer"] = table["normalizer"]["normalizers"][1]
     table["pre_tokenizer"] = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious",
                               "invert": False}
