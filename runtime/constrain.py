@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..models.errors import EdgestillError, MissingExtra, UsageError
+from ..models.errors import MissingExtra, UsageError
 from .options import STRUCTURES, Options
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise EdgestillError(f"the constraint failed: {self._matcher.get_error().splitlines()[0][:_REASON]}",
-                                 "simplify the schema or grammar")
+            raise UsageError(f"the constraint failed: {self._matcher.get_error().splitlines()[0][:_REASON]}",
+                             "simplify the schema or grammar")
 
 
 def structure(options: Options, default: dict[str, Any] | None) -> tuple[str, Any] | None:

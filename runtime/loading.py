@@ -22,6 +22,13 @@ def load(path: Path | str, threads: int = 0, context: int = 0,
     Raises ArtifactError when a file is missing or changed or the engine refuses it, UsageError for an artifact that
     was not exported or a context longer than the model's, MissingExtra when its engine is not installed.
     """
+    return load_streams(path, 1, threads, context, check_hashes)[0]
+
+
+def load_streams(path: Path | str, count: int, threads: int = 0, context: int = 0,
+                 check_hashes: bool = True) -> list[Generator] | list[Classifier] | list[Embedder]:
+    """As `load`, a generator `count` times over the same weights, each for a thread of its own; what answers in one
+    pass, and models whose state cannot be kept apart, once. Close all of them together."""
     if threads < 0:
         raise UsageError(f"threads: {threads} is below the limit 0", "use 1 or more, or 0 for the physical cores")
     artifact = open_model(Path(path))
@@ -39,13 +46,17 @@ def load(path: Path | str, threads: int = 0, context: int = 0,
         if format != "onnx":
             raise UsageError(f"{path}: classifiers run as onnx only, this one is {artifact.manifest.scheme}",
                              "edgestill export --to onnx:int8")
-        return Classifier(artifact, codec, threads)
+        return [Classifier(artifact, codec, threads)]
     if task.kind == "embed":
-        return Embedder(artifact, codec, threads)
-    engine = kinds.load("runtime.engines", format).open(artifact, threads=threads, context=context)
+        return [Embedder(artifact, codec, threads)]
+    kind = kinds.load("runtime.engines", format)
+    engines = ([kind.open(artifact, threads=threads, context=context)] if count == 1
+               else kind.open_streams(artifact, threads, context, count))
+    engine = engines[0]
     if codec.vocabulary_size > engine.vocabulary_size:
-        engine.close()
+        for one in engines:
+            one.close()
         raise ArtifactError(f"{path}: the tokenizer has {codec.vocabulary_size} tokens, "
                             f"the model {engine.vocabulary_size}",
                             "the tokenizer is another model's: export the artifact again")
-    return Generator(engine, codec, artifact, task.max_new_tokens)
+    return [Generator(engine, codec, artifact, task.max_new_tokens) for engine in engines]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
@@ -12,7 +13,7 @@ import pytest
 from edgestill.models import kinds
 from edgestill.models.runfile import Task
 from edgestill.runtime import load
-from edgestill.runtime.server.opening import opened
+from edgestill.runtime.loading import load_streams
 from edgestill.runtime.server.station import Station
 
 from . import packed, tiny
@@ -26,7 +27,7 @@ TOOL = {"type": "function", "function": {"name": "turn_off", "parameters": {"typ
 
 @pytest.fixture(scope="module", params=kinds.names("runtime.engines"))
 def one(request: pytest.FixtureRequest, packed_llama: dict[str, Path]) -> Iterator[Running]:
-    with running([Station(request.param, opened(packed_llama[request.param], 1, 0, 2), 8)]) as found:
+    with running([Station(request.param, load_streams(packed_llama[request.param], 2, 1), 8)]) as found:
         yield found
 
 
@@ -38,7 +39,7 @@ def several(packed_llama: dict[str, Path], packed_bert: Path,
     vectors = packed.pack(encoder, root / "vectors", "onnx:fp32", Task(kind="embed", pooling="mean"), family="bert",
                           dimensions={"context": 24, "hidden": 64})
     paths = {"text": packed_llama["gguf"], "labels": packed_bert, "vectors": vectors}
-    with running([Station(name, opened(path, 1, 0, 1), 8) for name, path in paths.items()]) as found:
+    with running([Station(name, load_streams(path, 1, 1), 8) for name, path in paths.items()]) as found:
         yield found
 
 
@@ -175,3 +176,25 @@ def test_health_counts_and_the_page(several: Running) -> None:
     status, page, headers = several.ask("GET", "/")
     nonce = headers["content-security-policy"].partition("'nonce-")[2].partition("'")[0]
     assert status == 200 and page.count(f'nonce="{nonce}"'.encode()) == 2 and b"{nonce}" not in page
+
+
+def test_answers_do_not_depend_on_load(packed_llama: dict[str, Path]) -> None:
+    prompts = ["turn off the kitchen light", "play some music " * 12, "a", "what is the weather in the hall " * 6]
+    for name in kinds.names("runtime.engines"):
+        with load(packed_llama[name], threads=1) as model:
+            wanted = {prompt: model.generate(prompt, max_new_tokens=24).ids for prompt in prompts}
+        with running([Station(name, load_streams(packed_llama[name], 4, 1), 64)]) as served:
+            station = served.service.stations[name]
+            assert station.streams == 4
+            client = served.client()
+
+            def ask(prompt: str, client: openai.OpenAI = client) -> tuple[str, str]:
+                answer = client.chat.completions.create(model="", messages=[{"role": "user", "content": prompt}],
+                                                        max_tokens=24, logprobs=True)
+                return prompt, "".join(token.token for token in answer.choices[0].logprobs.content)
+
+            with ThreadPoolExecutor(8) as pool:
+                found = list(pool.map(ask, prompts * 6))
+            codec = station.model.codec
+        for prompt, text in found:
+            assert text == "".join(codec.decode([token], False) for token in wanted[prompt]), (name, prompt)

@@ -33,14 +33,23 @@ def open(artifact: Artifact, threads: int, context: int, exact: bool = False) ->
     return GgufEngine(artifact.model_path, threads or allowed_cores(), context, exact)
 
 
+def open_streams(artifact: Artifact, threads: int, context: int, count: int) -> list[GgufEngine]:
+    """As `open`, `count` times with a cache of its own each over the same weights, one where the model's running
+    state cannot be kept apart."""
+    from ._gguf_streams import streams
+
+    engine = GgufEngine(artifact.model_path, threads or allowed_cores(), context, False, count)
+    return streams(engine, count) if engine.rewinds else [engine]
+
+
 class GgufEngine(Cache):
     """See `Engine`."""
 
     block = 64
     """From this many rows on llama.cpp attends in tiles; below, its kernels compute the same bits for any number."""
 
-    def __init__(self, path: Path, threads: int, context: int, exact: bool) -> None:
-        """Load `path`; `context` tokens, 0 for the default length."""
+    def __init__(self, path: Path, threads: int, context: int, exact: bool, sequences: int = 1) -> None:
+        """Load `path`; `context` tokens for each of `sequences`, 0 for the default length."""
         super().__init__()
         self._c = c = library()
         MESSAGES.clear()
@@ -59,10 +68,11 @@ class GgufEngine(Cache):
         self.rewinds = not (c.llama_model_is_recurrent(model) or c.llama_model_is_hybrid(model))
         self._rows = rows_per_pass(self.vocabulary_size, _BATCH)
         options = c.llama_context_default_params()
-        options.n_ctx = self.context_length
+        options.n_ctx = self.context_length * sequences
         options.n_batch = options.n_ubatch = _BATCH
-        options.n_seq_max = 1
-        options.n_outputs_max = self._rows
+        options.n_seq_max = sequences
+        options.kv_unified = False  # what one sequence attends to must not lie among the others' tokens
+        options.n_outputs_max = max(self._rows, sequences)
         options.n_threads = options.n_threads_batch = threads
         options.offload_kqv = options.op_offload = False
         options.no_perf = True
@@ -78,7 +88,8 @@ class GgufEngine(Cache):
         self._tokens = (ctypes.c_int32 * _BATCH)()
         self._places = (ctypes.c_int32 * _BATCH)()
         self._wanted = (ctypes.c_int8 * _BATCH)()
-        self._batch = _batch(c, self._tokens, self._places, self._wanted)
+        self._sequence = 0
+        self._batch = batch_of(c, self._tokens, self._places, self._wanted, [0] * _BATCH)
         self._address = 0
         self._view: Any = None
 
@@ -102,7 +113,7 @@ class GgufEngine(Cache):
         self._wanted[0] = 1
         self._batch.n_tokens = 1
         if self._c.llama_decode(self._context, self._batch):
-            raise _failed(self)
+            raise failed(self)
         self.held.append(token)
         return self._last()
 
@@ -115,10 +126,14 @@ class GgufEngine(Cache):
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See `Engine.logits`."""
-        import numpy as np
-
         check_ids(ids, 0, self.context_length, self.vocabulary_size)
         self.truncate(0)
+        return self._all_logits(ids)
+
+    def _all_logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits of every token, from an empty cache."""
+        import numpy as np
+
         result = np.empty((len(ids), self.vocabulary_size), np.float32)
         for start in range(0, len(ids), self._rows):
             part = ids[start:start + self._rows]
@@ -137,7 +152,7 @@ class GgufEngine(Cache):
             if kept:
                 self.prefill(kept)
             return
-        if not self._c.llama_memory_seq_rm(self._memory, 0, length, -1):
+        if not self._c.llama_memory_seq_rm(self._memory, self._sequence, length, -1):
             raise EdgestillError(f"llama.cpp cannot forget what it read behind token {length}",
                                  "truncate to 0 and give the prompt again")
         super().truncate(length)
@@ -146,16 +161,21 @@ class GgufEngine(Cache):
         """See `Engine.saved`."""
         import numpy as np
 
-        state = np.empty(self._c.llama_state_seq_get_size(self._context, 0), np.uint8)
-        self._c.llama_state_seq_get_data(self._context, _bytes(state), state.nbytes, 0)
+        state = np.empty(self._c.llama_state_seq_get_size(self._context, self._sequence), np.uint8)
+        self._c.llama_state_seq_get_data(self._context, _bytes(state), state.nbytes, self._sequence)
         return [state]
 
     def restore(self, ids: Sequence[int], arrays: Sequence[NDArray[Any]]) -> None:
         """See `Engine.restore`."""
         check_ids(ids, 0, self.context_length, self.vocabulary_size)
         self.truncate(0)
+        self._restore(ids, arrays)
+
+    def _restore(self, ids: Sequence[int], arrays: Sequence[NDArray[Any]]) -> None:
+        """Fill the empty cache."""
         state = arrays[0] if len(arrays) == 1 else None
-        if state is None or not self._c.llama_state_seq_set_data(self._context, _bytes(state), state.nbytes, 0):
+        if state is None or not self._c.llama_state_seq_set_data(self._context, _bytes(state), state.nbytes,
+                                                                 self._sequence):
             raise ArtifactError(f"llama.cpp cannot restore a state of {len(ids)} tokens: "
                                 f"{'; '.join(MESSAGES) or 'it gives no reason'}", "compute the state again")
         self._note(ids)
@@ -201,7 +221,7 @@ class GgufEngine(Cache):
         self._places[:count] = list(range(self.position, self.position + count))
         self._batch.n_tokens = count
         if self._c.llama_decode(self._context, self._batch):
-            raise _failed(self)
+            raise failed(self)
         self._note(ids)
 
     def _rows_of(self, count: int) -> NDArray[np.float32]:
@@ -223,15 +243,16 @@ class GgufEngine(Cache):
         return self._view  # type: ignore[no-any-return]
 
 
-def _batch(c: Any, tokens: Any, places: Any, wanted: Any) -> Any:
-    """A llama_batch over our arrays; every token belongs to sequence 0."""
-    zero = ctypes.pointer(ctypes.c_int32(0))
+def batch_of(c: Any, tokens: Any, places: Any, wanted: Any, sequences: Sequence[int]) -> Any:
+    """A llama_batch over our arrays; `sequences` says which one each token belongs to."""
+    size = len(sequences)
+    owners = [ctypes.pointer(ctypes.c_int32(sequence)) for sequence in sequences]
     batch = c.llama_batch()
     batch.n_tokens, batch.embd = 0, None
     for name, array in (("token", tokens), ("pos", places), ("logits", wanted)):
         setattr(batch, name, ctypes.cast(array, ctypes.POINTER(array._type_)))
-    batch.n_seq_id = ctypes.cast((ctypes.c_int32 * _BATCH)(*[1] * _BATCH), ctypes.POINTER(ctypes.c_int32))
-    batch.seq_id = ctypes.cast((ctypes.POINTER(ctypes.c_int32) * _BATCH)(*[zero] * _BATCH),
+    batch.n_seq_id = ctypes.cast((ctypes.c_int32 * size)(*[1] * size), ctypes.POINTER(ctypes.c_int32))
+    batch.seq_id = ctypes.cast((ctypes.POINTER(ctypes.c_int32) * size)(*owners),
                                ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
     return batch
 
@@ -245,7 +266,8 @@ def _refused(path: Path) -> ArtifactError:
     return ArtifactError(f"{path}: llama.cpp cannot load it: {reason}", "copy the artifact again, or export it again")
 
 
-def _failed(engine: GgufEngine) -> EdgestillError:
+def failed(engine: GgufEngine) -> EdgestillError:
+    """What llama.cpp said when a pass failed."""
     return EdgestillError(f"llama.cpp failed at token {engine.position}: {'; '.join(MESSAGES) or 'it gives no reason'}",
                           "truncate to 0 and try again; report it if it stays")
 

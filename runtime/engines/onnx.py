@@ -49,6 +49,17 @@ def open(artifact: Artifact, threads: int, context: int) -> OnnxEngine | ConcatE
     return OnnxEngine(artifact.model_path, artifact.folder, threads, length)
 
 
+def open_streams(artifact: Artifact, threads: int, context: int, count: int) -> Sequence[OnnxEngine | ConcatEngine]:
+    """As `open`, `count` times with a cache of its own each over the same weights, one of a graph of another kind.
+
+    They take turns at every token.
+    """
+    from ._onnx_streams import streams
+
+    first = open(artifact, threads, context)
+    return streams(first, artifact.model_path, artifact.folder, count) if isinstance(first, OnnxEngine) else [first]
+
+
 def session(path: Path, threads: int, *, patterns: bool = False) -> Any:
     """An InferenceSession on the CPU that makes no connection and is quiet when idle.
 
@@ -79,13 +90,13 @@ class OnnxEngine(Cache):
     block = 16
     """onnxruntime's kernels for one row differ from those for several; whole blocks take the same ones."""
 
-    def __init__(self, path: Path, folder: Path, threads: int, context_length: int) -> None:
-        """Load `path` for at most `context_length` tokens; `folder` holds the model's configs."""
+    def __init__(self, path: Path, folder: Path, threads: int, context_length: int, opened: Any = None) -> None:
+        """Load `path`, or take it as `opened`, for at most `context_length` tokens; `folder` holds its configs."""
         import numpy as np
 
         super().__init__()
         self.threads, self.context_length = threads, context_length
-        self._session = session(path, threads)
+        self._session = opened or session(path, threads)
         inputs = {item.name: item for item in self._session.get_inputs()}
         outputs = {item.name: item for item in self._session.get_outputs()}
         self._past = [name for name in inputs if name.startswith("past_key_values.")]

@@ -28,7 +28,7 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
         from .running import Server, bind
     except ImportError as error:
         raise MissingExtra(error.name or "starlette", "serve") from error
-    from .opening import opened
+    from ..loading import load_streams
     from .station import Station
 
     check_address(host, key)
@@ -41,7 +41,7 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     stations: list[Station] = []
     try:
         for name, path in names.items():
-            stations.append(Station(name, opened(path, threads, context, streams), places))
+            stations.append(Station(name, load_streams(path, streams, threads, context), places))
         service = Service(stations, key, is_loopback(host))
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}",
               {station.name: station.model for station in stations})

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from ...models.errors import DataError, EdgestillError, UsageError
 from ..classify import Classifier
 from ..embed import Embedder
+from ..engine import check_ids
 from ..generate import Generator
 from . import asked, fields
 from .counters import Counters
@@ -29,7 +30,7 @@ from .fields import Refusal
 from .replies import ChatReply, Reply, TextReply, encoded, event
 from .station import Station, Work
 
-BODY_SECONDS = 10.0
+BODY_SECONDS, HEADER_BYTES = 10.0, 16 * 2**10
 LOG = logging.getLogger("edgestill.server")
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _PAGE = Path(__file__).with_name("page.html")
@@ -80,6 +81,8 @@ class Service:
 
         def vector(model: Embedder, text: str | list[int]) -> tuple[Any, int]:
             ids = model.codec.encoding(text).ids if isinstance(text, str) else text
+            if not isinstance(text, str):
+                check_ids(ids, 0, fields.TOKENS, model.codec.vocabulary_size)
             found = model.vectors([ids])[0].astype("<f4")
             return base64.b64encode(found.tobytes()).decode() if form == "base64" else found.tolist(), len(ids)
 
@@ -227,6 +230,8 @@ class Service:
         return guarded
 
     def _check(self, request: Request) -> None:
+        if sum(len(name) + len(value) for name, value in request.headers.raw) > HEADER_BYTES:
+            raise Refusal(f"the headers have more than {HEADER_BYTES} bytes", status=431)
         host = request.headers.get("host", "").rpartition(":")
         name = host[0] if host[1] and not host[2].endswith("]") else request.headers.get("host", "")
         if self._local_only and name not in _LOCAL:

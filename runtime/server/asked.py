@@ -13,6 +13,7 @@ from typing import Any
 
 from ...models.errors import DataError
 from ..classify import Classifier
+from ..engine import check_ids
 from ..generate import Generation, Generator, Piece
 from ..logprobs import TokenLogprob, token_logprob
 from ..tools import ToolCall
@@ -91,6 +92,7 @@ def completion(body: Mapping[str, Any]) -> Asked:
     def work(model: Any, cancel: threading.Event) -> Iterator[Part]:
         for place, prompt in enumerate(prompts):
             ids = model.codec.plain_ids(prompt) if isinstance(prompt, str) else prompt
+            check_ids(ids, 0, model.engine.context_length, model.engine.vocabulary_size)
             text = prompt if isinstance(prompt, str) else model.codec.decode(prompt)
             for draw in range(draws):
                 yield from _continued(model, place * draws + draw, ids, text if echo else None, cancel,
@@ -138,7 +140,9 @@ def _options(body: Mapping[str, Any]) -> tuple[dict[str, Any], int, int]:
     bias = fields.object_(body, "logit_bias")
     if len(bias) > fields.INPUTS:
         raise Refusal(f"logit_bias: {len(bias)} tokens, the limit is {fields.INPUTS}", "logit_bias")
-    options["logit_bias"] = {token: float(fields.number(bias, token, -100, 100) or 0) for token in bias}
+    named = {f"logit_bias.{token}": value for token, value in bias.items()}
+    options["logit_bias"] = {token: float(fields.number(named, f"logit_bias.{token}", -100, 100) or 0)
+                             for token in bias}
     seed = fields.number(body, "seed", 0, 2**63, True)
     draws = fields.number(body, "n", 1, fields.ANSWERS, True) or 1
     return options, draws, secrets.randbelow(2**31) if seed is None else seed

@@ -11,7 +11,8 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEADER_BYTES = 16 * 2**10
+from .application import HEADER_BYTES
+
 HEADER_SECONDS, READ_SECONDS, IDLE_SECONDS, LAST_SECONDS = 10.0, 30.0, 15, 5
 """How long a client may take to send a request's head, to read what was sent to it, and to send the next request; how
 long answers may go on once the server is told to stop."""
