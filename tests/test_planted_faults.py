@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from edgestill.models import kinds
 from edgestill.models.scheme import Scheme
-from edgestill.quantize import against, export, verify
+from edgestill.quantize import against, export, gguf_tokenizer, verify
 from edgestill.quantize.certificate import Certificate, Check
+from edgestill.quantize.gguf_tokenizer import Vocabulary
 from edgestill.quantize.witness import Witness
 from edgestill.runtime import gguf_header
 from edgestill.runtime.foreign import open_model
@@ -36,10 +38,13 @@ def two_digits(table: dict[str, Any], split: bool) -> None:
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Queries and keys of one shape, two tokens that end a turn, and a token of two digits."""
+    """Queries and keys of one shape, two tokens that end a turn, a token of two digits, and a template that begins
+    with the token that begins a text."""
     folder = tiny.decoder(tmp_path_factory.mktemp("sources") / "llama", "llama", num_key_value_heads=4)
     proving.edit_json(folder / "generation_config.json", lambda table: table.update(eos_token_id=[0, 3]))
     proving.edit_json(folder / "tokenizer.json", lambda table: two_digits(table, split=False))
+    proving.edit_json(folder / "tokenizer_config.json", lambda table: table.update(bos_token="<|system|>"))
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}" + tiny.TEMPLATE)
     return folder
 
 
@@ -83,29 +88,57 @@ def exchanged_queries_and_keys(folder: Path) -> None:
     proving.exchange_queries_and_keys(folder)
 
 
+def wrong_name_of_the_pre_tokenizer(vocabulary: Vocabulary) -> Vocabulary:
+    return replace(vocabulary, rules=replace(vocabulary.rules, pre="smollm"))
+
+
+def two_begins(vocabulary: Vocabulary) -> Vocabulary:
+    return replace(vocabulary, add_bos=True)
+
+
+def permuted_vocabulary(vocabulary: Vocabulary) -> Vocabulary:
+    plain = [index for index, kind in enumerate(vocabulary.types) if kind == gguf_tokenizer.NORMAL]
+    tokens = list(vocabulary.tokens)
+    for index, other in zip(plain, reversed(plain), strict=True):
+        tokens[index] = vocabulary.tokens[other]
+    return replace(vocabulary, tokens=tokens)
+
+
 @dataclass(frozen=True)
 class Fault:
     """What is changed in the Hugging Face folder before it is packed, and what the certificate must say of it."""
 
-    plant: Callable[[Path], None]
+    plant: Callable[[Any], Any]
     cause: str
+    inside: bool = False
+    """It changes the vocabulary that is written into a GGUF file, and nothing beside the file."""
 
 
 FAULTS = [
     Fault(wrong_template, "template"), Fault(wrong_pre_tokenizer, "tokenizer"), Fault(other_tokenizer, "tokenizer"),
     Fault(missing_stop_id, "stop ids"), Fault(exchanged_queries_and_keys, "weights"),
+    Fault(wrong_name_of_the_pre_tokenizer, "tokenizer", inside=True), Fault(two_begins, "tokenizer", inside=True),
+    Fault(permuted_vocabulary, "tokenizer", inside=True),
 ]
+CASES = [pytest.param(fault, format, id=f"{fault.plant.__name__}-{format}") for fault in FAULTS for format in TARGETS
+         if format == "gguf" or not fault.inside]
 
 
 def faulty(fault: Fault, format: str, llama: Path, sound: Path, folder: Path) -> Path:
     """An artifact folder without a manifest whose model and files beside it were made from a faulty source."""
     source = shutil.copytree(llama, folder.with_name("source"))
-    fault.plant(source)
+    if not fault.inside:
+        fault.plant(source)
     proof = shutil.ignore_patterns("manifest.json", "certificate.json")
     shutil.copytree(sound, folder, ignore=proof)
     if format == "gguf" or fault.cause == "weights":  # a graph knows nothing of the tokenizer
         scheme = Scheme.parse(TARGETS[format])
-        kinds.load("quantize.formats", format).write(source, folder, scheme, None, None)
+        read = gguf_tokenizer.read
+
+        def written(*given: Any) -> Vocabulary:
+            return fault.plant(read(*given)) if fault.inside else read(*given)
+        with mock.patch.object(gguf_tokenizer, "read", written):
+            kinds.load("quantize.formats", format).write(source, folder, scheme, None, None)
     for name in packed.BESIDE:
         if name != "config.json":
             shutil.copyfile(source / name, folder / name)
@@ -133,8 +166,7 @@ def bare(folder: Path, format: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("format", TARGETS)
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.plant.__name__)
+@pytest.mark.parametrize(("fault", "format"), CASES)
 def test_a_fault_is_caught_in_our_file_and_in_a_foreign_one(
         fault: Fault, format: str, llama: Path, sound: dict[str, Path], reference: Path, tmp_path: Path) -> None:
     folder = faulty(fault, format, llama, sound[format], tmp_path / "faulty")
