@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from edgestill.models import artifact, files, kinds
+from edgestill.models.errors import UsageError
 from edgestill.models.runfile import Export, Task
 from edgestill.models.scheme import Scheme
 from edgestill.quantize import divergence, gguf_tensors, llama_quantizer
@@ -66,7 +67,7 @@ class Sitting:
         return list(found)[: min(CONTEXT, self.model.context_length)]
 
     def make(self, name: str, target: str, method: str = "rtn", source: Path | None = None,
-             budget: int = 0) -> dict[str, Any]:
+             budget: int = 0) -> None:
         """Our own export of one target, without certificate."""
         scheme, told = Scheme.parse(target), {}
 
@@ -81,7 +82,13 @@ class Sitting:
             if choose:
                 told.update(choose.told)
             return made
-        return self.measured(name, target, write, told)
+        try:
+            self.measured(name, target, write, told)
+        except UsageError as error:  # the stock file may be smaller than any of ours
+            if not budget:
+                raise
+            self.results.append({"name": name, "not_possible": error.message})
+            print(f"{name:34} not possible: {error.message}", flush=True)
 
     def stock(self, name: str, type_name: str, importance: bool) -> dict[str, Any]:
         """llama.cpp's own quantizer on our float file."""

@@ -21,8 +21,9 @@ class Option:
     """Mean KL in nats when this part alone is stored so."""
 
 
-def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, Option]:
-    """One option for every part, of at most `budget` bytes together, with the sum of losses as small as greed finds.
+def allocate(options: Mapping[str, Sequence[Option]], budget: int, fixed: int = 0) -> dict[str, Option]:
+    """One option for every part, with the sum of losses as small as greed finds, in a file of at most `budget` bytes
+    of which `fixed` are taken by all else.
 
     Everything starts at its smallest. Then, again and again, the step along some part's convex hull that takes off the
     most loss a byte is taken if it fits; at last, single options that still fit and lose less. The hull makes the
@@ -32,10 +33,10 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, 
     """
     hulls = {name: _hull(choices) for name, choices in options.items()}
     chosen = {name: hull[0] for name, hull in hulls.items()}
-    left = budget - sum(option.bytes for option in chosen.values())
+    left = budget - fixed - sum(option.bytes for option in chosen.values())
     if left < 0:
-        raise UsageError(f"a budget of {budget:,} bytes for the weights is too small: the smallest types take "
-                         f"{budget - left:,}", "give a larger budget, or train a smaller student")
+        raise UsageError(f"a budget of {budget:,} bytes is too small: the smallest file has {budget - left:,}",
+                         "give a larger budget, or train a smaller student")
     steps = [(-(before.loss - after.loss) / (after.bytes - before.bytes), name, place)
              for name, hull in hulls.items() for place, (before, after) in enumerate(zip(hull, hull[1:], strict=False))]
     # Along a hull the gain a byte falls, so sorting keeps every part's steps in order.

@@ -52,12 +52,12 @@ class Mixer:
 
     def __call__(self, parts: Sequence[Part], fixed: int, restore: Restore) -> dict[str, str]:
         """Types by Hugging Face name. Raises UsageError for a budget below the smallest possible size."""
-        room = self._budget - fixed
         # An impossible budget must not cost an hour of measuring first.
-        allocate({part.names[0]: [Option(type, size, 0) for type, size in part.sizes.items()] for part in parts}, room)
+        unmeasured = {part.names[0]: [Option(type, size, 0) for type, size in part.sizes.items()] for part in parts}
+        allocate(unmeasured, self._budget, fixed)
         sensitivity = Sensitivity(self._model, self._sequences)
         options = {part.names[0]: self._options(part, sensitivity, restore) for part in parts}
-        chosen = allocate(options, room)
+        chosen = allocate(options, self._budget, fixed)
         types = {name: chosen[part.names[0]].type for part in parts for name in part.names}
         joint = sensitivity.kl({name: restore(name, type) for name, type in types.items()})
         total = fixed + sum(option.bytes for option in chosen.values())

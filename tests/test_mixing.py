@@ -24,14 +24,14 @@ OPTIONS = st.lists(st.builds(Option, st.text(max_size=3), st.integers(1, 50), st
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.dictionaries(st.text(max_size=3), OPTIONS, min_size=1, max_size=4), st.integers(0, 250))
-def test_a_budget_is_kept_and_nearly_used(options: dict[str, list[Option]], budget: int) -> None:
+@given(st.dictionaries(st.text(max_size=3), OPTIONS, min_size=1, max_size=4), st.integers(0, 250), st.integers(0, 50))
+def test_a_budget_is_kept_and_nearly_used(options: dict[str, list[Option]], budget: int, fixed: int) -> None:
     smallest = sum(min(option.bytes for option in choices) for choices in options.values())
     if smallest > budget:
-        with pytest.raises(UsageError, match=f"smallest types take {smallest:,}"):
-            allocate(options, budget)
+        with pytest.raises(UsageError, match=f"smallest file has {smallest + fixed:,}"):
+            allocate(options, budget + fixed, fixed)
         return
-    chosen = allocate(options, budget)
+    chosen = allocate(options, budget + fixed, fixed)
     spent, loss = sum(option.bytes for option in chosen.values()), sum(option.loss for option in chosen.values())
     assert chosen.keys() == options.keys() and spent <= budget
     assert all(option in options[name] for name, option in chosen.items())
@@ -90,12 +90,30 @@ def test_a_mixed_file_fits_its_budget_and_loses_less_with_more(
     assert losses[1] < losses[0]
 
 
+def test_the_smallest_onnx_file_is_as_large_as_it_is_said_to_be(
+        tiny_llama: Path, tmp_path: Path, model: FloatModel) -> None:
+    statistics = calibration.measure(model, SEQUENCES)
+
+    def size(budget: int, folder: Path) -> int:
+        folder.mkdir()
+        mixer = Mixer(model, SEQUENCES, statistics, Export("onnx:mixed", budget_mb=budget / 1e6))
+        onnx.write(tiny_llama, folder, Scheme("onnx", "mixed"), encoder({"kind": "rtn"}, None), statistics, mixer)
+        return sum(path.stat().st_size for path in (folder / "onnx").iterdir())
+
+    with pytest.raises(UsageError, match="smallest file has") as refused:
+        size(1000, tmp_path / "none")
+    smallest = int(refused.value.message.split()[-1].replace(",", ""))
+    # Every budget is kept, and what cannot be known before (gaps, digits of places) is little.
+    assert smallest - 2000 < size(smallest, tmp_path / "smallest") <= smallest
+    assert size(smallest + 7000, tmp_path / "more") <= smallest + 7000
+
+
 def test_what_cannot_be_mixed_is_refused(model: FloatModel, tiny_llama: Path, tmp_path: Path) -> None:
     statistics = calibration.measure(model, SEQUENCES)
     with pytest.raises(DataError, match="no rows to measure"):
         Mixer(model, [], None, Export("gguf:mixed", budget_mb=1))
     mixer = Mixer(model, SEQUENCES, statistics, Export("gguf:mixed", bits_per_weight=2))
-    with pytest.raises(UsageError, match="smallest types take"):
+    with pytest.raises(UsageError, match="smallest file has"):
         gguf.write(tiny_llama, tmp_path, Scheme("gguf", "mixed"), encoder({"kind": "rtn"}, None), statistics, mixer)
     for export, message in ((Export("gguf:mixed"), "no size"),
                             (Export("gguf:Q4_0", budget_mb=3), "budget means nothing"),

@@ -7,6 +7,8 @@ quantized activations ruin generation; encoders take `int8` with dynamically qua
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...models import files
 from ...models.errors import UsageError
-from ...models.scheme import BLOCK_SIZE, MIXED, Scheme
+from ...models.scheme import MIXED, Scheme
 from ..checkpoint import Checkpoint
 from ..graphs import builder, decoder, encoder, exporter, plain, rotation, storage
 from ..graphs.blocks import dequantize, eight_bit, four_bit
@@ -23,8 +25,6 @@ from ..layouts import transformers_js
 from ..mixing import Choose, Part
 
 BITS = {"int8": 8, "int4": 4}
-NODE_BYTES = 450
-"""More than a node and the names of its constants take in the file."""
 
 
 def write(source: Path, folder: Path, scheme: Scheme, encode: decoder.Encode, calibration: Any = None,
@@ -66,31 +66,35 @@ def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decod
         decoder.fix_cache_shapes(built.model, shape["num_key_value_heads"], shape["head_size"])
         if window:
             decoder.limit_window(built.model, int(window))
-        if scheme.type in BITS:
-            decoder.compress(built.model, family, checkpoint.tensor, BITS[scheme.type], encode)
-        elif choose:
-            narrow = _narrow(built.model, checkpoint, encode, choose)
-            decoder.compress(built.model, family, checkpoint.tensor, 4, encode, narrow)
-        decoder.choose_logits(built.model)
         model_file = transformers_js.model_file(scheme.type)
-        storage.save(built.model, folder / model_file, external=True)
+        narrow = _narrow(built.model, checkpoint, encode, choose, folder / model_file) if choose else None
+        _ship(built.model, checkpoint, folder / model_file, 4 if choose else BITS.get(scheme.type), encode, narrow)
         files.write_json(folder / "genai_config.json", builder.genai_config(built.genai, model_file))
     return model_file
 
 
-def _narrow(model: Any, checkpoint: Checkpoint, encode: decoder.Encode, choose: Choose) -> set[str]:
+def _ship(model: Any, checkpoint: Checkpoint, path: Path, bits: int | None, encode: decoder.Encode,
+          narrow: Container[str] | None = None) -> None:
+    """Write the built graph as `path`, its layers at `bits` (None: in float), changing it in place."""
+    if bits:
+        decoder.compress(model, checkpoint.family, checkpoint.tensor, bits, encode, narrow)
+    decoder.choose_logits(model)
+    storage.save(model, path, external=True)
+
+
+def _narrow(model: Any, checkpoint: Checkpoint, encode: decoder.Encode, choose: Choose, path: Path) -> set[str]:
     """The layers, by the checkpoint's names, that `choose` puts into 4 bits."""
-    shapes: dict[tuple[str, ...], int] = {}
+    sizes: dict[tuple[str, ...], dict[str, int]] = {}
     for names, (rows, columns) in decoder.matrices(model, checkpoint.family):
-        shapes[names] = shapes.get(names, 0) + rows * columns  # shares of one matrix count together
-    parts = [Part(names, {type: weights * bits // 8 + 4 * weights // BLOCK_SIZE for type, bits in BITS.items()})
-             for names, weights in shapes.items()]
-    layers = 4 * sum(shapes.values())
-    tables = sum(4 * int(np.prod(entry.shape)) for name, entry in checkpoint.entries.items()
-                 if name in (checkpoint.embedding, checkpoint.family.head))
-    everything = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.uses())
-    # In eight bits, a tied table once; the graph's own bytes as a bound, since it is not written yet.
-    fixed = everything - layers - tables * 3 // 4 + tables // BLOCK_SIZE + NODE_BYTES * len(list(model.graph))
+        known = sizes.setdefault(names, dict.fromkeys(BITS, 0))  # shares of one matrix count together
+        for type, bits in BITS.items():
+            known[type] += storage.room(rows * columns * bits // 8)
+    parts = [Part(names, known) for names, known in sizes.items()]
+    # A file in eight bits says what all the rest takes: scales, tables, and the graph, which only gets shorter.
+    with tempfile.TemporaryDirectory(prefix=".onnx.", dir=path.parents[1]) as aside:
+        _ship(model.clone(), checkpoint, Path(aside) / path.name, 8, encode)
+        whole = sum(file.stat().st_size for file in Path(aside).iterdir())
+    fixed = whole + storage.ALIGNMENT - sum(part.sizes["int8"] for part in parts)
     types = choose(parts, fixed, lambda name, type: _restored(checkpoint.tensor(name), name, type, encode))
     return {name for name, type in types.items() if type == "int4"}
 

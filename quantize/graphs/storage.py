@@ -17,6 +17,11 @@ ALIGNMENT = 64
 """Tensors start at multiples of a cache line, as kernels that read the mapped file want."""
 
 
+def room(nbytes: int) -> int:
+    """The most that a tensor of `nbytes` adds to a model with external data, besides its name and place."""
+    return nbytes if nbytes < INLINE_BYTES else -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
 def initializer(graph: Any, name: str, array: NDArray[Any]) -> Any:
     """Add a constant to an onnx_ir graph, or return the one that stands under this name already."""
     import onnx_ir as ir
