@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..models.errors import UsageError
+from ..models.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ..models.runfile import Data, Task
@@ -54,16 +54,28 @@ def skipping(skip_bad: bool) -> list[str]:
     return ["data.skip_bad=true"] if skip_bad else []
 
 
-def read_texts(texts: Sequence[str]) -> list[str]:
-    """Texts as given; `-` alone means one a line from stdin, the name of a data file alone its texts or questions."""
+def read_texts(texts: Sequence[str], pairs: Sequence[str] = ()) -> list[str]:
+    """Texts as given; `-` alone means one a line from stdin, the name of a .txt file alone one a line of it, of another
+    data file its texts or questions."""
+    path = Path(texts[0])
     if texts == ("-",):
-        found = [line.rstrip("\n") for line in sys.stdin if line.strip()]
-        if not found:
-            raise UsageError("no text on stdin", "write one text a line")
-        return found
-    if len(texts) == 1 and Path(texts[0]).suffix and Path(texts[0]).is_file():
-        return [row.question for row in read_rows(Path(texts[0]))]
+        return _lines(sys.stdin.read(), "stdin")
+    if len(texts) == 1 and path.suffix and path.is_file():
+        if path.suffix == ".txt":
+            try:
+                return _lines(path.read_text(encoding="utf-8"), str(path))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}: not UTF-8 at byte {error.start}: {error.reason}",
+                                "save it as UTF-8") from None
+        return [row.question for row in read_rows(path, pairs)]
     return list(texts)
+
+
+def _lines(text: str, name: str) -> list[str]:
+    found = [line for line in text.split("\n") if line.strip()]
+    if not found:
+        raise UsageError(f"{name}: no text", "write one text a line")
+    return found
 
 
 def read_data(path: Path, test: Path | None, pairs: Sequence[str], overrides: Sequence[str]) -> tuple[Data, Path]:

@@ -25,6 +25,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "evaluate": "Measure task metrics on the file that ships.",
         "profile": "Measure latency, throughput and memory on this machine.",
         "compare": "Compare artifacts on the same rows, or saved profiles.",
+        "cascade": "Fit how sure a small model must be to answer in a bigger one's place.",
     },
     "use": {
         "generate": "Answer one prompt.",

@@ -84,6 +84,15 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f} %"
 
 
+def interval(measure: Any, share: bool = True) -> str:
+    """A measured value with its interval, as a percentage where it is a share; nothing for None."""
+    if measure is None:
+        return ""
+    if not share:
+        return f"{measure.value:.3f} [{measure.low:.3f}, {measure.high:.3f}]"
+    return f"{100 * measure.value:.1f} [{100 * measure.low:.1f}, {100 * measure.high:.1f}]"
+
+
 def is_share(metric: str) -> bool:
     """Whether a metric is a share of 1, such as accuracy; perplexity and the like are not, and lower is better."""
     from ..models import kinds

@@ -83,18 +83,10 @@ def _line(model: ModelSummary, summary: Summary, held: bool) -> list[Any]:
     numbers = [measured(model, name) for name in timed]
     share = output.is_share(summary.metric)
     proven = {True: "passed", False: "failed", None: ""}[model.certified]
-    return [model.name, _interval(model.metrics.get(summary.metric), share),
-            *([_interval(model.constrained.get(summary.metric), share)] if held else []),
-            _interval(model.ratio_to_teacher), output.cell(model.parameters), output.size(model.model_bytes),
+    return [model.name, output.interval(model.metrics.get(summary.metric), share),
+            *([output.interval(model.constrained.get(summary.metric), share)] if held else []),
+            output.interval(model.ratio_to_teacher), output.cell(model.parameters), output.size(model.model_bytes),
             *map(output.cell, numbers), proven]
-
-
-def _interval(measure: Any, share: bool = True) -> str:
-    if measure is None:
-        return ""
-    if not share:
-        return f"{measure.value:.3f} [{measure.low:.3f}, {measure.high:.3f}]"
-    return f"{100 * measure.value:.1f} [{100 * measure.low:.1f}, {100 * measure.high:.1f}]"
 
 
 def _show_plan(plan: Plan, out: Path, as_json: bool) -> None:

@@ -199,12 +199,12 @@ def fit_threshold(cases: Sequence[Case], target: float, repeats: int = 1000, see
                float(same[second].mean()), dict(zip(fields, by_field.mean(axis=0).tolist(), strict=True)))
 
 
-def saving(fit: Fit, price: float, small_seconds: float, next_seconds: float) -> dict[str, float]:
+def saving(fit: Fit, price: float, small_seconds: float, next_seconds: float | None) -> dict[str, float | None]:
     """What is expected of 1,000 calls: how many are kept, the money that saves at a price a call of the next model,
-    and the seconds; below zero where the small model's own time is more than it saves."""
+    and the seconds (None where its are not known); below zero where the small model takes more than it saves."""
     kept = fit.coverage.value
-    return {"calls": 1000 * kept, "money": 1000 * kept * price,
-            "seconds": 1000 * (kept * next_seconds - small_seconds)}
+    seconds = None if next_seconds is None else 1000 * (kept * next_seconds - small_seconds)
+    return {"calls": 1000 * kept, "money": 1000 * kept * price, "seconds": seconds}
 
 
 def _fields(text: str) -> list[tuple[str, int]]:

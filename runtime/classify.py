@@ -47,7 +47,7 @@ class Classifier(TextEncoder):
         if given is not None and given != len(self.labels):
             raise ArtifactError(f"{artifact.model_path}: {given} labels, the task has {len(self.labels)}",
                                 "export the classifier again")
-        self._temperature = float(artifact.manifest.settings.get("temperature", 1.0))
+        self.temperature = float(artifact.manifest.settings.get("temperature", 1.0))
 
     def classify(self, text: str) -> Classification:
         """The label of one text."""
@@ -72,7 +72,7 @@ class Classifier(TextEncoder):
         return result
 
     def _probabilities(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        scores = self.logits(ids).astype(np.float64) / self._temperature
+        scores = self.logits(ids).astype(np.float64) / self.temperature
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         probabilities: NDArray[np.float64] = scores / scores.sum(axis=1, keepdims=True)
         return probabilities

@@ -1,0 +1,161 @@
+"""A model behind an address, against a local server that speaks the wire format."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgestill.cli import cascading, main
+from edgestill.models.errors import EdgestillError, UsageError
+from edgestill.runtime import remote
+from edgestill.runtime.remote import Remote
+
+from .tiny import SENTENCES
+
+ASKED = [{"role": "user", "content": "hello"}]
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class Stub(ThreadingHTTPServer):
+    """Answers with what `reply` makes of a request's body, and remembers requests."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.reply: Callable[[dict[str, Any]], Answer] = lambda body: said(body["messages"][-1]["content"].upper())
+        self.requests: list[tuple[str, str | None, dict[str, Any]]] = []
+
+    @property
+    def url(self) -> str:
+        """Its base address."""
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Stub
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append((self.path, self.headers["Authorization"], body))
+        status, headers, content = self.server.reply(body)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+def said(text: str) -> Answer:
+    """A chat completion as the API writes it."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text, "refusal": None}, "finish_reason": "stop"}
+    return 200, {}, json.dumps({"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice]}).encode()
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with Stub() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_conversation_is_asked_as_the_api_wants_it(stub: Stub) -> None:
+    assert Remote(stub.url + "/", "big", "secret", "Be short.")(ASKED) == "HELLO"
+    assert Remote(stub.url, "big")(ASKED) == "HELLO"
+    system = {"role": "system", "content": "Be short."}
+    assert stub.requests == [
+        ("/v1/chat/completions", "Bearer secret", {"model": "big", "messages": [system, *ASKED], "temperature": 0}),
+        ("/v1/chat/completions", None, {"model": "big", "messages": ASKED, "temperature": 0})]
+
+
+def test_a_busy_server_is_asked_again(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(remote.time, "sleep", waits.append)
+    busy = (429, {"Retry-After": "7"}, b""), (503, {"Retry-After": "3600"}, b""), (500, {}, b"")
+    replies = iter([*busy, said("done")])
+    stub.reply = lambda body: next(replies)
+    assert Remote(stub.url, "big")(ASKED) == "done"
+    assert waits == [7, remote.LONGEST_WAIT, 4]
+    stub.reply = lambda body: (500, {}, b"broken")
+    with pytest.raises(EdgestillError, match="answered 500: broken"):
+        Remote(stub.url, "big")(ASKED)
+    assert len(stub.requests) == 4 + remote.TRIES
+
+
+@pytest.mark.parametrize(("answer", "message"), [
+    ((401, {}, b'{"error": {"message": "no such key"}}'), "answered 401: .*no such key"),
+    ((302, {"Location": "http://127.0.0.1:9/v1"}, b""), "answered 302"),
+    ((200, {}, b"<html>"), "no chat completion: <html>"),
+    ((200, {}, b'{"choices": []}'), "no chat completion"),
+    ((200, {}, b'{"choices": [{"message": {"content": null}}]}'), "no chat completion"),
+])
+def test_what_is_no_answer_is_said_at_once(answer: Answer, message: str, stub: Stub) -> None:
+    stub.reply = lambda body: answer
+    with pytest.raises(EdgestillError, match=message):
+        Remote(stub.url, "big", "secret")(ASKED)
+    assert len(stub.requests) == 1
+
+
+def test_addresses_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("file:///etc/passwd", "http://", "ftp://host/v1"):
+        with pytest.raises(UsageError, match="not an http or https address"):
+            Remote(url, "big")
+    with pytest.raises(UsageError, match="unencrypted"):
+        Remote("http://host/v1", "big", "secret")
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+    with pytest.raises(EdgestillError, match="cannot be reached"):
+        Remote("http://127.0.0.1:9/v1", "big")(ASKED)
+
+
+def test_the_verb_cascade(stub: Stub, packed_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                          monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "fit.json"
+    rows.write_text("".join(json.dumps({"text": f"{SENTENCES[i % 8]} {i}", "label": "light"}) + "\n"
+                            for i in range(60)))
+    words = ["cascade", str(packed_bert), "--rows", str(rows), "--threads", "1"]
+    assert main.call([*words, str(packed_bert), "--target", "1", "--price", "0.01", "--json", "-o", str(out)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads(out.read_text()) and found["rows"] == 60
+    fit = found["fits"][0]
+    assert fit["agreement"]["value"] == fit["agreement_of_all"] == 1 and fit["coverage"]["value"] > 0.9
+    assert fit["saved_of_1000_calls"]["money"] == pytest.approx(10 * fit["coverage"]["value"])
+
+    monkeypatch.setenv(cascading.KEY, "secret")
+    stub.reply = lambda body: said("light")
+    assert main.call([*words, stub.url, "--model", "big", "--limit", "40"]) == 0
+    by_url = capsys.readouterr()
+    assert len(stub.requests) == 40 and {request[1] for request in stub.requests} == {"Bearer secret"}
+    assert stub.requests[0][2]["messages"][0]["content"].endswith("light, music, weather")
+    assert main.call([*words, "--limit", "40"]) == 0  # the rows' own labels say the same
+    by_rows = capsys.readouterr()
+    assert by_url.err == by_rows.err and "would agree" in by_rows.err and "answer" in by_rows.out
+
+
+@pytest.mark.parametrize(("more", "code", "message"), [
+    (["--limit", "39"], 1, "39 rows are too few"),
+    (["--target", "0"], 2, "--target"),
+    (["NEXT", "--model", "big"], 2, "only a URL is told them"),
+    (["ftp://host", "--model", "big"], 2, "not an http or https address"),
+    (["NEXT", "--rows", "texts.jsonl"], 1, "39 rows are too few"),
+    (["--rows", "texts.jsonl"], 2, "the rows hold no answers"),
+])
+def test_what_a_cascade_cannot_be_fitted_to(
+    more: list[str], code: int, message: str, packed_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text("".join(json.dumps({"text": f"a {i}", "label": "light"}) + "\n" for i in range(60)))
+    Path("texts.jsonl").write_text("".join(json.dumps({"text": f"a {i}"}) + "\n" for i in range(39)))
+    named = [str(packed_bert) if word == "NEXT" else word for word in more]
+    assert main.call(["cascade", str(packed_bert), "--rows", "rows.jsonl", "--threads", "1", *named]) == code
+    assert message in capsys.readouterr().err
