@@ -1,0 +1,92 @@
+"""What a server costs and gains: one stream beside the bare model, and several streams beside one, in one sitting.
+
+    python benchmarks/serving.py out/gguf-Q4_0 out/onnx-int4 --threads 2
+
+Every round measures all of them once, so that a machine whose speed changes changes them alike; medians of ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from edgestill.runtime import load
+from edgestill.runtime.loading import load_streams
+from edgestill.runtime.server.application import Service
+from edgestill.runtime.server.running import Server, bind
+from edgestill.runtime.server.station import Station
+
+PROMPT = "Once upon a time there was a small model that lived on a very small device, and every day it said"
+
+
+def bare(model: Any, tokens: int) -> float:
+    """Tokens/s after the first of one answer without a server."""
+    stamps = [time.perf_counter() for piece in model.stream_ids(model.codec.plain_ids(PROMPT), max_new_tokens=tokens,
+                                                                reuse="none", stop_ids=[]) if piece.text]
+    return (len(stamps) - 1) / (stamps[-1] - stamps[0])
+
+
+def streamed(port: int, tokens: int, number: int) -> list[float]:
+    """When the pieces of one streamed answer arrived."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=600)
+    body = {"prompt": f"{number} {PROMPT}", "max_tokens": tokens, "stream": True}
+    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    stamps = [time.perf_counter() for line in connection.getresponse() if line.startswith(b"data: {")]
+    connection.close()
+    return stamps[:-1]
+
+
+def speed(stamps: list[float]) -> float:
+    """Pieces/s after the first."""
+    return (len(stamps) - 1) / (stamps[-1] - stamps[0])
+
+
+def measure(path: Path, threads: int, streams: int, tokens: int, rounds: int) -> dict[str, Any]:
+    """Medians over rounds, ratios within rounds."""
+    found: dict[str, list[float]] = {name: [] for name in ("bare", "served", "added", "together", "gain", "slowest")}
+    bound = bind("127.0.0.1", 0)
+    station = Station(path.name, load_streams(path, streams, threads), 64)
+    server = Server(Service([station]).application, bound)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    port = bound.getsockname()[1]
+    with load(path, threads=threads) as model:
+        for _ in range(rounds):
+            alone = bare(model, tokens)
+            one = speed(streamed(port, tokens, 0))
+            with ThreadPoolExecutor(streams) as pool:
+                all_stamps = list(pool.map(lambda number: streamed(port, tokens, number), range(streams)))
+            begin, end = max(stamps[0] for stamps in all_stamps), min(stamps[-1] for stamps in all_stamps)
+            speeds = [sum(begin <= stamp <= end for stamp in stamps) / (end - begin) for stamps in all_stamps]
+            for name, value in (("bare", alone), ("served", one), ("added", alone / one - 1),
+                                ("together", sum(speeds)), ("gain", sum(speeds) / one),
+                                ("slowest", min(speeds) * streams / sum(speeds))):
+                found[name].append(value)
+    server.should_exit = True
+    thread.join()
+    station.close()
+    return {"artifact": str(path), "threads": threads, "streams": streams, "tokens": tokens, "rounds": rounds,
+            **{name: round(statistics.median(values), 3) for name, values in found.items()}}
+
+
+def main() -> None:
+    """Print one JSON object an artifact. bare, served, together: tokens/s; added: time a token that the server adds;
+    gain: all streams over one; slowest: the slowest stream over their mean."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("artifacts", nargs="+", type=Path)
+    for name, value in (("threads", 2), ("streams", 4), ("tokens", 128), ("rounds", 5)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    given = parser.parse_args()
+    for path in given.artifacts:
+        print(json.dumps(measure(path, given.threads, given.streams, given.tokens, given.rounds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
