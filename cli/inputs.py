@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def read_texts(texts: Sequence[str], pairs: Sequence[str] = ()) -> list[str]:
     path = Path(texts[0])
     if texts == ("-",):
         return _lines(sys.stdin.read(), "stdin")
-    if len(texts) == 1 and path.suffix and path.is_file():
+    if len(texts) == 1 and path.suffix and os.path.isfile(path):  # a long text is no error here, as it is in pathlib
         if path.suffix == ".txt":
             try:
                 return _lines(path.read_text(encoding="utf-8"), str(path))

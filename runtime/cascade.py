@@ -103,6 +103,7 @@ class Fit:
     agreement_of_all: float
     """The same of all answers, were all kept."""
     coverage_by_field: dict[str, float]
+    """Share of answers that this field lets pass; those without it among them."""
 
 
 def ask(model: Any, messages: Messages, tools: Messages = ()) -> tuple[str, Confidences]:

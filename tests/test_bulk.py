@@ -121,6 +121,9 @@ def test_the_verb(packed_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     rows.write_text("".join(json.dumps({"body": text}) + "\n" for text in SENTENCES[:5]))
     assert main.call(["classify", str(packed_bert), str(rows), "--column", "text=body", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == lines(out)
+    long = "Please turn off the light in the hall. " * 20 + "Thanks. All"
+    assert main.call(["classify", str(packed_bert), long, "--json"]) == 0  # and no name of a file
+    assert json.loads(capsys.readouterr().out)[0]["truncated"]
     source.write_text("another")
     assert main.call([*words, "-o", str(out)]) == 2
     assert "other texts" in capsys.readouterr().err

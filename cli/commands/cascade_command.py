@@ -70,5 +70,5 @@ def command(small: Path, next_model: str | None, rows: Path, targets: tuple[floa
         for field, share in fit.coverage_by_field.items():
             shown.append([*whole, field, fit.thresholds.get(field, "none reaches it"), output.percent(share)])
             whole = [""] * len(whole)
-    output.table(["target", "kept %", "agree %", "saved of 1,000 calls", "field", "threshold", "sure of it"], shown)
+    output.table(["target", "kept %", "agree %", "saved of 1,000 calls", "field", "threshold", "passes it"], shown)
     output.note(f"Were all answers kept, {output.percent(fits[0].agreement_of_all)} would agree.")
