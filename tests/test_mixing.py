@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from edgestill.cli import main
+from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.runfile import Export, check_budget
 from edgestill.models.scheme import Scheme
@@ -106,6 +109,21 @@ def test_the_smallest_onnx_file_is_as_large_as_it_is_said_to_be(
     # Every budget is kept, and what cannot be known before (gaps, digits of places) is little.
     assert smallest - 2000 < size(smallest, tmp_path / "smallest") <= smallest
     assert size(smallest + 7000, tmp_path / "more") <= smallest + 7000
+
+
+def test_a_budget_on_the_command_line_ends_in_proven_files(
+        tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"  # a data file calibrates, and is no proof of what the model can do
+    rows.write_text("".join(json.dumps({"prompt": f"set an alarm for {hour}", "completion": f"at {hour}"}) + "\n"
+                            for hour in range(12)))
+    arguments = ["export", str(tiny_llama), "--to", "onnx:mixed", "--method", "gptq", "--rows", str(rows), "-o",
+                 str(tmp_path), "--json", "--bits-per-weight"]
+    assert main.call([*arguments, "2"]) == 2
+    assert "a budget of 33,904 bytes is too small: the smallest file has" in capsys.readouterr().err
+    assert main.call([*arguments, "8"]) == 0
+    artifact = open_artifact(Path(json.loads(capsys.readouterr().out)["onnx:mixed"]))
+    assert artifact.model_bytes() <= 135616 == artifact.manifest.settings["allocation"]["budget_bytes"]
+    assert artifact.manifest.checks["kl_nats"]["passed"]
 
 
 def test_what_cannot_be_mixed_is_refused(model: FloatModel, tiny_llama: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from .. import inputs, options, output, quiet
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--to", "targets", multiple=True, metavar="FORMAT:TYPE", help="Target; several make several artifacts.")
 @click.option("--rows", "rows_file", type=click.Path(path_type=Path),
-              help="Run file or data file whose rows calibrate (train) and certify (test).")
+              help="Run file whose rows calibrate (train) and certify (test), or data file that calibrates.")
 @click.option(
     "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
 )
@@ -56,7 +56,9 @@ def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, colu
     train, test = [], []
     if rows_file is not None:
         train = inputs.read_rows(rows_file, columns, overrides, "train", skip_bad)
-        test = inputs.read_rows(rows_file, columns, overrides, "test", skip_bad)
+        # The rows of a data file calibrate: what a model was fitted to says nothing about its answers.
+        if rows_file.suffix == ".toml":
+            test = inputs.read_rows(rows_file, columns, overrides, "test", skip_bad)
     task = inputs.read_task(rows_file, overrides) if rows_file else None
     from ...quantize import export
 
