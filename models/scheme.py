@@ -12,11 +12,13 @@ BLOCK_SIZE = 32
 
 MIXED = "mixed"
 """A file whose tensors are of several types, as a budget of bytes and what each costs decide (quantize/allocate)."""
+HALF = "q4f16"
+"""The codes of int4 in a graph that computes in float16, for WebGPU."""
 TYPES: dict[str, tuple[str, ...]] = {
     "gguf": ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "IQ4_NL", "IQ4_XS", "Q4_0", MIXED),
-    "onnx": ("fp32", "int8", "int4", MIXED),
+    "onnx": ("fp32", "int8", "int4", HALF, MIXED),
 }
-CODED = ("Q4_0", "int4")
+CODED = ("Q4_0", "int4", HALF)
 """Types whose layers hold 4-bit codes: what quantize/methods make, and what training on the grid trains."""
 
 

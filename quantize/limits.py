@@ -59,7 +59,7 @@ LIMITS = {
     "gguf:Q5_K_M": FIVE_BITS, "gguf:Q4_K_M": FOUR_BITS, "gguf:Q4_K_S": FOUR_BITS, "gguf:IQ4_NL": FOUR_BITS,
     "gguf:IQ4_XS": FOUR_BITS, "gguf:Q4_0": FOUR_BITS, "gguf:mixed": FOUR_BITS,
     "onnx:fp32": LOSSLESS, "onnx:int8": EIGHT_BITS, "onnx:int4": FOUR_BITS,
-    "onnx:mixed": FOUR_BITS,
+    "onnx:q4f16": FOUR_BITS, "onnx:mixed": FOUR_BITS,
 }
 
 

@@ -65,6 +65,14 @@ def test_an_artifact_is_complete_and_loads(made: Path) -> None:
     assert load(made).generate("turn off the light", max_new_tokens=4).ids
 
 
+def test_a_graph_for_webgpu_is_proven_on_this_cpu(tuned: Path, tmp_path: Path) -> None:
+    folder = export(tuned, ["onnx:q4f16"], tmp_path, proving.ROWS, proving.TEST_ROWS)["onnx:q4f16"]
+    settings = json.loads((folder / "config.json").read_text())["transformers.js_config"]
+    assert settings["kv_cache_dtype"] == {"q4f16": "float16"} and (folder / "onnx" / "model_q4f16.onnx").is_file()
+    found = {check.name: check for check in verify(folder).checks}
+    assert all(found[name].passed and found[name].n > 20 for name in ("kl_nats", "decode_kl_nats", "cache_kl_nats"))
+
+
 def test_the_schema_keeps_the_order_of_its_keys(tiny_llama: Path, tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"what": {"type": "string"}, "after": {"type": "integer"}}}
     (tmp_path / "order.json").write_text(json.dumps(schema))

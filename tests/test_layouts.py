@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,9 @@ def test_a_modelfile_names_system_stops_and_lengths(tmp_path: Path) -> None:
 def test_every_scheme_has_a_place_and_a_dtype() -> None:
     assert {transformers_js.model_file(type).split("/")[0] for type in TYPES["onnx"]} == {"onnx"}
     assert transformers_js.model_file("int4") == "onnx/model_q4.onnx"
+    half = Manifest("export", Task(), "llama", "onnx:q4f16", transformers_js.model_file("q4f16"))
+    assert '{ device: "webgpu" }' in transformers_js.usage(half)
+    assert "webgpu" not in transformers_js.usage(replace(half, scheme="onnx:int4"))
 
 
 def test_transformers_js_finds_template_labels_and_data(tmp_path: Path) -> None:
@@ -164,6 +168,9 @@ def test_transformers_js_finds_template_labels_and_data(tmp_path: Path) -> None:
     assert (config["head_dim"], config["num_key_value_heads"], config["model_type"]) == (64, 2, "llama")
     assert table("tokenizer_config.json")["chat_template"] == (tmp_path / "chat_template.jinja").read_text() == CHATML
     assert table("generation_config.json")["eos_token_id"] == table("genai_config.json")["model"]["eos_token_id"]
+    transformers_js.write(Artifact(tmp_path, replace(manifest, scheme="onnx:q4f16")), codec(CHATML))
+    assert table("config.json")["transformers.js_config"] == {
+        "dtype": "q4f16", "use_external_data_format": {"model_q4.onnx": 1}, "kv_cache_dtype": {"q4f16": "float16"}}
     classifier = Manifest("export", Task("classify", labels=["yes", "no"]), "bert", "onnx:int8", "onnx/model_q4.onnx")
     transformers_js.write(Artifact(tmp_path, classifier), codec(None))
     assert table("config.json")["id2label"] == {"0": "yes", "1": "no"}

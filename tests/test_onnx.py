@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from edgestill.models import family
 from edgestill.models.errors import ArtifactError, MissingExtra, UsageError
-from edgestill.models.scheme import Scheme
+from edgestill.models.scheme import HALF, Scheme
 from edgestill.quantize import codes
 from edgestill.quantize.checkpoint import Checkpoint
 from edgestill.quantize.formats import onnx as onnx_format
-from edgestill.quantize.graphs import blocks, builder, decoder
+from edgestill.quantize.graphs import blocks, builder, decoder, half
+from edgestill.runtime.engines.onnx import OnnxEngine
 from numpy.typing import NDArray
 
 from . import decoders, tiny
@@ -206,6 +207,55 @@ def test_onnxruntime_genai_generates_what_torch_does(tmp_path: Path, export: Exp
     found = [int(token) for token in generator.get_sequence(0)]
     wanted = in_torch(source).generate(torch.tensor(ids), max_length=32, do_sample=False)[0].tolist()
     assert found == wanted
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_half_precision_holds_the_codes_of_int4_and_runs_here(
+        checkpoint: Any, export: Export, model_type: str, caplog: pytest.LogCaptureFixture) -> None:
+    import onnx
+    import onnxruntime_genai
+
+    source, ids = checkpoint(model_type), tokens()[0].tolist()
+    wide, narrow = export(source, "int4"), export(source, HALF)
+    assert graph_file(narrow).name == "model_q4f16.onnx"
+    held = {each.name: onnx.numpy_helper.to_array(each, str(narrow / "onnx"))
+            for each in onnx.load(graph_file(narrow), load_external_data=False).graph.initializer}
+    for each in onnx.load(graph_file(wide), load_external_data=False).graph.initializer:
+        given = onnx.numpy_helper.to_array(each, str(wide / "onnx"))
+        if each.name.endswith((".codes", ".scales", ".table")):
+            assert np.array_equal(held[each.name], given)  # the scales too: they were float16 numbers
+        if given.dtype == np.float32 and not each.name.startswith("rotation"):
+            assert held[each.name].dtype == np.float16
+    expected = np.array(OnnxEngine(graph_file(wide), wide, 1, 64).logits(ids))
+    assert not caplog.records
+    engine = OnnxEngine(graph_file(narrow), narrow, 1, 64)
+    assert "computes in float16, for WebGPU: slow on CPUs" in caplog.text
+    found = np.array(engine.logits(ids))
+    assert found.dtype == np.float32 and np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.998
+    engine.truncate(0)
+    engine.prefill(ids[:10])
+    decoded = np.stack([np.array(engine.decode(token)) for token in ids[10:]])
+    assert distance(decoded, found[10:]) < 0.05
+    engine.close()
+    model = onnxruntime_genai.Model(str(narrow))
+    parameters = onnxruntime_genai.GeneratorParams(model)
+    parameters.set_search_options(max_length=32, do_sample=False)
+    generator = onnxruntime_genai.Generator(model, parameters)
+    generator.append_tokens(ids)
+    generator.generate_next_token()
+    assert generator.get_sequence(0)[-1] == found[-1].argmax()
+
+
+def test_what_float16_cannot_hold_is_refused(checkpoint: Any, tmp_path: Path) -> None:
+    import onnx_ir
+
+    with pytest.raises(UsageError, match="linear attention, as in the qwen3_5 family"):
+        onnx_format.write(decoders.make(tmp_path, "qwen3_5", {})[0], tmp_path, Scheme("onnx", HALF), encode)
+    with builder.built(Checkpoint.open(checkpoint("llama"))) as built:
+        weight = built.model.graph.initializers["model.layers.1.mlp.up_proj.MatMul.weight"]
+        weight.const_value = onnx_ir.tensor(weight.const_value.numpy() * np.float32(1e7))
+        with pytest.raises(ArtifactError, match="more than float16 can"):
+            half.halve(built.model)
 
 
 @pytest.mark.parametrize("type", ["fp32", "int4"])

@@ -19,6 +19,8 @@ from .storage import initializer
 
 FIXED = ("default", "linear", "llama3", "yarn", "longrope")
 """Kinds of rotation whose frequencies do not depend on the length of the text, as far as an export reads."""
+PREFIX = "rotation"
+"""What the names of these nodes and their constants begin with."""
 KINDS = {"": "", "_global": "full_attention_", "_local": "sliding_attention_"}
 """Ends of the tables' names in a graph → beginnings of the attributes of transformers' rotary embedding."""
 

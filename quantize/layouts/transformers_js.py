@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ...models import files
-from ...models.scheme import MIXED, Scheme
+from ...models.scheme import HALF, MIXED, Scheme
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from ...runtime.text import Codec
 
 FORMAT = "onnx"
-DTYPES = {"fp32": "fp32", "int8": "q8", "int4": "q4", MIXED: "q4"}
+DTYPES = {"fp32": "fp32", "int8": "q8", "int4": "q4", HALF: "q4f16", MIXED: "q4"}
 """Our scheme's type → transformers.js's name of the dtype."""
-SUFFIXES = {"fp32": "", "q8": "_quantized", "q4": "_q4"}
+SUFFIXES = {"fp32": "", "q8": "_quantized", "q4": "_q4", "q4f16": "_q4f16"}
 PIPELINES = {"generate": "text-generation", "classify": "text-classification", "embed": "feature-extraction"}
 
 
@@ -34,7 +34,10 @@ def write(packed: Artifact, codec: Codec) -> None:
     """Complete config.json, tokenizer_config.json and generation_config.json."""
     folder, manifest = packed.folder, packed.manifest
     config = _table(folder / "config.json") | _cache(folder) | _labels(manifest)
-    settings: dict[str, Any] = {"dtype": DTYPES[Scheme.parse(manifest.scheme).type]}
+    type = Scheme.parse(manifest.scheme).type
+    settings: dict[str, Any] = {"dtype": DTYPES[type]}
+    if type == HALF:
+        settings["kv_cache_dtype"] = {DTYPES[type]: "float16"}
     data = packed.model_path.with_name(f"{packed.model_path.name}_data")
     if data.is_file():
         settings["use_external_data_format"] = {packed.model_path.name: 1}
@@ -60,11 +63,13 @@ def usage(manifest: Manifest) -> str:
             "embed": f'const vector = await model("your text", {{ pooling: "{task.pooling}", '
                      f'normalize: {str(task.normalise).lower()} }});'}[task.kind]
     # Version 3 brings an onnxruntime without 8-bit blocks, in which the output layer lies.
-    least = 4 if task.kind == "generate" and Scheme.parse(manifest.scheme).type != "fp32" else 3
+    type = Scheme.parse(manifest.scheme).type
+    least = 4 if task.kind == "generate" and type != "fp32" else 3
+    device = ', { device: "webgpu" }' if type == HALF else ""
     return (f"[transformers.js](https://huggingface.co/docs/transformers.js) from version {least}, in Node and in "
             "browsers, with this folder as `models/NAME`:\n\n```js\n"
             'import { env, pipeline } from "@huggingface/transformers";\nenv.localModelPath = "models/";\n'
-            f'const model = await pipeline("{pipeline}", "NAME");\n{call}\n```\n')
+            f'const model = await pipeline("{pipeline}", "NAME"{device});\n{call}\n```\n')
 
 
 def _cache(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ another, and the two change places with every run: there is one binding for each
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from ...models.artifact import Artifact
     from ._concat import ConcatEngine
+
+log = logging.getLogger(__name__)
 
 _FIRST_CAPACITY = 256
 _FROM = "logits_from"
@@ -114,6 +117,8 @@ class OnnxEngine(Cache):
         heads, size = inputs[self._past[0]].shape[1], inputs[self._past[0]].shape[3]
         self._heads, self._size = int(heads), size if isinstance(size, int) else _head_size(folder)
         self._dtype = np.dtype(_DTYPES[inputs[self._past[0]].type])
+        if self._dtype == np.float16:
+            log.warning("%s computes in float16, for WebGPU: slow on CPUs, for which onnx:int4 is made", path)
         # Several coordinates for models that also see pictures; in a text they are one.
         self._places = list(inputs["position_ids"].shape[:-2]) if "position_ids" in inputs else None
         self._token = np.zeros((1, 1), np.int64)
