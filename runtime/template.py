@@ -1,7 +1,7 @@
 """Chat templates: messages to text, byte for byte as transformers' `apply_chat_template` renders them.
 
-A template comes with a model and is foreign code, so it runs in jinja2's immutable sandbox. jinja2 is imported by
-the first rendering, not with this file.
+A template comes with a model and is foreign code, so it runs in jinja2's immutable sandbox and within limits. jinja2 is
+imported by the first rendering, not with this file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class ChatTemplate:
                add_generation_prompt: bool = True) -> str:
         """The text of a conversation.
 
-        Raises DataError when the template refuses these messages, ArtifactError when it is no valid template.
+        Raises DataError when the template refuses these messages or does not come to an end, ArtifactError when it is
+        no valid template.
         """
         if not messages:
             raise DataError("a chat template needs at least one message, and there is none", "add a user message")
@@ -42,9 +43,9 @@ class ChatTemplate:
             # Keys without a value are left out: many templates print the word None for them.
             chat = [_alias_reasoning({str(k): _plain(v) for k, v in message.items() if v is not None})
                     for message in messages]
-            text: str = template.render(
-                messages=chat, tools=[_plain(tool) for tool in tools] or None, documents=None,
-                add_generation_prompt=add_generation_prompt, **self.variables)
+            text: str = template.environment.render_within_limits(template, {
+                "messages": chat, "tools": [_plain(tool) for tool in tools] or None, "documents": None,
+                "add_generation_prompt": add_generation_prompt, **self.variables})
         except DataError:
             raise
         except Exception as error:  # a template is a program: it can fail in every way a program can
@@ -70,6 +71,9 @@ class ChatTemplate:
             except jinja2.TemplateSyntaxError as error:
                 raise ArtifactError(f"chat template, line {error.lineno}: {error.message}",
                                     "the template is damaged: take it from the model's own repository") from error
+            except (RecursionError, MemoryError, SyntaxError, ValueError) as error:
+                raise ArtifactError(f"the chat template cannot be compiled: {error}",
+                                    "the template is damaged: take it from the model's own repository") from error
         return self._compiled[name]
 
 
@@ -77,7 +81,8 @@ def _environment() -> Any:
     """The names and switches that chat templates are written for."""
     from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from .template_limits import MeteredEnvironment
 
     class Generation(Extension):
         """`{% generation %}…{% endgeneration %}` marks the assistant's words and prints them as they are."""
@@ -96,7 +101,7 @@ def _environment() -> Any:
         # jinja2's own filter escapes <, > and & for HTML, which models were not trained on.
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = MeteredEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
