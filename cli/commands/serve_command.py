@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ...models.errors import UsageError
 from .. import options, output
 
 
@@ -27,6 +29,15 @@ from .. import options, output
               help="Requests to a model that may wait; more are refused with 429.")
 @click.option("--context", type=click.IntRange(0), default=0,
               help="Tokens of context of each answer; 0: the model's own length up to 2048.")
+@click.option("--fallback", default="", metavar="URL",
+              help="OpenAI-compatible address, such as https://host/v1, that answers chats where a model is not sure.")
+@click.option("--fallback-model", default="", metavar="NAME", help="Model to ask for there.")
+@click.option("--fallback-key", envvar="EDGESTILL_FALLBACK_KEY", default="", metavar="KEY",
+              help="Key to send there; better set as EDGESTILL_FALLBACK_KEY.")
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.0, metavar="T",
+              help="Lowest confidence of an answer that is kept, as edgestill cascade finds it.")
+@click.option("--shadow", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE",
+              help="Share of the kept answers that the fallback is asked for too: /metrics counts agreement.")
 @options.threads
 @options.verbose
 def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **settings: Any) -> None:
@@ -36,6 +47,11 @@ def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **s
     talk with the models at /. A model has its folder's name; where one is served, any name means it. Ctrl-C ends it.
     """
     from ...runtime.server import serve
+
+    if not settings["fallback"] and (settings["threshold"] or settings["shadow"]):
+        raise UsageError("--threshold and --shadow need a model to fall back on", "give --fallback URL")
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("edgestill.server").setLevel(logging.INFO)
 
     def ready(url: str, models: Mapping[str, Any]) -> None:
         for name, model in models.items():

@@ -14,12 +14,15 @@ SHORTEST_KEY = 16
 
 
 def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080, *, key: str = "", threads: int = 0,
-          context: int = 0, streams: int = 4, places: int = 64,
+          context: int = 0, streams: int = 4, places: int = 64, fallback: str = "", fallback_model: str = "",
+          fallback_key: str = "", threshold: float = 0.0, shadow: float = 0.0,
           ready: Callable[[str, Mapping[str, Any]], None] = lambda url, models: None) -> None:
     """Serve models until the process is told to stop; each is named as its folder or file is.
 
     `streams` requests to a generator are answered at a time, `places` wait. `ready` is called with the address and
-    the models once they are open.
+    the models once they are open. Chats where a model is less sure than `threshold` (0 to 1, see `cascade`) are
+    answered by `fallback_model` at the OpenAI-compatible address `fallback`; a share `shadow` of the others is asked of
+    it too, and compared.
     Raises UsageError for an address that others reach without a key of at least 16 characters, two models of one name
     or a port that is taken; MissingExtra without starlette and uvicorn; and as `load` does.
     """
@@ -29,9 +32,12 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     except ImportError as error:
         raise MissingExtra(error.name or "starlette", "serve") from error
     from ..loading import load_streams
+    from ..remote import Remote
+    from .fallback import Fallback
     from .station import Station
 
     check_address(host, key)
+    behind = Fallback(Remote(fallback, fallback_model, fallback_key), threshold, shadow) if fallback else None
     names = names_of(paths)
     try:
         bound = bind(host, port)
@@ -42,7 +48,7 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     try:
         for name, path in names.items():
             stations.append(Station(name, load_streams(path, streams, threads, context), places))
-        service = Service(stations, key, is_loopback(host))
+        service = Service(stations, key, is_loopback(host), behind)
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}",
               {station.name: station.model for station in stations})
         server = Server(service.application, bound)

@@ -26,6 +26,7 @@ from ..engine import check_ids
 from ..generate import Generator
 from . import asked, fields
 from .counters import Counters
+from .fallback import Fallback
 from .fields import Refusal
 from .replies import ChatReply, Reply, TextReply, encoded, event
 from .station import Station, Work
@@ -42,12 +43,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Service:
     """Stations behind HTTP."""
 
-    def __init__(self, stations: Sequence[Station], key: str = "", local_only: bool = True) -> None:
-        """`key` is what clients must bring; `local_only` refuses requests that were sent to another host's name,
-        which is how web pages reach servers of this machine."""
+    def __init__(self, stations: Sequence[Station], key: str = "", local_only: bool = True,
+                 fallback: Fallback | None = None) -> None:
+        """`key` is what clients must bring; `fallback` answers chats where the model is not sure; `local_only` refuses
+        requests that were sent to another host's name, which is how web pages reach servers of this machine."""
         self.stations = {station.name: station for station in stations}
         self.counters = Counters()
-        self._key, self._local_only = key, local_only
+        self._key, self._local_only, self._fallback = key, local_only, fallback
         posts = {"/v1/chat/completions": self.chat, "/v1/completions": self.completion,
                  "/v1/embeddings": self.embeddings, "/classify": self.classify}
         gets = {"/v1/models": self.models, "/v1/models/{name}": self.model, "/metrics": self.metrics}
@@ -60,7 +62,7 @@ class Service:
         """Answers to a conversation; a classifier answers with its label."""
         body = await _body(request)
         station = self._station(request, body, Generator, Classifier)
-        return await self._answers(request, station, body, asked.chat(body), ChatReply)
+        return await self._answers(request, station, body, asked.chat(body, self._fallback is not None), ChatReply)
 
     async def completion(self, request: Request) -> Response:
         """How texts go on."""
@@ -139,6 +141,8 @@ class Service:
         reply = kind(station.name, station.model.codec, wanted.draws, wanted.logprobs)
         visit = Visit(request, station, wanted.work)
         parts = visit.items()
+        if self._fallback is not None and wanted.messages:
+            parts = self._decided(self._fallback, visit, parts, wanted)
         if streamed:
             first = await anext(parts, None)  # what is wrong with the request shows before the stream begins
             if first is None:
@@ -171,6 +175,15 @@ class Service:
         for chunk in reply.after(usage, self._finished(visit, reply)):
             yield event(chunk)
         yield b"data: [DONE]\n\n"
+
+    async def _decided(self, fallback: Fallback, visit: Visit, parts: AsyncGenerator[Any, None],
+                       wanted: asked.Asked) -> AsyncGenerator[Any, None]:
+        """An answer once it is whole: the model's, or the fallback's."""
+        whole = [part async for part in parts]
+        if not visit.left:
+            for part in await fallback.decide(visit.station.name, visit.station.model.codec, whole, wanted.messages,
+                                              self.counters):
+                yield part
 
     def _finished(self, visit: Visit, reply: Reply) -> dict[str, float]:
         """Count an answer; its timings."""

@@ -7,7 +7,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +35,14 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Labelled(Generation):
+    """A classifier's answer."""
+
+    confidence: float = 0.0
+    """The label's probability."""
+
+
+@dataclass(frozen=True)
 class Asked:
     """A request for answers."""
 
@@ -42,10 +50,13 @@ class Asked:
     """Answers to each prompt."""
     work: Callable[[Any, threading.Event], Iterator[Part]]
     logprobs: bool = False
+    messages: Sequence[Mapping[str, Any]] = ()
+    """The conversation, where another model could answer it."""
 
 
-def chat(body: Mapping[str, Any]) -> Asked:
-    """A request to /v1/chat/completions; Refusal names the field that is wrong."""
+def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
+    """A request to /v1/chat/completions; Refusal names the field that is wrong. `scored` answers come with the
+    log-probabilities of their tokens, asked for or not."""
     messages = [_message(one, f"messages[{place}]")
                 for place, one in enumerate(fields.tables(body, "messages", fields.MESSAGES))]
     if not messages:
@@ -58,7 +69,7 @@ def chat(body: Mapping[str, Any]) -> Asked:
     tools = [] if choice == "none" else tools
     options, draws, seed = _options(body)
     logprobs = fields.flag(body, "logprobs")
-    if logprobs:
+    if logprobs or scored:
         options["logprobs"] = fields.number(body, "top_logprobs", 0, 20, True) or 0
     options |= _structure(body)
 
@@ -76,7 +87,7 @@ def chat(body: Mapping[str, Any]) -> Asked:
                     words, calls = _calls(model, piece.done)
                     yield Part(index, Piece(words, piece.done, piece.done.logprobs), calls)
 
-    return Asked(draws, work, logprobs)
+    return Asked(draws, work, logprobs, [] if tools or draws > 1 else messages)
 
 
 def completion(body: Mapping[str, Any]) -> Asked:
@@ -229,8 +240,10 @@ def _labelled(model: Classifier, messages: list[dict[str, Any]], schema: Any) ->
                           "response_format")
         key = next(iter(properties))
     started = time.perf_counter()
-    label = model.classify(text).label
+    found = model.classify(text)
+    label = found.label
     answer = json.dumps({key: label}, ensure_ascii=False) if key else label
     tokens = len(model.codec.encoding(text).ids)
-    done = Generation(answer, [], tokens, "stop", (time.perf_counter() - started) * 1000, 0.0)
+    done = Labelled(answer, [], tokens, "stop", (time.perf_counter() - started) * 1000, 0.0,
+                    confidence=found.probability)
     return Part(0, Piece(answer, done), [])
