@@ -21,7 +21,6 @@ NEWER = Difference("characters that Unicode got after version 15",
                    rare=True)
 
 
-
 def rules(table: Mapping[str, Any], tokenizer: Tokenizer) -> Rules:
     """The rules of a byte-level tokenizer.json; ArtifactError naming the one that llama.cpp has no equal for."""
     from tokenizers.pre_tokenizers import ByteLevel

@@ -210,7 +210,10 @@ def test_values_above_float16_are_refused_as_f16(tiny_llama: Path, tmp_path: Pat
 def test_a_sliding_window_bounds_the_context(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = tiny.decoder(tmp_path / "hf", "mistral", sliding_window=64)
     assert fields(write(source, tmp_path))["llama.context_length"] == 64
-    assert "the context is 64 tokens, not 256" in caplog.text
+    assert caplog.text.count("the context is 64 tokens, not 256") == 1
+    caplog.clear()
+    write(source, tmp_path / "stock", "Q4_K_M")  # asks llama.cpp with a file aside, of which nobody needs to be told
+    assert caplog.text.count("the context is 64 tokens, not 256") == 1
 
 
 def test_rope_keys_of_earlier_transformers_are_read() -> None:

@@ -66,10 +66,10 @@ def write(source: Path, folder: Path, scheme: Scheme, encode: Encode, calibratio
         types = choose(parts, fixed, lambda name, type_name: gguf_mixed.restored(
             by_source[name], type_name, checkpoint, encode, importance))
         tensors = [replace(tensor, type=types.get(tensor.source, tensor.type)) for tensor in tensors]
-    with _opened(checkpoint, folder / FILE, scheme.type, tensors) as writer:
+    with _opened(checkpoint, folder / FILE, scheme.type, tensors) as (writer, told):
         for tensor in tensors:
             writer.write_tensor_data(make(tensor, checkpoint, encode, importance.get(tensor.name)))
-    for note in notes:
+    for note in [*notes, *told]:
         log.warning("%s: %s", FILE, note)
     return FILE
 
@@ -129,8 +129,9 @@ def _header(checkpoint: Checkpoint, tensors: list[Tensor], folder: Path) -> Iter
 
 
 @contextmanager
-def _opened(checkpoint: Checkpoint, path: Path, type_name: str, tensors: list[Tensor]) -> Iterator[Any]:
-    """A writer that has written everything but the tensors' bytes, which follow in their order."""
+def _opened(checkpoint: Checkpoint, path: Path, type_name: str,
+            tensors: list[Tensor]) -> Iterator[tuple[Any, list[str]]]:
+    """A writer that has written everything but the tensors' bytes, which follow in their order; notes for the user."""
     import gguf
 
     assert checkpoint.family.gguf is not None
@@ -146,8 +147,6 @@ def _opened(checkpoint: Checkpoint, path: Path, type_name: str, tensors: list[Te
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        yield writer
+        yield writer, [*notes, *vocabulary.notes]
     finally:
         writer.close()
-    for note in [*notes, *vocabulary.notes]:
-        log.warning("%s: %s", path.name, note)
