@@ -95,6 +95,13 @@ def test_the_number_of_threads_changes_nothing(name: str, monkeypatch: pytest.Mo
     assert np.array_equal(found[0].values, found[1].values) and np.array_equal(found[0].scales, found[1].scales)
 
 
+def test_second_moments_without_an_inverse_are_refused() -> None:
+    gram = np.full((64, 64), 2.0, np.float32) - np.eye(64, dtype=np.float32)
+    with pytest.raises(ArtifactError, match="of 64 inputs cannot be inverted with damp = 0.05") as caught:
+        gptq.quantize(some_weight(1)[:, :64], gram, gptq.Config())
+    assert "larger damp" in caught.value.hint
+
+
 @pytest.mark.parametrize("gram", [np.ones((32, 32)), np.full((64, 64), np.nan)])
 def test_second_moments_that_do_not_fit_are_refused(gram: np.ndarray) -> None:
     with pytest.raises(ArtifactError, match="second moments of shape"):

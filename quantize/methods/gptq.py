@@ -49,7 +49,7 @@ def quantize(weight: Floats, moments: Floats | None, config: Config) -> Codes:
     """Quantize `weight` [rows, columns] for inputs of second moments `moments` [columns, columns].
 
     Without moments (a table that only looks rows up) it is scale_search. Raises ArtifactError for moments of another
-    shape or that are not finite, and what scale_search raises.
+    shape, that are not finite or that cannot be inverted, and what scale_search raises.
     """
     if moments is None:
         return scale_search.quantize(weight, None, scale_search.Config())
@@ -64,7 +64,11 @@ def quantize(weight: Floats, moments: Floats | None, config: Config) -> Codes:
         return start
     metric = moments / np.float32(mean) + np.float32(config.damp) * np.eye(columns, dtype=np.float32)
     order = np.argsort(-diagonal, kind="stable")
-    feedback = _feedback(metric[np.ix_(order, order)])
+    try:
+        feedback = _feedback(metric[np.ix_(order, order)])
+    except np.linalg.LinAlgError as error:
+        raise ArtifactError(f"second moments of {columns} inputs cannot be inverted with damp = {config.damp:g}",
+                            "set a larger damp in export.method, or calibrate on more rows") from error
 
     def work(part: slice) -> Codes:
         rounding = _Rounding(weight[part], Codes(start.values[part], start.scales[part]), metric)
