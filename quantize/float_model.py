@@ -39,7 +39,8 @@ class FloatModel:
     def from_folder(cls, folder: Path) -> FloatModel:
         """Load the class that config.json names.
 
-        Raises ArtifactError when weights that the model needs are missing: they would be random numbers.
+        Raises ArtifactError when weights that the model needs are missing or of another shape than config.json says
+        (they would be random numbers), or hold values that are not finite.
         """
         import torch
         import transformers
@@ -49,7 +50,11 @@ class FloatModel:
         name = config["architectures"][0]
         module, report = getattr(transformers, name).from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-            output_loading_info=True)
+            output_loading_info=True, ignore_mismatched_sizes=True)
+        if report["mismatched_keys"]:
+            key, stored, expected = min(report["mismatched_keys"])
+            raise ArtifactError(f"{folder}: {key} is of shape {list(stored)}, by config.json it is {list(expected)}",
+                                "save config and weights together again")
         if getattr(module, "pooler", None) is not None:
             module.pooler = None  # of an encoder without a head: embedders read the last hidden states
         missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))

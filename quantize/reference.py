@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models import files
-from ..models.errors import ArtifactError
+from ..models.errors import ArtifactError, UsageError
 from ..models.strict import build
 from .divergence import CHUNK_ROWS, log_softmax
 from .float_model import FloatModel
@@ -106,7 +106,7 @@ def read(folder: Path) -> Reference:
             arrays = {name: stored[name] for name in stored.files}
         parts = {name: _split(arrays[name], arrays[f"{name}_lengths"]) for name in PARTS}
         return Reference(fixtures=fixtures, outputs=arrays["outputs"], **parts)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, UsageError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{folder}: its reference cannot be read: {error}",
                             "copy the artifact again, or export it again") from error
 

@@ -250,6 +250,15 @@ def test_weights_that_are_no_numbers_are_refused_before_anything_is_measured(tin
             work(tmp_path / "broken")
 
 
+def test_weights_of_another_shape_than_the_config_says_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(tiny_llama, tmp_path / "other"))
+    config = json.loads((source / "config.json").read_text())
+    config["intermediate_size"] *= 2
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match="mlp.down_proj.weight is of shape .*, by config.json it is"):
+        export(source, "gguf:F32", tmp_path / "out")
+
+
 def test_a_witness_is_asked_once_for_several_exports(tiny_llama: Path, tmp_path: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Path] = []
