@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,8 @@ def read(source: Path, size: int) -> Vocabulary:
     if rules.model == "bert":
         if before is None or after is None:
             raise refused("WordPiece without [CLS] and [SEP] around a text", "both")
+        if unknown not in tokens:
+            raise refused(f"the unknown token {unknown!r}, which is none of its added tokens", "one that is")
         ids = {"bos": before, "seperator": after, "unknown": tokens.index(unknown)}
         ids |= {"padding": codec.pad_id} if codec.pad_id is not None else {}
     else:
@@ -179,7 +182,7 @@ def _tokens(table: Mapping[str, Any], size: int, rules: Rules) -> tuple[list[str
             types[token["id"]] = CONTROL if token["special"] else USER_DEFINED
     tokens = [names.get(index, f"[PAD{index}]") for index in range(size)]
     if len(set(tokens)) < size:
-        twice = next(token for token in tokens if tokens.count(token) > 1)
+        twice = Counter(tokens).most_common(1)[0][0]
         raise ArtifactError(f"tokenizer.json: the token {twice!r} stands at two ids, and llama.cpp needs distinct "
                             "texts", "rename one of them in tokenizer.json")
     return tokens, types

@@ -69,6 +69,8 @@ BAD_WORD_PIECE: list[tuple[str, Change]] = [
     ("a BertNormalizer with handle_chinese_chars = false", set_normalizer(handle_chinese_chars=False)),
     ("WordPiece with the pre-tokenizer", lambda table: table.update(pre_tokenizer={"type": "Whitespace"})),
     ("WordPiece without .CLS. and .SEP. around", lambda table: table.update(post_processor=None)),
+    ("the unknown token '.UNK.', which is none of its added", lambda table: table.update(
+        added_tokens=[token for token in table["added_tokens"] if token["content"] != "[UNK]"])),
     ("'.SEP.' that is also found in capitals", lambda table: [token.update(normalized=token["content"] == "[SEP]")
                                                               for token in table["added_tokens"]]),
 ]
