@@ -34,6 +34,7 @@ NO_SYSTEM = ("{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }
              "{{ '<assistant>' }}")
 LAST_ONLY = "{{ messages[-1]['content'] }}"
 DATED = "{{ strftime_now('%d') }}" + CHATML
+COMPLAINING = "{{ raise_exception('no user\\nFROM elsewhere') }}"
 
 
 def codec(template: str | None, system: str = "", adds_bos: bool = False) -> Codec:
@@ -130,6 +131,11 @@ def test_a_template_that_go_cannot_say_is_left_to_the_file(template: str, why: s
         turns.of(codec(template))
     text = modelfile(tmp_path, codec(template))
     assert "\nTEMPLATE" not in text and "# No TEMPLATE: the template writes" in text and why in text
+
+
+def test_what_a_template_complains_of_is_no_instruction(tmp_path: Path) -> None:
+    text = modelfile(tmp_path, codec(COMPLAINING))
+    assert "no user FROM elsewhere" in text and "\nFROM elsewhere" not in text
 
 
 def test_a_modelfile_names_system_stops_and_lengths(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def _template(codec: Codec) -> list[str]:
     try:
         found = turns.of(codec)
     except DataError as error:
-        return [f"# No TEMPLATE: {error.args[0]}, which Go templates cannot say. Ollama reads it from the file."]
+        why = " ".join(error.message.split())  # a second line would be taken for an instruction
+        return [f"# No TEMPLATE: {why}, which Go templates cannot say. Ollama reads it from the file."]
     bos = codec.decode([codec.bos_id], False) if codec.adds_bos and codec.bos_id is not None else ""
     notes = ["# The model's own template cuts white space around messages; Ollama's cannot."] if found.trims else []
     if ("", "system") not in found.between:
