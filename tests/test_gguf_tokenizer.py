@@ -70,7 +70,8 @@ def test_every_known_rule_set_splits_as_tokenizers_does(tmp_path: Path, name: st
         assert len(assert_same_but(codec, loaded, corpus.texts(tiny.SPECIAL))) < (
             400 if name in ("gpt-4o", "tekken") else 1)
         alphabet = st.sampled_from("aZéÉßſж漢한1٣½ \t\n\r'\u00a0.,;!-_()<|>🙂\u0301") | st.sampled_from(
-            ["'s", "'LL", "'ſ", "  ", "\r\n", "<|end|>", "abc", "123", "नि", "Ab", "/\n"]) | st.characters(codec="utf-8")
+            ["'s", "'LL", "'ſ", "  ", "\r\n", "<|end|>", "abc", "123", "नि", "Ab", "/\n"]
+        ) | st.characters(codec="utf-8")
 
         @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
         @given(st.lists(alphabet, max_size=20).map("".join))
