@@ -58,6 +58,17 @@ class _Handler(SimpleHTTPRequestHandler):
         """Say nothing: the page's own error comes back as its answer."""
 
 
+def _answer(answers: queue.Queue[dict[str, Any]], process: subprocess.Popen[bytes], seconds: int) -> dict[str, Any]:
+    """The page's answer; AssertionError when the browser ends or says nothing for `seconds`."""
+    for _ in range(seconds):
+        try:
+            return answers.get(timeout=1)
+        except queue.Empty:
+            if process.poll() is not None:
+                raise AssertionError(f"ended with code {process.returncode}") from None
+    raise AssertionError(f"no answer in {seconds} s")
+
+
 def in_chromium(models: Path, job: dict[str, Any], seconds: int = 300) -> dict[str, Any]:
     """What browser.html answers to `job` about a folder below `models`; AssertionError with its error otherwise."""
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
@@ -67,10 +78,14 @@ def in_chromium(models: Path, job: dict[str, Any], seconds: int = 300) -> dict[s
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="edgestill-chromium-", ignore_cleanup_errors=True) as profile:
         page = f"http://127.0.0.1:{server.server_address[1]}/browser.html"
-        process = subprocess.Popen([chromium, *FLAGS, f"--user-data-dir={profile}", page],
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        said = Path(profile) / "stderr.txt"
+        with said.open("wb") as stderr:
+            process = subprocess.Popen([chromium, *FLAGS, f"--user-data-dir={profile}", page],
+                                       stdout=subprocess.DEVNULL, stderr=stderr)
         try:
-            found = answers.get(timeout=seconds)
+            found = _answer(answers, process, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{chromium}: {error}: {said.read_text(errors='replace')[-3000:]}") from None
         finally:
             process.terminate()
             process.wait(timeout=30)

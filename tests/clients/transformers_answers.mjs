@@ -1,6 +1,6 @@
 // What transformers.js makes of a job: the same function in Node and in a browser, for versions 3 and 4.
 
-/** Greedy answers to `job.chats`, labels of `job.texts`, and `job.templates` as this client renders them. */
+/** Greedy answers to `job.chats`, and labels of `job.texts`. */
 export async function answers(transformers, job) {
   const { AutoModelForCausalLM, AutoTokenizer, env, pipeline } = transformers;
   const result = { version: env.version, chats: [], labels: [] };
