@@ -63,6 +63,7 @@ class Manifest:
     parents: list[dict[str, Any]] = field(default_factory=list)
     """What it was made from: {role: base | teacher | data | student, name, revision or sha256}."""
     licences: dict[str, str] = field(default_factory=dict)
+    """Of model, teacher and data."""
     checks: dict[str, Any] = field(default_factory=dict)
     """Measured numbers with their sample size, or {"not_run": why}."""
     settings: dict[str, Any] = field(default_factory=dict)

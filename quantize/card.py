@@ -31,11 +31,12 @@ def render(name: str, manifest: Manifest, certificate: Certificate, megabytes: f
 
 def _front_matter(manifest: Manifest, scheme: Scheme) -> str:
     """What model hubs read: YAML, whose strings JSON's are. A licence or base they would not know is left out."""
-    base = next((str(parent["name"]) for parent in manifest.parents if parent.get("role") == "base"), "")
-    licence = manifest.licences.get("base", "").lower()
+    bases = (str(parent["name"]) for parent in manifest.parents if parent.get("role") in ("base", "student"))
+    base = next((name for name in bases if re.fullmatch(r"[\w.-]+/[\w.-]+", name)), "")
+    licence = manifest.licences.get("model", "").lower()
     table = {
         "license": licence if re.fullmatch(r"[a-z0-9.-]+", licence) else "other",
-        "base_model": base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) else "",
+        "base_model": base,
         "pipeline_tag": PIPELINES[manifest.task.kind], "library_name": LIBRARIES[scheme.format],
         "quantized_by": "edgestill",
         "tags": ["edgestill", scheme.format, scheme.type, manifest.family],
@@ -64,7 +65,7 @@ def _origin(manifest: Manifest) -> str:
         rows.append(f"| {parent.get('role', '')} | {_cell(parent.get('name', ''))} | {_cell(str(identity)[:16])} |")
     rows += ["", "| licence of | |", "|---|---|"]
     rows += [f"| {role} | {_cell(manifest.licences.get(role) or 'not stated')} |"
-             for role in ("base", "teacher", "data")]
+             for role in ("model", "teacher", "data")]
     return "\n".join(rows) + "\n"
 
 

@@ -35,8 +35,9 @@ def tuned(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "run.toml").write_text("[task]\nkind = \"generate\"\n")
     seal(folder, stage="distill", task=Task(system="Be brief.", schema="schema.json", max_new_tokens=16),
          family="llama", scheme="hf", model_file="model.safetensors",
-         licences={"base": "Apache-2.0", "data": "CC0-1.0"},
-         parents=[{"role": "teacher", "name": "big", "sha256": "0" * 64}])
+         licences={"model": "Apache-2.0", "data": "CC0-1.0"},
+         parents=[{"role": "teacher", "name": "big", "sha256": "0" * 64},
+                  {"role": "student", "name": "someone/small", "revision": "1" * 40}])
     return folder
 
 
@@ -58,8 +59,8 @@ def test_an_artifact_is_complete_and_loads(made: Path) -> None:
     assert (manifest.stage, manifest.family, manifest.scheme) == ("export", "llama", "gguf:Q4_0")
     assert manifest.dimensions == {"parameters": 135616, "vocabulary": 384, "layers": 3, "hidden": 64, "context": 256}
     assert manifest.tokenizer.stop_ids == [0] and len(manifest.tokenizer.template_sha256) == 64
-    assert [parent["role"] for parent in manifest.parents] == ["teacher", "source"]
-    assert manifest.licences == {"base": "Apache-2.0", "data": "CC0-1.0"}
+    assert [parent["role"] for parent in manifest.parents] == ["teacher", "student", "source"]
+    assert manifest.licences == {"model": "Apache-2.0", "data": "CC0-1.0"}
     assert manifest.checks["kl_nats"]["n"] > 100 and manifest.checks["kl_nats"]["passed"]
     assert manifest.task == Task(system="Be brief.", schema="schema.json", max_new_tokens=16)
     assert load(made).generate("turn off the light", max_new_tokens=4).ids
@@ -85,7 +86,7 @@ def test_the_card_says_what_it_is_how_it_was_proven_and_how_to_run_it(made: Path
     text = (made / "README.md").read_text()
     for part in ("gguf:Q4_0", "135,616 parameters", "Apache-2.0", "not stated", "kl_nats", "edgestill verify",
                  "edgestill generate", "schema.json", "Be brief.", "| teacher | big |", "ollama create", "lms import",
-                 '---\nlicense: "apache-2.0"\npipeline_tag: "text-generation"\nlibrary_name: "llama.cpp"\n'):
+                 '---\nlicense: "apache-2.0"\nbase_model: "someone/small"\npipeline_tag: "text-generation"\nlibrary_name: "llama.cpp"\n'):
         assert part in text
 
 
