@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ..models.errors import DataError
 
 STEPS, LONGEST = 2_000_000, 2**24
-"""Most steps of one rendering (a turn of a loop, 64 characters written; a call is ten), and most characters of its result."""
+"""Most steps of one rendering (a turn of a loop, 64 characters written; a call is ten), and most characters of it."""
 _LARGEST, _CALL = 1_000_000, 10
 _WIDE = re.compile(r"\d{6,}")
 _GROWING = ("batch", "center", "format", "indent", "join", "replace", "slice", "truncate", "wordwrap")
