@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models import artifact, runfile
+from ..models import artifact, runfile, toml_text
 from ..models.scheme import Scheme
 from . import measure
 from .pipeline import LEDGER
@@ -46,7 +46,7 @@ def gather(plan: Plan) -> Summary:
             for stage in plan.stages
             if stage.name in ledger and "seconds" in ledger[stage.name]
         ],
-        run_file=runfile.to_toml(plan.run),
+        run_file=toml_text.to_toml(plan.run),
         made_by=artifact.versions(),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..models import files, kinds, runfile
+from ..models import files, kinds, toml_text
 from ..models.errors import CheckFailed
 from . import output, pipeline, quiet, resolve
 from .stages import Plan
@@ -97,4 +97,4 @@ def _show_plan(plan: Plan, out: Path, as_json: bool) -> None:
         return
     output.table(["stage", "state", "output"], [
         [name, state, str(out / path.relative_to(plan.folder))] for name, state, path in lines], title="plan")
-    click.echo("\n" + runfile.to_toml(plan.run), nl=False)
+    click.echo("\n" + toml_text.to_toml(plan.run), nl=False)

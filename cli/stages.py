@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models import files, runfile
+from ..models import files, toml_text
 from ..models.artifact import open_artifact
 from ..models.runfile import Export, RunFile
 from ..models.scheme import CODED, Scheme
@@ -114,7 +114,7 @@ class Plan:
             exported = four_bit if Scheme.parse(export.target).type in CODED else (student, STUDENT)
             everything += self._add_export(export, *exported, graded, shared)
         made = self._add("sum up", SUMMARY, self._summary, everything, {
-            "gates": asdict(run.gates), "title": self.title, "run": runfile.to_toml(run)})
+            "gates": asdict(run.gates), "title": self.title, "run": toml_text.to_toml(run)})
         self._add("write the report", REPORT, self._report, [made], {})
 
     def _add_export(self, export: Export, student: str, folder: str, graded: Sequence[str],

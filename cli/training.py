@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..models import runfile
+from ..models import runfile, toml_text
 from ..models.artifact import open_artifact
 from . import output, quiet
 
@@ -22,7 +22,7 @@ def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_ru
         if as_json:
             output.result({"verb": verb, "out": out, "run": run})
         else:
-            click.echo(runfile.to_toml(run), nl=False)
+            click.echo(toml_text.to_toml(run), nl=False)
         return
     from .. import distill
 

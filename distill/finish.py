@@ -14,7 +14,8 @@ from ..models import files
 from ..models.artifact import Tokenizer, seal
 from ..models.errors import UsageError
 from ..models.family import of_config
-from ..models.runfile import RunFile, to_toml
+from ..models.runfile import RunFile
+from ..models.toml_text import to_toml
 from ..runtime.text import Codec
 from .loading import copy_tokenizer, parameters, save_model, write_trimmed_tokenizer
 from .progress import METRICS, TENSORBOARD

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -250,19 +250,6 @@ def check_grid_aware(run: RunFile) -> None:
         kind_config(METHODS, table, f"grid_aware.starts[{index}]")
 
 
-def to_toml(value: Any) -> str:
-    """A run file (or any dataclass of tables) as TOML that `read` reads back to the same value."""
-    table = _plain(value)
-    lines = [f"{key} = {_toml(item)}" for key, item in table.items() if not _is_table(item)]
-    for key, item in table.items():
-        if isinstance(item, dict):
-            lines += ["", f"[{key}]"] + [f"{k} = {_toml(v)}" for k, v in item.items()]
-        elif _is_table(item):
-            for row in item:
-                lines += ["", f"[[{key}]]"] + [f"{k} = {_toml(v)}" for k, v in row.items()]
-    return "\n".join(lines).strip() + "\n"
-
-
 def _apply(table: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator:
@@ -277,34 +264,3 @@ def _apply(table: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise UsageError(f"--set {override!r}: {part} is not a table", "only keys of tables can be set")
     table[last] = value
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        held = {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
-        return {name: item for name, item in held.items() if item is not None}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _is_table(item: Any) -> bool:
-    return isinstance(item, dict) or (isinstance(item, list) and bool(item) and isinstance(item[0], dict))
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return _quote(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_quote(k)} = {_toml(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return repr(value)
-
-
-def _quote(text: str) -> str:
-    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\f": "\\f"}
-    return '"' + "".join(
-        escapes.get(c) or (f"\\u{ord(c):04X}" if ord(c) < 32 or ord(c) == 127 else c) for c in text) + '"'

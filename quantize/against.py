@@ -24,8 +24,10 @@ from .witness import Witness
 
 def witness(folder: Path | str, rows: Sequence[Row]) -> Witness:
     """The float model of a folder, to be asked about `rows`: those with an answer are scored, the others read."""
-    answered = [row for row in rows if row.kind != "text" and row.answer]
-    return Witness(folder, [row for row in rows if row not in answered], answered)
+    scored: dict[bool, list[Row]] = {True: [], False: []}
+    for row in rows:
+        scored[row.kind != "text" and bool(row.answer)].append(row)
+    return Witness(folder, scored[False], scored[True])
 
 
 def prove(artifact: Artifact, against: Path | str | Witness, rows: Sequence[Row], threads: int = 0) -> list[Check]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from edgestill.models import runfile
+from edgestill.models import runfile, toml_text
 from edgestill.models.errors import UsageError
 from edgestill.models.runfile import Data, Export, RunFile, Task, Training
 from hypothesis import given
@@ -79,5 +79,5 @@ def test_what_is_written_reads_back_the_same(tmp_path_factory: pytest.TempPathFa
     run = RunFile(task=Task(system=system, labels=labels), data=Data(columns=columns),
                   tune=Training(learning_rate=rate), export=[Export("gguf:Q4_0"), Export("onnx:int4")],
                   teacher={"kind": "local", "model": "m"})
-    path = written(tmp_path_factory.mktemp("run"), runfile.to_toml(run))
+    path = written(tmp_path_factory.mktemp("run"), toml_text.to_toml(run))
     assert runfile.read(path) == run
