@@ -86,7 +86,8 @@ def test_the_card_says_what_it_is_how_it_was_proven_and_how_to_run_it(made: Path
     text = (made / "README.md").read_text()
     for part in ("gguf:Q4_0", "135,616 parameters", "Apache-2.0", "not stated", "kl_nats", "edgestill verify",
                  "edgestill generate", "schema.json", "Be brief.", "| teacher | big |", "ollama create", "lms import",
-                 '---\nlicense: "apache-2.0"\nbase_model: "someone/small"\npipeline_tag: "text-generation"\nlibrary_name: "llama.cpp"\n'):
+                 '---\nlicense: "apache-2.0"\nbase_model: "someone/small"\n',
+                 'pipeline_tag: "text-generation"\nlibrary_name: "llama.cpp"\n'):
         assert part in text
 
 
