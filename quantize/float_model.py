@@ -39,18 +39,23 @@ class FloatModel:
     def from_folder(cls, folder: Path) -> FloatModel:
         """Load the class that config.json names.
 
-        Raises ArtifactError when weights that the model needs are missing or of another shape than config.json says
-        (they would be random numbers), or hold values that are not finite.
+        Raises ArtifactError for a config that is no model's, and for weights that are missing or of another shape than
+        config.json says (they would be random numbers) or hold values that are not finite.
         """
         import torch
         import transformers
+        from huggingface_hub.errors import StrictDataclassError
 
         transformers.utils.logging.disable_progress_bar()
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = config["architectures"][0]
-        module, report = getattr(transformers, name).from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-            output_loading_info=True, ignore_mismatched_sizes=True)
+        try:
+            module, report = getattr(transformers, name).from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                output_loading_info=True, ignore_mismatched_sizes=True)
+        except (KeyError, TypeError, ValueError, StrictDataclassError) as error:
+            raise ArtifactError(f"{folder / 'config.json'}: transformers makes no {name} of it: {error}",
+                                "copy config.json again from where the model was made") from error
         if report["mismatched_keys"]:
             key, stored, expected = min(report["mismatched_keys"])
             raise ArtifactError(f"{folder}: {key} is of shape {list(stored)}, by config.json it is {list(expected)}",

@@ -122,7 +122,8 @@ def _add_value(writer: GGUFWriter, key: str, value: Any) -> None:
 def rope_of(family: Family, config: Mapping[str, Any], kind: str = "full_attention") -> dict[str, Any]:
     """The rotary embedding's parameters in layers of one kind, from the keys of transformers 5 or of earlier versions.
 
-    Raises UsageError for a type that llama.cpp does not compute as transformers does.
+    Raises UsageError for a type that llama.cpp does not compute as transformers does, ArtifactError for one that lacks
+    a value.
     """
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     local = config.get("rope_local_base_freq")
@@ -154,6 +155,10 @@ def rope_of(family: Family, config: Mapping[str, Any], kind: str = "full_attenti
         if rotary in ("llama3", "yarn", "longrope") else None
     if original is not None:
         rope["original_max_position_embeddings"] = rope.get("original_max_position_embeddings") or original
+    needed = allowed[rotary] - ({"factor"} if rotary == "longrope" else set())
+    if missing := sorted(key for key in needed if rope.get(key) is None):
+        raise ArtifactError(f"config.json: {missing[0]!r} of its rotary embedding of type {rotary!r} is missing",
+                            "copy config.json again from where the model was made")
     return rope
 
 

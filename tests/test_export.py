@@ -261,6 +261,16 @@ def test_weights_of_another_shape_than_the_config_says_are_refused(tiny_llama: P
         export(source, "gguf:F32", tmp_path / "out")
 
 
+@pytest.mark.parametrize("change", [{"num_attention_heads": 5},
+                                    {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}])
+def test_a_config_that_is_no_models_is_refused(change: dict[str, object], tiny_llama: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(tiny_llama, tmp_path / "other"))
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ArtifactError, match="config.json: "):
+        export(source, "gguf:F32", tmp_path / "out")
+
+
 def test_a_witness_is_asked_once_for_several_exports(tiny_llama: Path, tmp_path: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Path] = []
