@@ -77,7 +77,7 @@ class Grammars:
         except (TypeError, ValueError, RecursionError) as error:
             problem = str(error)
         if problem:
-            raise UsageError(f"{kind}: {problem.splitlines()[0][:_REASON]}",
+            raise UsageError(f"{kind}: {' '.join(problem.split())[:_REASON]}",
                              f"correct the {kind}; an answer is never generated without it")
         return matcher
 

@@ -11,6 +11,9 @@ from .embed import Embedder
 from .foreign import codec_of, is_foreign, open_model, try_out
 from .generate import Generator
 
+MAX_THREADS = 512
+"""An engine that asks the system for more threads than it can give ends the whole process."""
+
 
 def load(path: Path | str, threads: int = 0, context: int = 0,
          check_hashes: bool = True) -> Generator | Classifier | Embedder:
@@ -29,8 +32,9 @@ def load_streams(path: Path | str, count: int, threads: int = 0, context: int = 
                  check_hashes: bool = True) -> list[Generator] | list[Classifier] | list[Embedder]:
     """As `load`, a generator `count` times over the same weights, each for a thread of its own; what answers in one
     pass, and models whose state cannot be kept apart, once. Close all of them together."""
-    if threads < 0:
-        raise UsageError(f"threads: {threads} is below the limit 0", "use 1 or more, or 0 for the physical cores")
+    if not 0 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads: {threads} is outside the limits 0 to {MAX_THREADS}",
+                         "use as many as the machine has cores, or 0 for the physical cores this process may use")
     artifact = open_model(Path(path))
     task, format = artifact.manifest.task, artifact.manifest.scheme.partition(":")[0]
     if format not in kinds.names("runtime.engines"):

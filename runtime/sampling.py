@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from .constrain import Constraint
 
+_COLDEST = 1e-6
+"""Lower temperatures count as this one, at which the likeliest alone is left: float32 has no room for less."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -73,7 +76,7 @@ def kept(logits: NDArray[np.float32], sampling: Sampling) -> tuple[NDArray[np.in
     top = float(logits.max())
     if not np.isfinite(top):
         raise _not_finite()
-    scores = (logits - np.float32(top)) / np.float32(sampling.temperature)
+    scores = (logits - np.float32(top)) / np.float32(max(sampling.temperature, _COLDEST))
     if 0 < sampling.top_k < len(scores):
         least = np.partition(scores, -sampling.top_k)[-sampling.top_k]
     elif sampling.min_p > 0.0 and sampling.top_p == 1.0:

@@ -207,8 +207,9 @@ def test_what_cannot_be_loaded_says_why(packed_llama: dict[str, Path], tmp_path:
         load(changed(packed_llama["gguf"], tmp_path / "hf", scheme="hf"))
     with pytest.raises(UsageError, match="classifiers run as onnx only"):
         load(changed(packed_llama["gguf"], tmp_path / "labels", task={"kind": "classify"}))
-    with pytest.raises(UsageError, match="threads: -1"):
-        load(packed_llama["gguf"], threads=-1)
+    for threads in (-1, 100_000):
+        with pytest.raises(UsageError, match=f"threads: {threads} .* 0 to 512"):
+            load(packed_llama["gguf"], threads=threads)
     with pytest.raises(UsageError, match="context: 1000"):
         load(packed_llama["onnx"], context=1000)
     folder = changed(packed_llama["gguf"], tmp_path / "other", files={})

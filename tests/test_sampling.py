@@ -92,3 +92,11 @@ def test_logits_that_are_not_finite_stop_generation(logits: list[float]) -> None
     for choose in (greedy, Sampler(Sampling(temperature=1.0))):
         with pytest.raises(EdgestillError, match="not finite"):
             choose(np.array(logits, np.float32))
+
+
+@pytest.mark.parametrize("case", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}])
+def test_a_temperature_next_to_nothing_draws_the_likeliest(case: dict[str, Any]) -> None:
+    with np.errstate(all="raise", under="ignore"):
+        ids, _ = kept(np.array([-30.0, 1.0, 2.0, 1.99], np.float32), Sampling(temperature=1e-50, **case))
+        assert Sampler(Sampling(temperature=1e-50, **case))(np.array([-30.0, 1.0, 2.0, 1.99], np.float32)) == 2
+    assert 2 in ids
