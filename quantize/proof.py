@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,7 +48,8 @@ class Step:
         """The check that says why the others of this step were not run."""
         cause = self.cause
         if self.name == "opens":
-            cause = "tokenizer" if any(word in why.lower() for word in TOKENIZER_WORDS) else "weights"
+            said = re.sub(r"\S*[/\\]", "", why.lower())  # a folder's name says nothing of what is wrong in it
+            cause = "tokenizer" if any(word in said for word in TOKENIZER_WORDS) else "weights"
         return Check(self.name, False, cause, detail=why)
 
 

@@ -330,3 +330,10 @@ def test_an_unpacked_artifact_has_its_hashes_checked_only(llama: Path, tmp_path:
     proven = verify(tmp_path / "tuned")
     assert proven.passed and all(check.name.startswith("hash ") for check in proven.checks)
     assert open_artifact(tmp_path / "tuned").manifest.stage == "tune"
+
+
+@pytest.mark.parametrize(("why", "cause"), [
+    ("/my-tokens/model.gguf: cannot be opened", "weights"), ("/m/model.gguf: 3 tokens of the vocabulary", "tokenizer"),
+    ("/m/tokenizer.json: is not there", "tokenizer")])
+def test_a_folders_name_is_not_taken_for_a_cause(why: str, cause: str) -> None:
+    assert proof.Step("opens", "weights", list).failed(why).cause == cause
