@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..models.errors import ArtifactError
+from .configs import labels_of
 from .encoder import Graph, TextEncoder
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -42,7 +41,7 @@ class Classifier(TextEncoder):
         """
         super().__init__(artifact, codec, threads)
         self._model = Graph(artifact.model_path, self.threads, "logits")
-        self.labels = list(artifact.manifest.task.labels) or _labels(artifact.folder)
+        self.labels = list(artifact.manifest.task.labels) or labels_of(artifact.folder)
         given = self._model.width
         if given is not None and given != len(self.labels):
             raise ArtifactError(f"{artifact.model_path}: {given} labels, the task has {len(self.labels)}",
@@ -81,13 +80,3 @@ class Classifier(TextEncoder):
         best = int(row.argmax())
         return Classification(self.labels[best], float(row[best]),
                               {label: float(value) for label, value in zip(self.labels, row, strict=True)}, truncated)
-
-
-def _labels(folder: Path) -> list[str]:
-    """Labels of a model whose task names none: those of its config.json, in the order of their ids."""
-    path = folder / "config.json"
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    names = table.get("id2label") or {}
-    if not names:
-        raise ArtifactError(f"{folder}: neither the task nor config.json names labels", "export the classifier again")
-    return [str(names[key]) for key in sorted(names, key=int)]

@@ -6,8 +6,7 @@ process before it is opened in this one. What only they need is imported inside 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..models.artifact import FOREIGN, Artifact, FileEntry, Manifest, Tokenizer,
 from ..models.errors import ArtifactError, UsageError
 from ..models.runfile import Task
 from ..models.scheme import bits_of
+from .configs import labels_of, read_table
 from .text import Codec
 
 UNVERIFIED = "origin unverified"
@@ -121,21 +121,21 @@ def _onnx(folder: Path, path: Path) -> Artifact:
     from . import onnx_header
 
     header = onnx_header.read(path)
-    config, genai = _table(folder / "config.json"), _table(folder / "genai_config.json").get("model", {})
+    config, genai = read_table(folder / "config.json"), read_table(folder / "genai_config.json", "model")
     if not config and not genai:
         raise ArtifactError(f"{folder}: neither config.json nor genai_config.json in it, which say what the graph is",
                             "copy the whole model folder")
-    name = str((config.get("architectures") or [""])[0])
+    names = config.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else ""
     task = Task()
     if name.endswith("ForSequenceClassification"):
-        labels = config.get("id2label") or {}
-        task = Task(kind="classify", labels=[str(labels[key]) for key in sorted(labels, key=int)])
+        task = Task(kind="classify", labels=labels_of(folder))
     needed = {"input_ids", "attention_mask"} - header.inputs | {"logits"} - header.outputs
     if needed:
         raise ArtifactError(f"{path}: no {' and no '.join(sorted(needed))} among its inputs and outputs",
                             "generators and classifiers are run, exported with input_ids, attention_mask and logits")
     context = genai.get("context_length") or config.get("max_position_embeddings") or config.get("n_positions")
-    decoder = genai.get("decoder", {})
+    decoder = read_table(folder / "genai_config.json", "model", "decoder")
     dimensions = {"vocabulary": genai.get("vocab_size") or config.get("vocab_size"), "context": context,
                   "layers": decoder.get("num_hidden_layers") or config.get("num_hidden_layers"),
                   "hidden": decoder.get("hidden_size") or config.get("hidden_size")}
@@ -150,7 +150,7 @@ def _onnx(folder: Path, path: Path) -> Artifact:
 def _hugging_face(folder: Path) -> Artifact:
     from ..models import family
 
-    config = _table(folder / "config.json")
+    config = read_table(folder / "config.json")
     member = family.of_config(config, training=True)
     dimensions = {key: int(member.of(config, key)) for key in ("layers", "hidden")}
     weights = sorted(folder.glob("*.safetensors"))
@@ -168,7 +168,7 @@ def _artifact(folder: Path, model: Path, scheme: str, name: str, task: Task, dim
 
 def _graph(folder: Path) -> Path | None:
     """The graph of an ONNX folder: what genai_config.json names, or the only one there is; None without any."""
-    named = _table(folder / "genai_config.json").get("model", {}).get("decoder", {}).get("filename")
+    named = read_table(folder / "genai_config.json", "model", "decoder").get("filename")
     if named is not None:
         path = folder / str(named)
         if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
@@ -179,18 +179,6 @@ def _graph(folder: Path) -> Path | None:
     if len(found) > 1:
         raise UsageError(f"{folder}: {len(found)} ONNX graphs in it", f"name one, such as {found[0]}")
     return found[0] if found else None
-
-
-def _table(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: no valid JSON: {error}", "copy the model folder again") from error
-    if not isinstance(table, dict):
-        raise ArtifactError(f"{path}: a JSON object was expected", "copy the model folder again")
-    return table
 
 
 if __name__ == "__main__":

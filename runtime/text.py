@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import ArtifactError, DataError
+from .configs import read_table
 from .stream import TextStream
 from .template import ChatTemplate
 
@@ -52,7 +52,7 @@ class Codec:
             tokenizer.no_truncation()
             tokenizer.no_padding()
         settings = _settings(folder)
-        generation = _read(folder / "generation_config.json") or _read(folder / "config.json")
+        generation = read_table(folder / "generation_config.json") or read_table(folder / "config.json")
         variables = _special_tokens(settings)
         ids = {name: tokenizer.token_to_id(text) for name, text in variables.items()}
         for name in ("bos", "eos", "pad"):
@@ -226,9 +226,9 @@ def _question(row: Row | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[st
 
 def _settings(folder: Path) -> dict[str, Any]:
     """tokenizer_config.json, completed as transformers does from the older special_tokens_map.json."""
-    settings = _read(folder / "tokenizer_config.json")
+    settings = read_table(folder / "tokenizer_config.json")
     if "added_tokens_decoder" not in settings:
-        settings |= _read(folder / "special_tokens_map.json")
+        settings |= read_table(folder / "special_tokens_map.json")
     return settings
 
 
@@ -259,19 +259,6 @@ def _listed(value: Any) -> list[int]:
     """Ids of a config key that holds one id, several or none."""
     values = value if isinstance(value, list) else [value]
     return [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"{path}: no valid JSON: {error}", "copy the model folder again") from error
-    if not isinstance(table, dict):
-        raise ArtifactError(f"{path}: a JSON object was expected, found {type(table).__name__}",
-                            "copy the model folder again")
-    return table
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def test_labels_come_from_the_config_where_the_task_names_none(packed_bert: Path
     with load(folder) as model:
         assert model.labels == ["light", "music", "weather"]  # type: ignore[union-attr]
     (folder / "config.json").write_text("{}")
-    with pytest.raises(ArtifactError, match="names labels"):
+    with pytest.raises(ArtifactError, match="names no labels"):
         load(folder, check_hashes=False)
 
 

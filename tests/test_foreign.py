@@ -228,6 +228,13 @@ BAD: list[tuple[str, Callable[[Path], object]]] = [
     ("neither config.json nor genai_config.json", no_configs),
     ("no valid JSON", lambda folder: (folder / "genai_config.json").write_text("{")),
     ("a JSON object was expected", lambda folder: (folder / "config.json").write_text("[]")),
+    ("genai_config.json: model: a JSON object was expected, found list",
+     lambda folder: (folder / "genai_config.json").write_text('{"model": []}')),
+    ("genai_config.json: decoder: a JSON object was expected, found int",
+     lambda folder: (folder / "genai_config.json").write_text('{"model": {"decoder": 3}}')),
+    ("config.json names no labels", lambda folder: proving.edit_json(
+        folder / "config.json", lambda table: table.update(architectures=["BertForSequenceClassification"],
+                                                           id2label={"first": "a"}))),
     ("no tokenizer.json", lambda folder: (folder / "tokenizer.json").unlink()),
     ("which is no file in the same folder", lambda folder: next(folder.rglob("*.onnx_data")).unlink()),
     ("not an artifact", lambda folder: (folder / "certificate.json").write_text("{}")),

@@ -8,7 +8,6 @@ another, and the two change places with every run: there is one binding for each
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...models.artifact import FOREIGN
 from ...models.errors import ArtifactError
+from ..configs import read_table
 from ..engine import EXTEND, Cache, check_ids, chosen_context, rows_per_pass
 from ..threads import allowed_cores
 
@@ -288,8 +288,8 @@ def _present(past: str) -> str:
 
 def _head_size(folder: Path) -> int:
     """The size of an attention head, for graphs that leave it symbolic."""
-    decoder = _table(folder / "genai_config.json").get("model", {}).get("decoder", {})
-    config = _table(folder / "config.json")
+    decoder = read_table(folder / "genai_config.json", "model", "decoder")
+    config = read_table(folder / "config.json")
     heads = config.get("num_attention_heads")
     size = decoder.get("head_size") or config.get("head_dim") or (heads and config.get("hidden_size", 0) // heads)
     if not size:
@@ -300,15 +300,5 @@ def _head_size(folder: Path) -> int:
 
 def _context_of(folder: Path) -> int:
     """The model's own context length, 0 when no file says it."""
-    table = _table(folder / "genai_config.json").get("model", {})
-    return int(table.get("context_length") or _table(folder / "config.json").get("max_position_embeddings") or 0)
-
-
-def _table(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"{path}: no valid JSON: {error}", "copy the model folder again") from error
-    return table
+    table = read_table(folder / "genai_config.json", "model")
+    return int(table.get("context_length") or read_table(folder / "config.json").get("max_position_embeddings") or 0)

@@ -1,0 +1,43 @@
+"""The JSON files of a model folder, which anyone may have written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..models.errors import ArtifactError
+
+
+def read_table(path: Path, *keys: str) -> dict[str, Any]:
+    """The JSON object in a file, or the one that stands in it under `keys`; empty where there is none.
+
+    Raises ArtifactError for a file that is no JSON, and for anything but an object in an object's place.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: no valid JSON: {error}", "copy the model folder again") from error
+    found = _object(table, str(path))
+    for key in keys:
+        inner = found.get(key)
+        found = {} if inner is None else _object(inner, f"{path}: {key}")
+    return found
+
+
+def labels_of(folder: Path) -> list[str]:
+    """The labels that config.json names, in the order of their ids; ArtifactError when it names none."""
+    names = read_table(folder / "config.json", "id2label")
+    if not names or not all(key.isdecimal() for key in names):
+        raise ArtifactError(f"{folder}: config.json names no labels (id2label has {', '.join(names)[:80] or 'no ids'})",
+                            "write them there as id2label, {\"0\": …, \"1\": …}, or export the classifier again")
+    return [str(names[key]) for key in sorted(names, key=int)]
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{name}: a JSON object was expected, found {type(value).__name__}",
+                            "copy the model folder again")
+    return value
