@@ -16,6 +16,7 @@ from ..models.errors import ArtifactError, UsageError
 from ..models.family import of_config
 from ..models.runfile import RunFile, Training
 from ..models.strict import build
+from ..runtime.configs import read_table
 
 if TYPE_CHECKING:
     from ..runtime.rows import Row
@@ -66,11 +67,10 @@ def model(name: str) -> Model:
         return Model(name, (entry.task,), entry.context, entry.learning_rate_full)
     folder = Path(name)
     if folder.is_dir():
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{folder}: no config.json that can be read: {error}",
-                                "give a Hugging Face folder, a catalogue name or a hub name") from None
+        config = read_table(folder / "config.json")
+        if not config:
+            raise ArtifactError(f"{folder}: no config.json in it that says anything",
+                                "give a Hugging Face folder, a catalogue name or a hub name")
         family = of_config(config, training=True)
         return Model(name, tuple(family.tasks), family.context(config))
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ LONGEST_WAIT = 60.0
 """Seconds between two tries, whatever the server asks for."""
 _LIMIT = 2**23
 """Bytes of an answer."""
+_BLANKS = set(map(chr, range(33)))
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -28,8 +30,12 @@ class Remote:
 
         Raises UsageError for another kind of address, and for a key that would travel unencrypted to another machine.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not set(url) & _BLANKS
+        except ValueError:  # a port beyond 65535, a bracket that is not closed
+            sound = False
+        if not sound:
             raise UsageError(f"{url}: not an http or https address", "for example https://host/v1")
         if key and parts.scheme == "http" and parts.hostname not in _LOCAL:
             raise UsageError(f"{url}: the key would be sent unencrypted", "use https, or leave the key out")
@@ -67,7 +73,7 @@ class Remote:
             except urllib.error.HTTPError as error:
                 reason, wait = f"answered {error.code}: {_shown(error.read(_LIMIT))}", error.headers.get("Retry-After")
                 again = error.code == 429 or error.code >= 500
-            except OSError as error:  # urllib's own among them
+            except (OSError, HTTPException) as error:  # urllib's own are of the former
                 reason, wait, again = f"cannot be reached: {getattr(error, 'reason', error)}", None, True
             if not again or count == TRIES:
                 break

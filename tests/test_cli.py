@@ -255,7 +255,10 @@ def test_init_takes_folders_and_hub_names(
     assert main.call(["init", str(data), *names, "-o", str(out)]) == 0
     run = runfile.read(out)
     assert (out.parent / run.student.model).resolve() == tiny_llama and run.teacher["model"] == "owner/larger"
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "config.json").write_text("[]")
     for name, code, message in ((str(tiny_bert), 2, "is for classify"), (str(tmp_path), 1, "no config.json"),
+                                (str(tmp_path / "list"), 1, "a JSON object was expected"),
                                 ("nowhere", 2, "'nowhere'")):
         assert main.call(["init", str(data), "--student", name, "-o", str(tmp_path / "b.toml")]) == code
         assert message in capsys.readouterr().err

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from http.client import BadStatusLine
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from edgestill.cli import cascading, main
@@ -107,7 +109,8 @@ def test_what_is_no_answer_is_said_at_once(answer: Answer, message: str, stub: S
 
 
 def test_addresses_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in ("file:///etc/passwd", "http://", "ftp://host/v1"):
+    for url in ("file:///etc/passwd", "http://", "ftp://host/v1", "http://[", "http://host:99999/v1",
+                "http://host/a b"):
         with pytest.raises(UsageError, match="not an http or https address"):
             Remote(url, "big")
     with pytest.raises(UsageError, match="unencrypted"):
@@ -115,6 +118,10 @@ def test_addresses_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
     with pytest.raises(EdgestillError, match="cannot be reached"):
         Remote("http://127.0.0.1:9/v1", "big")(ASKED)
+    model = Remote("http://127.0.0.1:9/v1", "big")
+    monkeypatch.setattr(model._opener, "open", Mock(side_effect=BadStatusLine("SSH-2.0")))
+    with pytest.raises(EdgestillError, match="cannot be reached: SSH-2.0"):
+        model(ASKED)
 
 
 def test_the_verb_cascade(stub: Stub, packed_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
