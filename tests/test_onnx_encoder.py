@@ -46,7 +46,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
 
 
 def texts(segments: bool, batch: int, length: int) -> dict[str, NDArray[np.int64]]:
-    ids = np.random.default_rng(length).integers(5, 200, (batch, length))
+    ids = np.random.default_rng(length).integers(5, 100, (batch, length))
     feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     feed["attention_mask"][0, length // 2 + 1:] = 0
     return feed | ({"token_type_ids": np.zeros_like(ids)} if segments else {})

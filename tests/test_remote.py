@@ -134,7 +134,7 @@ def test_the_verb_cascade(stub: Stub, packed_bert: Path, tmp_path: Path, capsys:
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads(out.read_text()) and found["rows"] == 60
     fit = found["fits"][0]
-    assert fit["agreement"]["value"] == fit["agreement_of_all"] == 1 and fit["coverage"]["value"] > 0.9
+    assert fit["agreement"]["value"] == fit["agreement_of_all"] == 1 and fit["coverage"]["value"] > 0.5
     assert fit["saved_of_1000_calls"]["money"] == pytest.approx(10 * fit["coverage"]["value"])
 
     monkeypatch.setenv(cascading.KEY, "secret")
