@@ -39,7 +39,6 @@ from edgestill.runtime.rows import Row, read_rows
 from edgestill.runtime.text import Codec
 
 HERE = Path(__file__).resolve().parent
-sys.path.remove(str(HERE))  # onnxruntime-genai's builder imports a module of its own that has this file's name
 DEMO = HERE.parent / "models" / "demo" / "teacher"
 CONTEXT = 512
 
@@ -207,7 +206,6 @@ print(json.dumps({"seconds": time.perf_counter() - started,
 
 def convert(options: argparse.Namespace) -> dict[str, Any]:
     """Conversion alone, with the default method."""
-    sys.path.append(str(HERE))
     from decoding import make_model
 
     options.out.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -54,6 +55,12 @@ def _run(checkpoint: Checkpoint, folder: Path) -> None:
         stack.enter_context(redirect_stdout(said))
         stack.enter_context(redirect_stderr(said))
         try:
+            import onnxruntime_genai
+
+            # It imports its parts as top-level modules: a quantization.py beside the user's script must not stand in.
+            own = str(Path(onnxruntime_genai.__file__).parent / "models")
+            sys.path.insert(0, own)
+            stack.callback(sys.path.remove, own)
             from onnxruntime_genai.models import builder
         except ModuleNotFoundError as error:
             raise MissingExtra("onnxruntime-genai", "export") from error
