@@ -25,6 +25,8 @@ settings = click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=
                         help="Override a value of the run file; may be given several times.")
 threads = click.option("--threads", type=click.IntRange(0), default=0, metavar="N",
                        help="CPU threads; 0 takes the physical cores this process may use.")
+columns = click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS",
+                       help="Column of a data file; may be repeated.")
 skip_bad = click.option("--skip-bad", is_flag=True,
                         help="Leave bad rows out and list them in bad-rows.jsonl instead of stopping.")
 run_file = click.argument("run_file", metavar="RUN.TOML", type=click.Path(path_type=Path))

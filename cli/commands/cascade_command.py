@@ -25,9 +25,7 @@ from .. import cascading, inputs, options, output, progress
 @click.option("--system", default="", metavar="TEXT",
               help="System message for a URL; for a classifier's rows default: to answer with one of its labels.")
 @click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="Take N rows, evenly spaced; 0: all.")
-@click.option(
-    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
-)
+@options.columns
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the result to this JSON file.")
 @options.threads
 @options.as_json

@@ -19,9 +19,7 @@ from .. import comparing, inputs, options, output
 @click.option("--metric", "metrics", multiple=True, help="Metric to compare; default: those that suit the rows.")
 @click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="Take N rows, evenly spaced; 0: all.")
 @click.option("--constrain", is_flag=True, help="Hold decoding to the JSON schema of the task.")
-@click.option(
-    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
-)
+@options.columns
 @options.threads
 @options.settings
 @options.skip_bad

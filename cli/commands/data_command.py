@@ -24,9 +24,7 @@ def command() -> None:
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--test", type=click.Path(path_type=Path), help="Data file of the test rows; default: a share of DATA.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Model folder whose tokenizer counts tokens.")
-@click.option(
-    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
-)
+@options.columns
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the report to this JSON file.")
 @options.settings
 @options.as_json

@@ -21,9 +21,7 @@ from .. import inputs, options, output, progress
 @click.option("--metric", "metrics", multiple=True, help="Metric to measure; default: those that suit the rows.")
 @click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="Take N rows, evenly spaced; 0: all.")
 @click.option("--constrain", is_flag=True, help="Hold decoding to the JSON schema of the task.")
-@click.option(
-    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
-)
+@options.columns
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Also write answers, scores and metrics to this JSON file."
 )

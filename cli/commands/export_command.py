@@ -21,9 +21,7 @@ from .. import inputs, options, output, quiet
 @click.option("--to", "targets", multiple=True, metavar="FORMAT:TYPE", help="Target; several make several artifacts.")
 @click.option("--rows", "rows_file", type=click.Path(path_type=Path),
               help="Run file whose rows calibrate (train) and certify (test), or data file that calibrates.")
-@click.option(
-    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
-)
+@options.columns
 @click.option("--method", default="scale_search", show_default=True, metavar="NAME",
               help="How 4-bit codes are found: gptq is the most exact and slowest.")
 @click.option("--bits-per-weight", type=click.FloatRange(0, 16), default=0.0, metavar="X",

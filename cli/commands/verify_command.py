@@ -22,9 +22,7 @@ if TYPE_CHECKING:
               help="Run file (its test rows) or data file, to prove tokens and the task metric on too.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="HF_FOLDER",
               help="Hugging Face folder of the float model: proves .gguf files and ONNX folders made elsewhere.")
-@click.option(
-    "--column", "columns", multiple=True, metavar="OURS=THEIRS", help="Column of a data file; may be repeated."
-)
+@options.columns
 @options.threads
 @options.settings
 @options.skip_bad

@@ -6,6 +6,7 @@ import json
 import math
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -17,7 +18,7 @@ from ..tools import ToolCall
 from .asked import Part
 
 
-class Reply:
+class Reply(ABC):
     """The answer to one request, which grows by parts."""
 
     object, chunk_object, prefix = "", "", ""
@@ -72,17 +73,17 @@ class Reply:
         end = {**self._head, "object": self.chunk_object, "choices": [], "usage": self.usage(), "timings": timings}
         return [end] if usage else []
 
-    def _deltas(self, part: Part, new: bool, logprobs: Any) -> list[dict[str, Any]]:
-        raise NotImplementedError
+    @abstractmethod
+    def _deltas(self, part: Part, new: bool, logprobs: Any) -> list[dict[str, Any]]: ...
 
-    def _last(self, part: Part) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _last(self, part: Part) -> dict[str, Any]: ...
 
-    def _choice(self, index: int, calls: list[ToolCall]) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _choice(self, index: int, calls: list[ToolCall]) -> dict[str, Any]: ...
 
-    def _logprobs(self, scores: Sequence[TokenLogprob], place: int = 0) -> dict[str, Any] | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _logprobs(self, scores: Sequence[TokenLogprob], place: int = 0) -> dict[str, Any] | None: ...
 
     def _token(self, token: int) -> str:
         return self._codec.decode([token], False)
