@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...models.errors import DataError
+from ..answer import Generation, Piece
 from ..classify import Classifier
 from ..engine import check_ids
-from ..generate import Generation, Generator, Piece
+from ..generate import Generator
 from ..logprobs import TokenLogprob, token_logprob
 from ..tools import ToolCall
 from . import fields

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from ..generate import Generation
+from ..answer import Generation
 from ..logprobs import TokenLogprob
 from ..text import Codec
 from ..tools import ToolCall
