@@ -45,7 +45,7 @@ class Grammars:
         self._compiled: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
     def compile(self, value: Any, kind: str = "schema") -> Constraint:
-        """A constraint at its start; `kind` is one of STRUCTURES.
+        """A constraint at its start; `kind` is one of STRUCTURES, or tools for a grammar of calls.
 
         UsageError for what is invalid, beyond the limits, or asks for what cannot be enforced.
         """
@@ -176,7 +176,7 @@ def _lark(kind: str, text: str) -> str:
     """A grammar in llguidance's Lark syntax."""
     if kind == "choices":
         return "start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in json.loads(text))
-    if "::=" in text:
+    if kind == "grammar" and "::=" in text:
         from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
         try:

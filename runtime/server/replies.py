@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
+from string import ascii_letters, digits
 from typing import Any
 
 from ..generate import Generation
@@ -16,6 +17,8 @@ from ..logprobs import TokenLogprob
 from ..text import Codec
 from ..tools import ToolCall
 from .asked import Part
+
+_LETTERS = ascii_letters + digits
 
 
 class Reply(ABC):
@@ -165,5 +168,6 @@ def _reason(done: Generation | None, calls: list[ToolCall]) -> str:
 
 
 def _written(calls: list[ToolCall]) -> list[dict[str, Any]]:
-    return [{"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": {
+    # Some templates take nothing but nine letters and digits as the id when the call comes back in a conversation.
+    return [{"id": "".join(secrets.choice(_LETTERS) for _ in range(9)), "type": "function", "function": {
         "name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}} for call in calls]
