@@ -117,6 +117,9 @@ class Generator:
             chat = prefix.joined(chat)
         settings = Options.of(options)
         tools = () if settings.tool_choice == "none" else tools
+        if settings.overflow == "refuse":
+            texts = (text for message in chat if isinstance(text := message.get("content"), str))
+            self.codec.check_length(sum(map(len, texts)), self.engine.context_length)
         run = self._run(self.codec.prompt_ids(chat, tools), settings, self._constraint(settings, bool(tools), tools),
                         started, cancel, chat)
         run.prefix, run.speculator = prefix, self._speculator(settings, draft)
@@ -270,6 +273,8 @@ class Generator:
         if options.called is not None:
             from .tool_grammar import grammar
 
+            if not tools:
+                raise UsageError("generate.tool_choice: there are no tools to choose from", "give tools")
             calls = grammar(self.tool_format, self.codec, tools, options.called, options.parallel_tool_calls)
             return self._grammars.compile(calls, "tools")
         found = structure(options, None if free else self._schema)

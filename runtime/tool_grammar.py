@@ -26,10 +26,8 @@ def grammar(form: ToolFormat, codec: Codec, tools: Sequence[Mapping[str, Any]], 
     """
     functions = dict(_functions(tools))
     if name and name not in functions:
-        raise UsageError(f"generate.tool_choice: the function {name!r} is not among the tools: "
-                         f"{', '.join(functions) or 'there are none'}", "name one of them")
-    if not functions:
-        raise UsageError("generate.tool_choice: there are no tools to choose from", "give tools")
+        raise UsageError(f"generate.tool_choice: the function {name!r} is not among the tools: {', '.join(functions)}",
+                         "name one of them")
     once, twice = (_parts(_turn(text, codec)) for text in form.written)
     if len(once) != 3:
         raise UsageError(f"generate.tool_choice: the chat template writes calls in a form that cannot be bound: "

@@ -119,7 +119,7 @@ def test_forms_that_cannot_be_bound_are_refused(tiny_llama: Path) -> None:
 
 
 @pytest.mark.parametrize(("tools", "message"), [
-    ([], "there are no tools"), ([{"type": "function"}], r"tools\[0\].function: an object"),
+    ([{"type": "function"}], r"tools\[0\].function: an object"),
     ([TOOLS[0], {"function": {"name": 'a"b'}}], r"tools\[1\].function.name: 'a\"b'"),
     ([{"function": {"name": ""}}], "function.name"), ([{"function": {"name": 3}}], "function.name"),
     ([{"function": {"name": "f", "parameters": []}}], "function.parameters"),
