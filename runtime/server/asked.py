@@ -106,6 +106,8 @@ def completion(body: Mapping[str, Any]) -> Asked:
 
     def work(model: Any, cancel: threading.Event) -> Iterator[Part]:
         for place, prompt in enumerate(prompts):
+            if isinstance(prompt, str):
+                model.codec.check_length(len(prompt), model.engine.context_length)
             ids = model.codec.plain_ids(prompt) if isinstance(prompt, str) else prompt
             check_ids(ids, 0, model.engine.context_length, model.engine.vocabulary_size)
             text = prompt if isinstance(prompt, str) else model.codec.decode(prompt)
