@@ -86,8 +86,12 @@ class Generator:
             self._check_prefix(prefix, "prefix")
             chat = prefix.joined(chat)
         settings = Options.of(options)
-        run = self._run(self.codec.prompt_ids(chat, tools), settings, self._constraint(settings, bool(tools)), started,
-                        cancel, chat)
+        tools = () if settings.tool_choice == "none" else tools
+        if settings.overflow == "refuse":
+            texts = (text for message in chat if isinstance(text := message.get("content"), str))
+            self.codec.check_length(sum(map(len, texts)), self.engine.context_length)
+        run = self._run(self.codec.prompt_ids(chat, tools), settings, self._constraint(settings, bool(tools), tools),
+                        started, cancel, chat)
         run.prefix, run.speculator = prefix, self._speculator(settings, draft)
         return self._pieces(run, None if tools else settings.schema)
 
@@ -232,10 +236,17 @@ class Generator:
         found.begin()
         return found
 
-    def _constraint(self, options: Options, free: bool) -> Constraint | None:
+    def _constraint(self, options: Options, free: bool, tools: Messages = ()) -> Constraint | None:
         """What binds the answer; the task's schema does not when it is `free`."""
         from .constrain import structure
 
+        if options.called is not None:
+            from .tool_grammar import grammar
+
+            if not tools:
+                raise UsageError("generate.tool_choice: there are no tools to choose from", "give tools")
+            calls = grammar(self.tool_format, self.codec, tools, options.called, options.parallel_tool_calls)
+            return self._grammars.compile(calls, "tools")
         found = structure(options, None if free else self._schema)
         return None if found is None else self._grammars.compile(found[1], found[0])
 

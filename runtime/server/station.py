@@ -24,7 +24,9 @@ class Job:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._loop = asyncio.get_running_loop()
-        self._items: asyncio.Queue[Any] = asyncio.Queue()
+        self._items: deque[Any] = deque()
+        self._called = False  # the loop is woken once for all items that it has not yet looked at
+        self._came = asyncio.Event()
         self.asked, self.begun = time.perf_counter(), 0.0
         self.cancel = threading.Event()
 
@@ -34,10 +36,16 @@ class Job:
         return max(0.0, self.begun - self.asked) * 1000
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        while (item := await self._items.get()) is not _END:
-            if isinstance(item, Exception):
-                raise item
-            yield item
+        while True:
+            while self._items:
+                item = self._items.popleft()
+                if item is _END:
+                    return
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+            self._came.clear()
+            await self._came.wait()
 
     def run(self, model: Any) -> None:
         """In a worker: do it."""
@@ -56,8 +64,14 @@ class Job:
         self._hand_over(_END)
 
     def _hand_over(self, item: Any) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        self._items.append(item)
+        if not self._called and not self._loop.is_closed():
+            self._called = True
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._called = False  # before the items are looked at: what is handed over from now on calls again
+        self._came.set()
 
 
 class Station:
@@ -84,14 +98,19 @@ class Station:
         """Requests that wait for a worker."""
         return len(self._waiting)
 
+    def check_room(self) -> None:
+        """Refusal 429 when the queue is full."""
+        waiting = len(self._waiting)
+        if self.active + waiting >= self.streams + self.places:
+            wait = max(1, math.ceil(self._seconds * (waiting + 1) / self.streams))
+            raise Refusal(f"{self.name}: {waiting} requests are waiting, the limit is {self.places}",
+                          status=429, code="queue_full", headers={"Retry-After": str(wait)})
+
     def submit(self, work: Work) -> Job:
         """Put work at the end of the queue; Refusal 429 when it is full."""
         job = Job(work)
         with self._change:
-            if self.active + len(self._waiting) >= self.streams + self.places:
-                wait = max(1, math.ceil(self._seconds * (len(self._waiting) + 1) / self.streams))
-                raise Refusal(f"{self.name}: {len(self._waiting)} requests are waiting, the limit is {self.places}",
-                              status=429, code="queue_full", headers={"Retry-After": str(wait)})
+            self.check_room()
             self._waiting.append(job)
             self._change.notify()
         return job
