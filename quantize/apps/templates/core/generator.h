@@ -65,7 +65,7 @@ public:
         const int most = std::min(MAX_NEW_TOKENS, CONTEXT - run.prompt_tokens);
         std::string held;  // may be the beginning of the text that ends an answer
         while (!ends(token)) {
-            held += piece_of(token);
+            held += piece_of(token, FIRST_STRIPS && run.new_tokens == 0);
             const size_t stop = *STOP_TEXT ? held.find(STOP_TEXT) : std::string::npos;
             const size_t sure = stop != std::string::npos ? stop : held.size() - overlap(held);
             show(held.substr(0, sure));
@@ -93,7 +93,7 @@ private:
         return ids;
     }
 
-    std::string piece_of(llama_token token) const {
+    std::string piece_of(llama_token token, bool strips) const {
         std::string piece(256, '\0');
         int size = llama_token_to_piece(vocabulary_, token, &piece[0], static_cast<int>(piece.size()), 0, false);
         if (size < 0) {
@@ -101,6 +101,7 @@ private:
             size = llama_token_to_piece(vocabulary_, token, &piece[0], -size, 0, false);
         }
         piece.resize(size);
+        if (strips && piece[0] == ' ') piece.erase(0, 1);
         return piece;
     }
 
