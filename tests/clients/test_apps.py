@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import os
 import shutil
 import subprocess
+import xml.etree.ElementTree
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,3 +203,118 @@ def test_the_web_app_reads_texts_as_our_runtime(kind: str, classifier: Path, tmp
             wanted = ours.classify(text)
             assert said["label"] == wanted.label and said["score"] == pytest.approx(wanted.probability, abs=0.02)
         check_profile(found["profile"], folder, 2)
+
+
+def compiled(sources: Path, folder: Path, *flags: object) -> ctypes.CDLL:
+    """The C++ of a phone's app as a library."""
+    library = folder / "libmodel.so"
+    files = [path for path in sources.glob("*.cpp") if path.name != "native.cpp"]
+    command = ["c++", "-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", *files, "-I", sources,
+               *flags, "-o", library]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    made = ctypes.CDLL(str(library))
+    for name in ("model_open", "model_run", "encoder_answer", "encoder_profile"):
+        if hasattr(made, name):
+            getattr(made, name).restype = ctypes.c_void_p
+    return made
+
+
+def text_at(address: int | None) -> str:
+    return ctypes.string_at(address or 0).decode()
+
+
+@pytest.mark.parametrize("name", ["android", "ios"])
+def test_what_phones_call_answers_as_our_runtime(name: str, case: Callable[[str, str], Case], libraries: dict[str, Path],
+                                                 tmp_path: Path) -> None:
+    made = case("demo", "gguf:Q4_0")
+    app, llama = apps.write(open_artifact(made.folder), name, tmp_path), libraries["llama"]
+    (sources,) = (path.parent for path in app.rglob("generate_bridge.cpp"))
+    library = compiled(sources, tmp_path, "-I", sources / "include", "-I", llama / "include", "-L", llama / "lib", "-lllama",
+                       f"-Wl,-rpath,{llama / 'lib'}")
+    (model_file,) = app.rglob("*.gguf")
+    assert model_file.read_bytes() == (made.folder / "model.gguf").read_bytes()
+    reason = ctypes.create_string_buffer(512)
+    assert not library.model_open(b"none.gguf", 1, reason, 512) and b"none.gguf" in reason.value
+    model = ctypes.c_void_p(library.model_open(str(model_file).encode(), 1, reason, 512))
+    ours, show = load(made.folder, threads=1), ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+    for text in QUESTIONS:
+        pieces: list[bytes] = []
+        profile = library.model_run(model, text.encode(), 2, None,
+                                    show(lambda _, piece, size, to=pieces: to.append(ctypes.string_at(piece, size))), reason, 512)
+        assert b"".join(pieces).decode() == ours.generate(text).text
+        check_profile(json.loads(text_at(profile)), made.folder, 2)
+    assert not library.model_run(model, b"word " * 9000, 1, None, show(lambda *_: None), reason, 512)
+    assert b"tokens" in reason.value
+    library.model_close(model)
+
+
+@pytest.mark.parametrize("name", ["android", "ios"])
+def test_what_phones_call_reads_texts_as_our_runtime(name: str, classifier: Path, libraries: dict[str, Path],
+                                                     tmp_path: Path) -> None:
+    app = apps.write(open_artifact(classifier), name, tmp_path)
+    (sources,) = (path.parent for path in app.rglob("encode_bridge.cpp"))
+    library, ours = compiled(sources, tmp_path, "-I", sources / "include"), load(classifier, threads=1)
+    (model_file,) = app.rglob("*.onnx")
+    ids = (ctypes.c_int * library.encoder_context())()
+    for text in QUESTIONS:
+        count = library.tokenize(text.encode(), len(text.encode()), ids, len(ids))
+        assert list(ids[:count]) == ours.codec.encode(text, add_special_tokens=True)
+        logits = ours.logits([ids[:count]])[0]
+        said = text_at(library.encoder_answer((ctypes.c_float * len(logits))(*logits), len(logits), count))
+        label, probability = said.rsplit(" ", 1)
+        wanted = ours.classify(text)
+        assert label == wanted.label and float(probability) == pytest.approx(wanted.probability, abs=1e-5)
+    number = ctypes.c_double
+    found = library.encoder_profile(str(model_file).encode(), 2, number(3), number(4), (number * 2)(1, 2), 2, count)
+    check_profile(json.loads(text_at(found)), classifier, 2)
+
+
+def java_headers() -> list[Path]:
+    compiler = shutil.which("javac")
+    home = Path(compiler).resolve().parent.parent / "include" if compiler else Path("none")
+    return [home, *(path for path in home.glob("*") if path.is_dir())] if (home / "jni.h").is_file() else []
+
+
+@pytest.mark.parametrize("pair", [("generate", "gguf:Q4_0"), ("classify", "onnx")])
+def test_the_bridge_to_kotlin_compiles_and_offers_what_kotlin_calls(pair: tuple[str, str], tmp_path: Path, classifier: Path,
+                                                                    case: Callable[[str, str], Case]) -> None:
+    if not java_headers():
+        pytest.skip("no Java development kit, whose jni.h the bridge includes")
+    folder = classifier if pair[0] == "classify" else case("demo", pair[1]).folder
+    main_folder = apps.write(open_artifact(folder), "android", tmp_path) / "app" / "src" / "main"
+    command = ["c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-c", main_folder / "cpp" / "native.cpp", "-o",
+               tmp_path / "native.o", *(f"-I{path}" for path in java_headers())]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (kotlin,) = main_folder.rglob("Model.kt")
+    called = {line.split("fun ")[1].split("(")[0] for line in kotlin.read_text().splitlines() if "external fun" in line}
+    symbols = subprocess.run(["nm", "--defined-only", tmp_path / "native.o"], capture_output=True, text=True, check=True)
+    offered = {word.rpartition("_Model_")[2] for word in symbols.stdout.split() if word.startswith("Java_com_example")}
+    assert called and called == offered
+
+
+@pytest.mark.parametrize(("name", "task"), [(name, task) for name in ("android", "ios") for task in ("generate", "encode")])
+def test_kotlin_swift_and_xml_are_well_formed(name: str, task: str) -> None:
+    import tree_sitter_kotlin
+    import tree_sitter_swift
+    from tree_sitter import Language, Node, Parser
+
+    grammars = {".kt": tree_sitter_kotlin, ".kts": tree_sitter_kotlin, ".swift": tree_sitter_swift}
+    parsers = {suffix: Parser(Language(grammar.language())) for suffix, grammar in grammars.items()}
+
+    def faults(node: Node) -> list[str]:
+        here = [f"{node.type} at {node.start_point}"] if node.is_error or node.is_missing else []
+        return here + [fault for child in node.children for fault in faults(child)]
+
+    assert faults(parsers[".kt"].parse(b"fun a( { }").root_node) and faults(parsers[".swift"].parse(b"func a( {").root_node)
+    seen = set()
+    for part in ("common", task):
+        for path in (apps.TEMPLATES / name / part).rglob("*"):
+            if path.suffix in parsers:
+                assert faults(parsers[path.suffix].parse(path.read_bytes()).root_node) == [], path
+                seen.add(path.name)
+            elif path.suffix == ".xml":
+                xml.etree.ElementTree.parse(path)
+                seen.add(path.name)
+    assert seen >= {"Model.kt", "AndroidManifest.xml"} if name == "android" else seen >= {"Model.swift", "Package.swift"}

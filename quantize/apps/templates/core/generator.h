@@ -1,7 +1,11 @@
 // A GGUF model that answers prompts greedily: llama.cpp, the model's own chat template, and nothing else.
 #pragma once
 
+#if __has_include(<llama.h>)
 #include <llama.h>
+#else
+#include <llama/llama.h>  // as it stands in Apple's framework
+#endif
 
 #include <functional>
 #include <iterator>
