@@ -31,7 +31,6 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
         from .running import Server, bind
     except ImportError as error:
         raise MissingExtra(error.name or "starlette", "serve") from error
-    from ..loading import load_streams
     from ..remote import Remote
     from .fallback import Fallback
     from .station import Station
@@ -47,7 +46,7 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     stations: list[Station] = []
     try:
         for name, path in names.items():
-            stations.append(Station(name, load_streams(path, streams, threads or _fastest(path), context), places))
+            stations.append(Station.open(name, path, places, streams, threads or _fastest(path), context))
         service = Service(stations, key, is_loopback(host), behind)
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}",
               {station.name: station.model for station in stations})

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from ..loading import load_streams
 from .fields import Refusal
 
 Work = Callable[[Any, threading.Event], Iterator[Any]]
 """What is done with a model, in one of its threads; the event says that nobody waits for it any more."""
 _END = object()
 _FADE = 0.9
+_NICENESS = 5
+"""How far the threads that compute stand back behind the one that talks with clients, which needs little time but needs
+it at once: refusals of a full server then wait half as long for a core."""
 
 
 class Job:
@@ -93,6 +102,12 @@ class Station:
         for thread in self._threads:
             thread.start()
 
+    @classmethod
+    def open(cls, name: str, path: Path, places: int, streams: int, threads: int, context: int = 0) -> Station:
+        """Load a model, the engine's own threads standing back too; errors as in `load`."""
+        with ThreadPoolExecutor(1, initializer=_stand_back) as loader:  # threads inherit what started them has
+            return cls(name, loader.submit(load_streams, path, streams, threads, context).result(), places)
+
     @property
     def waiting(self) -> int:
         """Requests that wait for a worker."""
@@ -137,6 +152,7 @@ class Station:
             model.close()
 
     def _serve(self, model: Any) -> None:
+        _stand_back()
         while True:
             with self._change:
                 while self._open and not self._waiting:
@@ -149,3 +165,11 @@ class Station:
             with self._change:
                 self.active -= 1
                 self._seconds = _FADE * self._seconds + (1 - _FADE) * (time.perf_counter() - job.begun)
+
+
+def _stand_back() -> None:
+    """Lower the priority of this thread and of those that it starts. Only Linux knows priorities of single threads."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with suppress(OSError):  # a sandbox may forbid it, and nothing depends on it
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
