@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import struct
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
-CHARACTERS = (*range(1, 0xD800), *range(0xE000, 0x32400), *range(0xE0000, 0xE0200))
+CHARACTERS = "".join(map(chr, (*range(1, 0xD800), *range(0xE000, 0x32400), *range(0xE0000, 0xE0200))))
 """All that Unicode has given a meaning. llama.cpp's table cannot hold NUL."""
+CHUNK = 64
+"""Characters that are tried together first: most scripts are never changed."""
 BLOCK = 256
 """Places that a node's labels can lie apart."""
 
@@ -30,12 +33,12 @@ class Charsmap:
     def of(cls, normalize: Callable[[str], str], sequences: Iterable[str]) -> Charsmap:
         """The table of what `normalize` changes: characters, Unicode's compositions, and those of `sequences`."""
         found = {}
-        for character in map(chr, CHARACTERS):
-            written = normalize(character)
-            if written != character:
-                found[character] = written
+        for start in range(0, len(CHARACTERS), CHUNK):
+            chunk = CHARACTERS[start:start + CHUNK]
+            if normalize(chunk) != chunk:
+                found |= {sign: written for sign in chunk if (written := normalize(sign)) != sign}
         made = cls(found, 1)
-        for sequence in sorted({*_composed(), *sequences}, key=len):
+        for sequence in sorted({*composed(), *sequences}, key=len):
             written = normalize(sequence)
             if written != made.applied(sequence):
                 found[sequence] = written
@@ -81,13 +84,11 @@ class Charsmap:
         return struct.pack("<I", 4 * len(units)) + struct.pack(f"<{len(units)}I", *units) + bytes(written)
 
 
-def _composed() -> Iterator[str]:
+@cache
+def composed() -> frozenset[str]:
     """Letters with their marks apart: all of them, and the last one only."""
-    for code in range(0xC0, 0x2FA1E):
-        parts = unicodedata.normalize("NFD", chr(code)) if not 0xD800 <= code < 0xE000 else ""
-        if len(parts) > 1:
-            yield parts
-            yield unicodedata.normalize("NFC", parts[:-1]) + parts[-1]
+    apart = [parts for parts in (unicodedata.normalize("NFD", sign) for sign in CHARACTERS) if len(parts) > 1]
+    return frozenset(apart) | {unicodedata.normalize("NFC", parts[:-1]) + parts[-1] for parts in apart}
 
 
 class _Node:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BLANKS = "".join(map(chr, (9, 10, 11, 12, 13, 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F,
                            0x205F, 0x3000)))
 """What tokenizers takes for blanks."""
+LONGEST_RUN = 32
 NEVER = "\U0010ffff"
 """Begins the name of a token that no text holds."""
 RARE = 0.02
@@ -50,12 +51,12 @@ def rules(table: Mapping[str, Any], tokenizer: Tokenizer, has_template: bool) ->
     scheme = _scheme(table)
     further = steps(table.get("normalizer"), "normalizers")
     words = any(step["type"] == "WhitespaceSplit" for step in steps(table.get("pre_tokenizer")))
-    charsmap, packed = _charsmap(json.dumps([step for step in further if step["type"] in CHANGING]), words)
-    if scheme is None and charsmap.applied(" ") != BLANK:
-        raise refused("blanks that are not written as U+2581", "Replace or Metaspace")
     prefix = scheme == "always" or (scheme == "first" and not has_template) or any(
         step["type"] == "Prepend" for step in further)
     merge = prefix and _written(tokenizer, "a  b") == _written(tokenizer, "a b")
+    charsmap, packed = _charsmap(json.dumps([step for step in further if step["type"] in CHANGING]), words, merge)
+    if scheme is None and charsmap.applied(" ") != BLANK:
+        raise refused("blanks that are not written as U+2581", "Replace or Metaspace")
     twin = _twin(table)
     why = _reasons(table, tokenizer, charsmap, twin, prefix, merge)
     shares = {reason: sum(reason == why(text) for text in TEXTS) / len(TEXTS) for reason in REASONS}
@@ -92,8 +93,11 @@ def _scheme(table: Mapping[str, Any]) -> str | None:
 
 
 @cache
-def _charsmap(normalizers: str, words: bool) -> tuple[Charsmap, bytes]:
-    """The table for a list of normalizers, as it is and as a file holds it; `words` are all between two blanks."""
+def _charsmap(normalizers: str, words: bool, merge: bool) -> tuple[Charsmap, bytes]:
+    """The table for a list of normalizers, as it is and as a file holds it; `words` are all between two blanks.
+
+    Where llama.cpp does not `merge` blanks by itself, the table does for as many as a text has in a row.
+    """
     from tokenizers import Tokenizer, models
 
     parts = json.loads(normalizers)
@@ -104,7 +108,8 @@ def _charsmap(normalizers: str, words: bool) -> tuple[Charsmap, bytes]:
         {**empty, "normalizer": {"type": "Sequence", "normalizers": parts}})).normalizer
     blank = str.maketrans(dict.fromkeys(BLANKS, " ")) if words else {}
     replaced = [step["pattern"]["String"] for step in parts if step["type"] == "Replace" and "String" in step["pattern"]]
-    found = Charsmap.of(lambda text: normalizer.normalize_str(text).translate(blank), ["\r\n", *replaced])
+    runs = [] if merge else [" " * length for length in range(2, LONGEST_RUN + 1)]
+    found = Charsmap.of(lambda text: normalizer.normalize_str(text).translate(blank), ["\r\n", *replaced, *runs])
     return found, found.packed()
 
 
