@@ -38,7 +38,7 @@ class Grammars:
         except ImportError as error:
             raise MissingExtra("llguidance", "structure") from error
         try:
-            self._tokenizer = LLTokenizer(codec.tokenizer.to_str(), n_vocab=vocabulary_size,
+            self._tokenizer = LLTokenizer(_readable(codec.tokenizer.to_str()), n_vocab=vocabulary_size,
                                           eos_token=sorted(codec.stop_ids) or None)
         except ValueError as error:
             raise UsageError(f"schema: this model's tokenizer cannot be constrained: {error}",
@@ -130,6 +130,17 @@ class Constraint:
         if self._matcher.is_error():
             raise UsageError(f"the constraint failed: {self._matcher.get_error().splitlines()[0][:_REASON]}",
                              "simplify the schema or grammar")
+
+
+def _readable(tokenizer: str) -> str:
+    """tokenizer.json as llguidance reads it: it knows U+2581 for a blank as a replacement, not as a Metaspace."""
+    table = json.loads(tokenizer)
+    decoder = table.get("decoder") or {}
+    if decoder.get("type") != "Metaspace":
+        return tokenizer
+    blank = {"type": "Replace", "pattern": {"String": decoder["replacement"]}, "content": " "}
+    return json.dumps({**table, "decoder": {"type": "Sequence", "decoders": [
+        blank, {"type": "ByteFallback"}, {"type": "Fuse"}]}})
 
 
 def structure(options: Options, default: dict[str, Any] | None) -> tuple[str, Any] | None:
