@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models import files, kinds
-from ..models.artifact import Artifact, Manifest, Tokenizer, seal, versions
+from ..models.artifact import Artifact, Manifest, Tokenizer, is_of_model, seal, versions
 from ..models.errors import UsageError
 from ..models.runfile import Export, Task, check_budget, kind_config
 from ..models.scheme import CODED, MIXED, Scheme
@@ -69,7 +69,8 @@ def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Pat
         proven = replace(manifest, checks=Certificate(str(scheme), checks).summary())
         certificate = Certificate(str(scheme), checks, manifest_hash(proven), ran_with(packed))
         certificate.write(temporary)
-        size = sum(path.stat().st_size for path in temporary.glob(f"{model_file}*")) / 1e6
+        size = sum(path.stat().st_size for path in temporary.rglob("*")
+                   if is_of_model(path.relative_to(temporary).as_posix(), model_file)) / 1e6
         name = f"{origin.name} · {scheme}"
         files.write_text(temporary / "README.md", card.render(name, proven, certificate, size))
         if not certificate.passed:
