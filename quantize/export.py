@@ -15,7 +15,7 @@ from ..models.errors import UsageError
 from ..models.runfile import Export, Task, check_budget, kind_config
 from ..models.scheme import CODED, MIXED, Scheme
 from ..runtime.rows import Row, rows_digest
-from . import card, layouts
+from . import card, held, layouts
 from .calibration import Calibration
 from .certificate import Certificate, manifest_hash
 from .encoding import encoder
@@ -65,9 +65,9 @@ def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Pat
         for layout in layouts.of(str(scheme)):
             layout.write(packed, witness.codec)
         with Subject(packed, witness.reference, witness.model, witness.rows, witness.test_rows) as subject:
-            checks = certify(subject)
+            checks = certify(subject, target.clients)
         proven = replace(manifest, checks=Certificate(str(scheme), checks).summary())
-        certificate = Certificate(str(scheme), checks, manifest_hash(proven), ran_with(packed))
+        certificate = Certificate(str(scheme), checks, manifest_hash(proven), ran_with(packed, target.clients))
         certificate.write(temporary)
         size = sum(path.stat().st_size for path in temporary.rglob("*")
                    if is_of_model(path.relative_to(temporary).as_posix(), model_file)) / 1e6
@@ -108,6 +108,7 @@ def _targets(to: Sequence[str | Export] | str) -> dict[Scheme, Export]:
             raise UsageError(f"export target {scheme} is given twice", "name every target once")
         kind_config("quantize.methods", target.method, "export.method")
         check_budget(target)
+        held.check_names(target.clients)
         found[scheme] = target
     if not found:
         raise UsageError("no export target was given", "name one, such as gguf:Q4_0")
