@@ -26,13 +26,15 @@ NEAR_TIE = 0.1
 0.054 was seen between two builds of llama.cpp over 30 layers of random weights, the worst case there is."""
 MOST_TIES = 0.1
 """Of the tokens."""
+NAMED = "client "
+"""What the names of these checks begin with."""
 
 
 def clients(names: Sequence[str], target: str) -> list[ModuleType]:
     """The clients named, or all, that read a target's format. Raises UsageError for an unknown name."""
     chosen = kinds.names(PACKAGE) if ALL in names else names
     modules = [kinds.load(PACKAGE, name) for name in dict.fromkeys(chosen)]
-    return [module for module in modules if module.FORMAT == target.partition(":")[0]]
+    return [module for module in modules if target.partition(":")[0] == module.FORMAT]
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -57,7 +59,7 @@ def checks(subject: Subject, names: Sequence[str]) -> Iterator[Check]:
         version = client.version()
         missing = why or ("" if version else f"not installed: {client.INSTALL}")
         if missing or version is None:
-            yield Check(f"client {client.NAME}", None, detail=missing)
+            yield Check(NAMED + client.NAME, None, detail=missing)
         else:
             yield _compare(subject, client, version, chats, ours)
 
@@ -69,7 +71,7 @@ def versions(names: Sequence[str], target: str) -> dict[str, str]:
 
 def _compare(subject: Subject, client: ModuleType, version: str, chats: Sequence[Chat],
              ours: Sequence[list[int]]) -> Check:
-    name = f"client {client.NAME}"
+    name = NAMED + client.NAME
     said = client.answers(subject.artifact, chats, TOKENS)
     if len(said.chats) < len(chats):
         why = said.failure or f"{len(said.chats)} answers to {len(chats)} prompts"

@@ -105,7 +105,8 @@ def test_the_smallest_onnx_file_is_as_large_as_it_is_said_to_be(
     def size(budget: int, folder: Path) -> int:
         folder.mkdir()
         mixer = Mixer(model, SEQUENCES, statistics, Export("onnx:mixed", budget_mb=budget / 1e6))
-        name = onnx.write(tiny_llama, folder, Scheme("onnx", "mixed"), encoder({"kind": "rtn"}, None), statistics, mixer)
+        name = onnx.write(tiny_llama, folder, Scheme("onnx", "mixed"), encoder({"kind": "rtn"}, None), statistics,
+                          mixer)
         return model_bytes(folder, name)
 
     with pytest.raises(UsageError, match="smallest file has") as refused:

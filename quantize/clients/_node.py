@@ -34,11 +34,10 @@ def version(package: str) -> str | None:
     return str(table["version"])
 
 
-def ask(script: str, package: str, artifact: Artifact, chats: Sequence[Chat], tokens: int,
-        texts: Sequence[str] = ()) -> Said:
+def ask(script: str, package: str, artifact: Artifact, chats: Sequence[Chat], tokens: int) -> Said:
     """The answers of `script`, a file of this folder, which gets the loaded package and the job."""
     try:
-        found = run(script, package, job(artifact, chats, tokens, texts))
+        found = run(script, package, job(artifact, chats, tokens))
     except RuntimeError as error:
         return Said(failure=str(error))
     return Said(found["chats"])

@@ -62,11 +62,16 @@ def usage(manifest: Manifest) -> str:
             "classify": 'const answer = await model("your text");',
             "embed": f'const vector = await model("your text", {{ pooling: "{task.pooling}", '
                      f'normalize: {str(task.normalise).lower()} }});'}[task.kind]
+    shared = model_file(Scheme.parse(manifest.scheme).type)
+    # One that holds no blocks of 8 bits is for all.
+    second = "" if shared == manifest.model_file else (
+        f"\nIt reads `{shared}`, which has 4-bit products alone, as version 3 needs. `{manifest.model_file}` is the "
+        "same model for other programs; both have their weights in one file.\n")
     device = ', { device: "webgpu" }' if Scheme.parse(manifest.scheme).type == HALF else ""
-    return ("[transformers.js](https://huggingface.co/docs/transformers.js) 3 and 4, in Node and in browsers, with this "
-            "folder as `models/NAME`:\n\n```js\n"
+    return ("[transformers.js](https://huggingface.co/docs/transformers.js) 3 and 4, in Node and in browsers, with "
+            "this folder as `models/NAME`:\n\n```js\n"
             'import { env, pipeline } from "@huggingface/transformers";\nenv.localModelPath = "models/";\n'
-            f'const model = await pipeline("{pipeline}", "NAME"{device});\n{call}\n```\n')
+            f'const model = await pipeline("{pipeline}", "NAME"{device});\n{call}\n```\n{second}')
 
 
 def _cache(folder: Path) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _answer(answers: queue.Queue[dict[str, Any]], process: subprocess.Popen[byte
     raise AssertionError(f"no answer in {seconds} s")
 
 
-def in_chromium(models: Path, job: dict[str, Any], package: str, seconds: int = 300) -> dict[str, Any]:
+def in_chromium(models: Path, job: dict[str, Any], package: str, seconds: int = 600) -> dict[str, Any]:
     """What browser.html answers with a package to `job` about a folder below `models`; AssertionError with its error
     otherwise."""
     own = f"{package}/node_modules/onnxruntime-web"  # npm puts it there when another version has the common place
