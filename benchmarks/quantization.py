@@ -146,8 +146,7 @@ class Sitting:
                                                divergence.decisive(logits)))
         engine.close()
         lost = divergence.join(parts)
-        stored = packed.model_path.parent.glob(f"{packed.model_path.name}*")
-        result = {"name": name, "bytes": sum(each.stat().st_size for each in stored), "kl_nats": lost.mean,
+        result = {"name": name, "bytes": packed.model_bytes(), "kl_nats": lost.mean,
                   "kl_p999_nats": lost.p999, "same_top1": lost.top1, "tokens": lost.n, "seconds_to_make": seconds,
                   **({"allocation": told} if told else {})}
         self.results.append(result)

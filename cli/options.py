@@ -28,6 +28,9 @@ threads = click.option("--threads", type=click.IntRange(0), default=0, metavar="
                             "cores this process may use.")
 columns = click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS",
                        help="Column of a data file; may be repeated.")
+clients = click.option("--client", "clients", multiple=True, metavar="NAME",
+                       help="Hold this program to our tokens too, such as onnxruntime_genai, transformers_js, "
+                       "llama_cpp_python, node_llama_cpp; all: every installed one.")
 skip_bad = click.option("--skip-bad", is_flag=True,
                         help="Leave bad rows out and list them in bad-rows.jsonl instead of stopping.")
 run_file = click.argument("run_file", metavar="RUN.TOML", type=click.Path(path_type=Path))

@@ -85,10 +85,14 @@ class Artifact:
         """The file the engine loads."""
         return self.folder / self.manifest.model_file
 
+    def model_files(self) -> list[str]:
+        """What an engine maps: the model file and its external data, without tokenizer, proof and card."""
+        named = self.manifest.files
+        return [name for name in named if self.manifest.stage == FOREIGN or is_of_model(name, self.manifest.model_file)]
+
     def model_bytes(self) -> int:
-        """Bytes of what ships: the model file and its external data, without tokenizer, proof and card."""
-        stem = Path(self.manifest.model_file).name
-        return sum(e.bytes for name, e in self.manifest.files.items() if Path(name).name.startswith(stem))
+        """Bytes of the model files."""
+        return sum(self.manifest.files[name].bytes for name in self.model_files())
 
     def verify(self) -> None:
         """Check the SHA-256 of every file; ArtifactError names the first that differs."""
@@ -99,6 +103,11 @@ class Artifact:
                     f"{self.folder / name}: its SHA-256 is {found[:16]}…, the manifest says {entry.sha256[:16]}…",
                     "the file was changed or damaged after it was made: copy the artifact again, or export it again",
                 )
+
+
+def is_of_model(name: str, model_file: str) -> bool:
+    """Whether a file of an artifact is its model file or that one's external data; several graphs may share those."""
+    return name == model_file or name.endswith(f"{Path(model_file).suffix}_data")
 
 
 def is_artifact(path: Path) -> bool:

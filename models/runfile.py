@@ -155,6 +155,8 @@ class Export:
     """The same as a file size in megabytes (10^6 bytes)."""
     calibration_rows: int = limited(128, minimum=0, maximum=100000)
     certify_rows: int = limited(128, minimum=1, maximum=100000)
+    clients: list[str] = field(default_factory=list)
+    """Other people's programs that are held to our tokens: files of quantize/clients, or `all` that are installed."""
 
 
 @dataclass(frozen=True)

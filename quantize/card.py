@@ -7,7 +7,7 @@ import re
 
 from ..models.artifact import Manifest
 from ..models.scheme import Scheme
-from . import layouts
+from . import held, layouts
 from .certificate import Certificate, Check
 from .layouts.transformers_js import PIPELINES
 
@@ -81,6 +81,9 @@ def _proof(certificate: Certificate) -> str:
             "intervals are of 95 %.\n", "| check | value | limit | sample | |", "|---|---|---|---|---|"]
     rows += [f"| {check.name} | {_measured(check)} | {_number(check.limit)} | {check.n:,} | {_state(check)} |"
              for check in certificate.checks]
+    if any(check.name.startswith(held.NAMED) for check in certificate.checks):
+        rows.append(f"\nRows of a {held.NAMED.strip()} hold that program, given this folder as it is, to the greedy "
+                    "tokens of edgestill's own runtime.")
     return "\n".join(rows) + "\n\n`edgestill verify .` proves it again without torch: hashes first, then every check.\n"
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..models import files, kinds
-from ..models.artifact import Artifact, Manifest, Tokenizer, open_artifact, seal, versions
+from ..models.artifact import Artifact, Manifest, Tokenizer, is_of_model, open_artifact, seal, versions
 from ..models.errors import UsageError
 from ..models.runfile import Export, Task, check_budget, kind_config
 from ..models.scheme import CODED, MIXED, Scheme
 from ..runtime.rows import Row, rows_digest
-from . import apps, card, layouts
+from . import apps, card, held, layouts
 from .calibration import Calibration
 from .certificate import Certificate, manifest_hash
 from .encoding import encoder
@@ -72,11 +72,12 @@ def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Pat
         for layout in layouts.of(str(scheme)):
             layout.write(packed, witness.codec)
         with Subject(packed, witness.reference, witness.model, witness.rows, witness.test_rows) as subject:
-            checks = certify(subject)
+            checks = certify(subject, target.clients)
         proven = replace(manifest, checks=Certificate(str(scheme), checks).summary())
-        certificate = Certificate(str(scheme), checks, manifest_hash(proven), ran_with(packed))
+        certificate = Certificate(str(scheme), checks, manifest_hash(proven), ran_with(packed, target.clients))
         certificate.write(temporary)
-        size = sum(path.stat().st_size for path in temporary.glob(f"{model_file}*")) / 1e6
+        size = sum(path.stat().st_size for path in temporary.rglob("*")
+                   if is_of_model(path.relative_to(temporary).as_posix(), model_file)) / 1e6
         name = f"{origin.name} · {scheme}"
         files.write_text(temporary / "README.md", card.render(name, proven, certificate, size))
         if not certificate.passed:
@@ -114,6 +115,7 @@ def _targets(to: Sequence[str | Export] | str) -> dict[Scheme, Export]:
             raise UsageError(f"export target {scheme} is given twice", "name every target once")
         kind_config("quantize.methods", target.method, "export.method")
         check_budget(target)
+        held.check_names(target.clients)
         found[scheme] = target
     if not found:
         raise UsageError("no export target was given", "name one, such as gguf:Q4_0")

@@ -14,7 +14,7 @@ from ..models.artifact import Artifact, versions
 from ..models.errors import ArtifactError, EdgestillError, MissingExtra, UsageError
 from ..runtime.foreign import UNVERIFIED, is_foreign, open_model
 from ..runtime.rows import Row
-from . import certificate, reference
+from . import certificate, held, reference
 from .certificate import Certificate, Check, check_hashes
 from .subject import Subject
 
@@ -62,36 +62,43 @@ def steps(subject: Subject) -> list[Step]:
               for name, module in modules.items() if kind in module.TASKS)]
 
 
-def certify(subject: Subject) -> tuple[Check, ...]:
-    """Every check of quantize/certify that applies to the subject's task."""
+def certify(subject: Subject, clients: Sequence[str] = ()) -> tuple[Check, ...]:
+    """Every check of quantize/certify that applies to the subject's task, and one for each of `clients`."""
     checks: list[Check] = []
     for step in steps(subject):
         checks += step.run()
         if step.name == "opens" and not checks[-1].passed:
-            break
-    return tuple(checks)
+            return tuple(checks)
+    return (*checks, *held.checks(subject, clients))
 
 
-def ran_with(artifact: Artifact) -> dict[str, str]:
+def ran_with(artifact: Artifact, clients: Sequence[str] = ()) -> dict[str, str]:
     """Versions of what the checks of an artifact run in."""
-    return versions(("edgestill", "tokenizers", ENGINES[artifact.manifest.scheme.partition(":")[0]]))
+    target = artifact.manifest.scheme
+    own = versions(("edgestill", "tokenizers", ENGINES[target.partition(":")[0]]))
+    return own | held.versions(clients, target)
 
 
 def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0,
-           against: Path | str | Witness | None = None) -> Certificate:
+           against: Path | str | Witness | None = None, clients: Sequence[str] = ()) -> Certificate:
     """Prove an artifact again, without torch: first the hash of every file, then every check.
 
     A file that changed ends it there: nothing is read from what was tampered with. `rows` adds the user's texts to
     the token check and, where the export measured the float model on them, the task metric. An artifact that is not
-    packed (of tune or distill) has only its hashes checked. The result's `require()` raises CheckFailed.
+    packed (of tune or distill) has only its hashes checked. The result's `require()` raises CheckFailed. `clients`
+    names other people's programs, files of quantize/clients or `all`, that are held to our tokens too.
 
     `against`, a Hugging Face folder or a Witness of one, proves a file by the float model itself, loaded in torch: the
     only proof there is for a .gguf file or an ONNX folder made elsewhere, whose checks run in a limited process.
     Raises ArtifactError for what is no model, UsageError for one of another kind than `against`.
     """
     folder = Path(path)
+    held.check_names(clients)
     if against is None:
-        return _verify(_sealed(folder), rows or (), threads)
+        return _verify(_sealed(folder), rows or (), threads, clients)
+    if clients:
+        raise UsageError("clients are held to an artifact's tokens, and --against asks the float model",
+                         "verify the artifact without --against")
     from . import against as foreign
 
     artifact = open_model(folder)
@@ -109,7 +116,7 @@ def _sealed(path: Path) -> Artifact:
     return artifact
 
 
-def _verify(artifact: Artifact, rows: Sequence[Row], threads: int) -> Certificate:
+def _verify(artifact: Artifact, rows: Sequence[Row], threads: int, clients: Sequence[str]) -> Certificate:
     folder, target = artifact.folder, artifact.manifest.scheme
     try:  # whatever the stage is said to be: a changed manifest may say anything
         stored = certificate.read(folder).manifest_sha256 if certificate.FILE in artifact.manifest.files else ""
@@ -119,7 +126,7 @@ def _verify(artifact: Artifact, rows: Sequence[Row], threads: int) -> Certificat
     if artifact.manifest.stage != "export" or not all(check.passed for check in hashes):
         return Certificate(target, hashes, stored)
     with Subject(artifact, reference.read(folder), rows=rows, test_rows=rows, threads=threads) as subject:
-        return Certificate(target, (*hashes, *certify(subject)), stored, ran_with(artifact))
+        return Certificate(target, (*hashes, *certify(subject, clients)), stored, ran_with(artifact, clients))
 
 
 def _open(subject: Subject) -> Iterator[Check]:

@@ -176,7 +176,7 @@ class Subject:
                 if isinstance(encoder, Embedder):
                     return nearest_answers(encoder.embed_all, rows)
                 return [found.label for found in encoder.classify_all([row.text for row in rows])]
-        return [self.prompts.decode(self._answer(self.prompts.prompt_ids(row))) for row in rows]
+        return [self.prompts.decode(self.greedy(self.prompts.prompt_ids(row), self.answer_tokens)) for row in rows]
 
     @cached_property
     def outputs(self) -> NDArray[np.float32]:
@@ -185,11 +185,12 @@ class Subject:
             output = encoder.vectors if isinstance(encoder, Embedder) else encoder.logits
             return np.concatenate([output([ids.tolist()]) for ids in self.reference.sequences])
 
-    def _answer(self, prompt: list[int]) -> list[int]:
+    def greedy(self, prompt: list[int], limit: int) -> list[int]:
+        """The most likely tokens after a prompt, up to the first stop id or `limit`."""
         self.engine.truncate(0)
         logits = self.engine.prefill(prompt)
         answer: list[int] = []
-        while len(answer) < self.answer_tokens:
+        while len(answer) < limit:
             token = int(logits.argmax())
             if token in self.prompts.stop_ids:
                 break

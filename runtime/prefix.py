@@ -100,8 +100,7 @@ def model_digest(artifact: Artifact | None) -> str:
     """What a prefix is bound to: the SHA-256 of an artifact's model and tokenizer files and of the engine's name."""
     if artifact is None:
         return ""
-    stem = Path(artifact.manifest.model_file).name
-    parts = [f"{Path(name).name} {entry.sha256 or files.sha256(artifact.folder / name)}"
-             for name, entry in sorted(artifact.manifest.files.items())
-             if Path(name).name.startswith(stem) or Path(name).name == "tokenizer.json"]
+    known = artifact.manifest.files
+    kept = {*artifact.model_files(), *(name for name in known if Path(name).name == "tokenizer.json")}
+    parts = [f"{Path(name).name} {known[name].sha256 or files.sha256(artifact.folder / name)}" for name in sorted(kept)]
     return hashlib.sha256("\n".join([artifact.manifest.scheme.partition(":")[0], *parts]).encode()).hexdigest()

@@ -22,9 +22,9 @@ def encode(name: str, weight: NDArray[np.float32]) -> codes.Codes:
 
 
 def graph_file(folder: Path) -> Path:
-    """The one ONNX graph of an exported folder."""
-    (path,) = (folder / "onnx").glob("*.onnx")
-    return path
+    """The ONNX graph of an exported folder that our runtime loads."""
+    direct = folder / "onnx" / "model_genai.onnx"
+    return direct if direct.is_file() else next((folder / "onnx").glob("*.onnx"))
 
 
 def session(folder: Path) -> Any:

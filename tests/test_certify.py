@@ -95,7 +95,7 @@ def test_a_certificate_of_another_schema_is_not_guessed_at(packed: Path, tmp_pat
 
 
 def unreadable_model(folder: Path) -> None:
-    model = next(path for pattern in ("*.gguf", "**/*.onnx") for path in folder.glob(pattern))
+    model = open_artifact(folder).model_path
     model.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
 
 
@@ -108,6 +108,29 @@ def test_what_the_engine_refuses_is_a_failed_check_with_its_cause(packed: Path, 
                                                                   fault: Callable[[Path], None]) -> None:
     proven = verify(proving.damaged(packed, tmp_path / "damaged", fault))
     assert proven.causes == (cause,) and proven.failed[0].detail
+
+
+def other_numbers(folder: Path) -> None:
+    """Another constant in transformers.js's graph: it opens, and answers otherwise."""
+    import onnx
+
+    path = folder / "onnx" / "model_q4.onnx"
+    model = onnx.load(path, load_external_data=False)
+    (weights,) = (tensor for tensor in model.graph.initializer if tensor.name == "nibbles.weights")
+    weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights)[::-1], weights.name))
+    path.write_bytes(model.SerializeToString())
+
+
+def no_graph(folder: Path) -> None:
+    (folder / "onnx" / "model_q4.onnx").write_bytes(b"")
+
+
+@pytest.mark.parametrize("fault", [other_numbers, no_graph])
+def test_a_graph_for_other_programs_is_proven_too(sound: dict[str, Path], tmp_path: Path,
+                                                  fault: Callable[[Path], None]) -> None:
+    proven = verify(proving.damaged(sound["onnx:int4"], tmp_path / "damaged", fault))
+    assert proven.causes == ("weights",) and proven.failed[0].name.startswith("second_graph")
+    assert "model_q4.onnx" in proven.failed[0].detail and len(proven.failed) == 1
 
 
 def test_the_reproven_kl_is_a_lower_bound_of_the_measured_one(packed: Path) -> None:

@@ -123,7 +123,7 @@ def in_eight_bits(artifact: Path, path: Path, task: Task) -> NDArray[np.float32]
     model = ir.load(artifact / "onnx" / "model.onnx")
     ShapeInferencePass()(model)  # what is written holds no shapes
     encoder.compress(model)
-    storage.save(model, path, external=False)
+    storage.save(model, path)
     with load(artifact, threads=1) as whole:
         whole._model = Graph(path, 1, "logits" if task.kind == "classify" else "last_hidden_state")  # type: ignore[union-attr]
         return np.concatenate([output(whole, [ids]) for ids in sequences()])

@@ -31,6 +31,7 @@ from .. import inputs, options, output, quiet
               help="Size of a mixed target, in megabytes.")
 @click.option("--app", "with_apps", multiple=True, metavar="NAME",
               help="Program to write for where Python does not run: c, web, android or ios; may be repeated.")
+@options.clients
 @options.out(what="Folder to write <format>-<type> folders into.")
 @options.settings
 @options.skip_bad
@@ -38,8 +39,8 @@ from .. import inputs, options, output, quiet
 @options.as_json
 @options.verbose
 def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, columns: tuple[str, ...], method: str,
-            bits_per_weight: float, budget_mb: float, with_apps: tuple[str, ...], out: Path, overrides: tuple[str, ...],
-            skip_bad: bool, dry_run: bool, as_json: bool) -> None:
+            bits_per_weight: float, budget_mb: float, with_apps: tuple[str, ...], clients: tuple[str, ...], out: Path,
+            overrides: tuple[str, ...], skip_bad: bool, dry_run: bool, as_json: bool) -> None:
     """Quantize and pack a trained model, then prove it.
 
     SOURCE is what tune or distill wrote, or a Hugging Face folder. Without --to the targets are those of the run
@@ -52,6 +53,8 @@ def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, colu
         return
     given = [Export(target, {"kind": method}) for target in targets]
     wanted = _sized(given or _from_run_file(rows_file, overrides), bits_per_weight, budget_mb)
+    if clients:
+        wanted = [replace(export, clients=list(clients)) for export in wanted]
     schemes = [Scheme.parse(export.target) for export in wanted]
     folders = {str(scheme): out / scheme.folder_name for scheme in schemes}
     for folder in folders.values():

@@ -16,20 +16,22 @@ if TYPE_CHECKING:
 
 @click.command("verify", epilog=options.example(
     "edgestill verify out/gguf-Q4_0", "edgestill verify out/* --json",
+    "edgestill verify out/onnx-int4 --client all",
     "edgestill verify downloaded.gguf --against HF_FOLDER --data rows.jsonl"))
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--rows", "--data", "rows", type=click.Path(path_type=Path),
               help="Run file (its test rows) or data file, to prove tokens and the task metric on too.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="HF_FOLDER",
               help="Hugging Face folder of the float model: proves .gguf files and ONNX folders made elsewhere.")
+@options.clients
 @options.columns
 @options.threads
 @options.settings
 @options.skip_bad
 @options.as_json
 @options.verbose
-def command(artifacts: tuple[Path, ...], rows: Path | None, against: Path | None, columns: tuple[str, ...],
-            threads: int, overrides: tuple[str, ...], skip_bad: bool, as_json: bool) -> int:
+def command(artifacts: tuple[Path, ...], rows: Path | None, against: Path | None, clients: tuple[str, ...],
+            columns: tuple[str, ...], threads: int, overrides: tuple[str, ...], skip_bad: bool, as_json: bool) -> int:
     """Prove an artifact again: hashes, tokens, template, agreement.
 
     Runs the packed file in its engine against the float model's saved answers; needs no torch. With --against the
@@ -43,7 +45,7 @@ def command(artifacts: tuple[Path, ...], rows: Path | None, against: Path | None
     with quiet.stdout_kept_clean():
         witness = _witness(against, chosen) if against else None
         for artifact in artifacts:
-            certificates[str(artifact)] = verify(artifact, rows=chosen, threads=threads, against=witness)
+            certificates[str(artifact)] = verify(artifact, chosen, threads, witness, clients)
     if as_json:
         output.result({name: {**output.plain(certificate), "passed": certificate.passed, "causes": certificate.causes}
                        for name, certificate in certificates.items()})

@@ -20,7 +20,7 @@ from ...models import files
 from ...models.errors import UsageError
 from ...models.scheme import HALF, MIXED, Scheme
 from ..checkpoint import Checkpoint
-from ..graphs import builder, decoder, encoder, exporter, half, plain, rotation, storage
+from ..graphs import builder, decoder, encoder, exporter, half, nibbles, plain, rotation, storage
 from ..graphs.blocks import dequantize, eight_bit, four_bit
 from ..layouts import transformers_js
 from ..mixing import Choose, Part
@@ -28,14 +28,17 @@ from ..mixing import Choose, Part
 BITS = {"int8": 8, "int4": 4, HALF: 4}
 DEALT = ("int8", "int4")
 """What the layers of a mixed file are."""
+DIRECT = "model_genai.onnx"
+"""The graph that onnxruntime-genai and our runtime load, where it differs from transformers.js's."""
 
 
 def write(source: Path, folder: Path, scheme: Scheme, encode: decoder.Encode, calibration: Any = None,
           choose: Choose | None = None) -> str:
     """Export the Hugging Face folder `source` into `folder`; returns the name of the file an engine loads.
 
-    The file lies where transformers.js looks for it. A decoder's weights lie beside it, in `<file>_data`, and it gets
-    onnxruntime-genai's genai_config.json; an encoder is one file.
+    The graph lies where transformers.js looks for it, a decoder's weights beside it, in `<file>_data`; an encoder is
+    one file. A decoder gets onnxruntime-genai's genai_config.json, and where its graph has blocks of 8 bits, which
+    transformers.js 3 cannot multiply by, there are two graphs over those weights: DIRECT is the other one.
     `encode` turns a matrix [out, in] under its checkpoint name into 4-bit codes; importance is its caller's matter, so
     `calibration` is not looked at here; `choose` deals out a mixed file's types, int4 and int8. Raises UsageError for a
     family or a combination that is not carried.
@@ -72,25 +75,35 @@ def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decod
         decoder.fix_cache_shapes(built.model, shape["num_key_value_heads"], shape["head_size"])
         if window:
             decoder.limit_window(built.model, int(window))
-        model_file = transformers_js.model_file(scheme.type)
-        narrow = _narrow(built.model, checkpoint, encode, choose, folder / model_file) if choose else None
-        _ship(built.model, checkpoint, folder / model_file, "int4" if choose else scheme.type, encode, narrow)
+        narrow = _narrow(built.model, checkpoint, encode, choose, folder) if choose else None
+        _compress(built.model, checkpoint, "int4" if choose else scheme.type, encode, narrow)
+        model_file = _save(built.model, folder, scheme.type)
         files.write_json(folder / "genai_config.json", builder.genai_config(built.genai, model_file))
     return model_file
 
 
-def _ship(model: Any, checkpoint: Checkpoint, path: Path, type: str, encode: decoder.Encode,
-          narrow: Container[str] | None = None) -> None:
-    """Write the built graph as `path` with layers of a type, or those in `narrow` of it, changing it in place."""
+def _compress(model: Any, checkpoint: Checkpoint, type: str, encode: decoder.Encode,
+              narrow: Container[str] | None = None) -> None:
+    """Give the layers of a built graph a type, or those in `narrow`, in place."""
     if type in BITS:
         decoder.compress(model, checkpoint.family, checkpoint.tensor, BITS[type], encode, narrow)
     decoder.choose_logits(model)
     if type == HALF:
         half.halve(model)
-    storage.save(model, path, external=True)
 
 
-def _narrow(model: Any, checkpoint: Checkpoint, encode: decoder.Encode, choose: Choose, path: Path) -> set[str]:
+def _save(model: Any, folder: Path, type: str) -> str:
+    """Write a decoder's graph or graphs; returns the name of the one that engines with 8-bit blocks load."""
+    shared = transformers_js.model_file(type)
+    two = nibbles.needed(model)
+    model_file = Path(shared).with_name(DIRECT).as_posix() if two else shared
+    storage.save(model, folder / model_file, storage.data_file(folder / shared))
+    if two:
+        storage.save_beside(nibbles.twin(model), folder / shared)
+    return model_file
+
+
+def _narrow(model: Any, checkpoint: Checkpoint, encode: decoder.Encode, choose: Choose, folder: Path) -> set[str]:
     """The layers, by the checkpoint's names, that `choose` puts into 4 bits."""
     sizes: dict[tuple[str, ...], dict[str, int]] = {}
     for names, (rows, columns) in decoder.matrices(model, checkpoint.family):
@@ -99,8 +112,10 @@ def _narrow(model: Any, checkpoint: Checkpoint, encode: decoder.Encode, choose: 
             known[type] += storage.room(rows * columns * BITS[type] // 8)
     parts = [Part(names, known) for names, known in sizes.items()]
     # A file in eight bits says what all the rest takes: scales, tables, and the graph, which only gets shorter.
-    with tempfile.TemporaryDirectory(prefix=".onnx.", dir=path.parents[1]) as aside:
-        _ship(model.clone(), checkpoint, Path(aside) / path.name, "int8", encode)
+    with tempfile.TemporaryDirectory(prefix=".onnx.", dir=folder) as aside:
+        whole_model = model.clone()
+        _compress(whole_model, checkpoint, "int8", encode)
+        storage.save(whole_model, Path(aside) / DIRECT, storage.data_file(Path(aside) / DIRECT))
         whole = sum(file.stat().st_size for file in Path(aside).iterdir())
     fixed = whole + storage.ALIGNMENT - sum(part.sizes["int8"] for part in parts)
     types = choose(parts, fixed, lambda name, type: _restored(checkpoint.tensor(name), name, type, encode))
@@ -115,8 +130,7 @@ def _plain(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decoder
     model = plain.built(checkpoint, BITS.get(scheme.type, 32), encode)
     if scheme.type == HALF:
         half.halve(model)
-    model_file = transformers_js.model_file(scheme.type)
-    storage.save(model, folder / model_file, external=True)
+    model_file = _save(model, folder, scheme.type)
     files.write_json(folder / "genai_config.json", plain.genai_config(checkpoint, model_file))
     return model_file
 
@@ -129,5 +143,5 @@ def _encoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme) -> str:
     if scheme.type == "int8":
         encoder.compress(model)
     model_file = transformers_js.model_file(scheme.type)
-    storage.save(model, folder / model_file, external=False)
+    storage.save(model, folder / model_file)
     return model_file

@@ -62,10 +62,15 @@ def tidy(model: Any) -> None:
                 value.shape = value.type = None
 
 
-def save(model: Any, path: Path, external: bool) -> None:
+def data_file(path: Path) -> Path:
+    """Where the weights of the graph `path` lie when they are not in it: where transformers.js looks for them."""
+    return path.with_name(f"{path.name}_data")
+
+
+def save(model: Any, path: Path, data: Path | None = None) -> None:
     """Write a tidied graph as `path`, making its folder.
 
-    With `external`, weights go to `<path>_data`, which engines map instead of copying; tensors of equal bytes
+    With `data`, weights go to that file beside it, which engines map instead of copying; tensors of equal bytes
     share one place there, whatever their shapes. Without, everything is in the one file as long as it fits.
     """
     import onnx_ir as ir
@@ -73,11 +78,23 @@ def save(model: Any, path: Path, external: bool) -> None:
     tidy(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     total = sum(value.const_value.nbytes for value in model.graph.initializers.values())
-    if external or total > INLINE_MODEL_BYTES:
-        _move_out(model, path.with_name(f"{path.name}_data"))
+    if data or total > INLINE_MODEL_BYTES:
+        _move_out(model, data or data_file(path))
     else:
         for value in model.graph.initializers.values():
             value.const_value = ir.Tensor(value.const_value.numpy(), name=value.name)
+    _write(model, path)
+
+
+def save_beside(model: Any, path: Path) -> None:
+    """Write another graph over weights that `save` has put into a file, in the same folder."""
+    tidy(model)
+    _write(model, path)
+
+
+def _write(model: Any, path: Path) -> None:
+    import onnx_ir as ir
+
     path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 

@@ -38,9 +38,9 @@ def write(packed: Artifact, codec: Codec) -> None:
     settings: dict[str, Any] = {"dtype": DTYPES[type]}
     if type == HALF:
         settings["kv_cache_dtype"] = {DTYPES[type]: "float16"}
-    data = packed.model_path.with_name(f"{packed.model_path.name}_data")
-    if data.is_file():
-        settings["use_external_data_format"] = {packed.model_path.name: 1}
+    graph = folder / model_file(type)
+    if graph.with_name(f"{graph.name}_data").is_file():
+        settings["use_external_data_format"] = {graph.name: 1}
     files.write_json(folder / "config.json", config | {"transformers.js_config": settings})
 
     given = _table(folder / "tokenizer_config.json")
@@ -62,14 +62,16 @@ def usage(manifest: Manifest) -> str:
             "classify": 'const answer = await model("your text");',
             "embed": f'const vector = await model("your text", {{ pooling: "{task.pooling}", '
                      f'normalize: {str(task.normalise).lower()} }});'}[task.kind]
-    # Version 3 brings an onnxruntime without 8-bit blocks, in which the output layer lies.
-    type = Scheme.parse(manifest.scheme).type
-    least = 4 if task.kind == "generate" and type != "fp32" else 3
-    device = ', { device: "webgpu" }' if type == HALF else ""
-    return (f"[transformers.js](https://huggingface.co/docs/transformers.js) from version {least}, in Node and in "
-            "browsers, with this folder as `models/NAME`:\n\n```js\n"
+    shared = model_file(Scheme.parse(manifest.scheme).type)
+    # One that holds no blocks of 8 bits is for all.
+    second = "" if shared == manifest.model_file else (
+        f"\nIt reads `{shared}`, which has 4-bit products alone, as version 3 needs. `{manifest.model_file}` is the "
+        "same model for other programs; both have their weights in one file.\n")
+    device = ', { device: "webgpu" }' if Scheme.parse(manifest.scheme).type == HALF else ""
+    return ("[transformers.js](https://huggingface.co/docs/transformers.js) 3 and 4, in Node and in browsers, with "
+            "this folder as `models/NAME`:\n\n```js\n"
             'import { env, pipeline } from "@huggingface/transformers";\nenv.localModelPath = "models/";\n'
-            f'const model = await pipeline("{pipeline}", "NAME"{device});\n{call}\n```\n')
+            f'const model = await pipeline("{pipeline}", "NAME"{device});\n{call}\n```\n{second}')
 
 
 def _cache(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from edgestill.quantize import clients
+
 HERE = Path(__file__).resolve().parent
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Root in a container has no user namespaces for Chromium's sandbox; the page is ours and loads nothing else.
@@ -31,6 +33,8 @@ class _Handler(SimpleHTTPRequestHandler):
         inside = super().translate_path(path)
         if path.startswith("/models/"):
             return str(self.models / Path(inside).relative_to(HERE / "models"))
+        if path.startswith("/clients/"):
+            return str(Path(clients.__file__).parent / Path(inside).name)
         return inside
 
     def do_GET(self) -> None:
@@ -69,7 +73,15 @@ def _answer(answers: queue.Queue[dict[str, Any]], process: subprocess.Popen[byte
     raise AssertionError(f"no answer in {seconds} s")
 
 
-def in_chromium(models: Path, job: dict[str, Any], seconds: int = 300, name: str = "browser.html") -> dict[str, Any]:
+def with_package(models: Path, job: dict[str, Any], package: str) -> dict[str, Any]:
+    """What browser.html answers with one of npm's packages to `job` about a folder below `models`; errors as in
+    `in_chromium`."""
+    own = f"{package}/node_modules/onnxruntime-web"  # npm puts it there when another version has the common place
+    runtime = own if (HERE / "node_modules" / own).is_dir() else "onnxruntime-web"
+    return in_chromium(models, job | {"package": package, "runtime": runtime}, "browser.html")
+
+
+def in_chromium(models: Path, job: dict[str, Any], name: str, seconds: int = 600) -> dict[str, Any]:
     """What the page `name` answers to `job` about a folder below `models`; AssertionError with its error otherwise."""
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
     assert chromium, f"no browser: install one of {', '.join(NAMES)}"

@@ -18,7 +18,7 @@ from .cases import Case, chats, smollm2_shape
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEACHER = ROOT / "models" / "demo" / "teacher"
-TARGETS = {"demo": ("onnx:fp32", "onnx:int4", "onnx:int8", "gguf:Q4_0", "gguf:Q8_0"),
+TARGETS = {"demo": ("onnx:fp32", "onnx:int4", "onnx:int8", "onnx:q4f16", "gguf:Q4_0", "gguf:Q8_0"),
            "SmolLM2-135M": ("onnx:int4", "gguf:Q4_0")}
 
 

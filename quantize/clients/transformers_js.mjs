@@ -3,10 +3,13 @@
 /** Greedy answers to `job.chats`, and labels of `job.texts`. */
 export async function answers(transformers, job) {
   const { AutoModelForCausalLM, AutoTokenizer, env, pipeline } = transformers;
+  env.allowRemoteModels = false;
+  env.localModelPath = job.models;
+  const options = job.device ? { device: job.device } : {};
   const result = { version: env.version, chats: [], labels: [] };
   if (job.chats.length) {
     const tokenizer = await AutoTokenizer.from_pretrained(job.name);
-    const model = await AutoModelForCausalLM.from_pretrained(job.name);
+    const model = await AutoModelForCausalLM.from_pretrained(job.name, options);
     for (const messages of job.chats) {
       const text = tokenizer.apply_chat_template(messages, { tokenize: false, add_generation_prompt: true });
       const inputs = tokenizer(text, { add_special_tokens: false });
@@ -16,7 +19,7 @@ export async function answers(transformers, job) {
     }
   }
   if (job.texts.length) {
-    const classify = await pipeline("text-classification", job.name);
+    const classify = await pipeline("text-classification", job.name, options);
     for (const text of job.texts) result.labels.push((await classify(text))[0]);
   }
   return result;
