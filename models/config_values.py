@@ -58,6 +58,8 @@ TABLE = Rule("null or a JSON object", lambda value: isinstance(value, dict))
 TEXT = Rule("null or a text", lambda value: isinstance(value, str))
 TEXTS = Rule("null or a list of texts", _texts)
 TRUTH = Rule("null, true or false", lambda value: isinstance(value, bool))
+FLAGS = Rule("null or a list of 0 and 1", lambda value: isinstance(value, list) and all(
+    item in (0, 1) for item in value))
 TOKEN = Rule('null, a text or an object with the text as "content"', _token)
 TEMPLATE = Rule('null, a text or a list of objects with "name" and "template"', _template)
 
@@ -66,13 +68,16 @@ _MODEL = {
     **dict.fromkeys(("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings",
                      "n_layer", "n_embd", "n_head", "n_positions", "n_layers", "n_heads", "dim", "hidden_dim"), SIZE),
     **dict.fromkeys(("intermediate_size", "num_key_value_heads", "head_dim", "n_inner", "n_ctx", "sliding_window",
-                     "original_max_position_embeddings", "type_vocab_size"), OPTIONAL_SIZE),
+                     "original_max_position_embeddings", "type_vocab_size", "linear_key_head_dim",
+                     "linear_value_head_dim", "linear_num_key_heads", "linear_num_value_heads",
+                     "linear_conv_kernel_dim", "conv_L_cache"), OPTIONAL_SIZE),
     **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon", "rope_theta",
                      "rotary_emb_base", "rope_local_base_freq", "rotary_pct", "partial_rotary_factor"), POSITIVE),
     **dict.fromkeys(("rope_scaling", "rope_parameters", "text_config", "id2label", "label2id"), TABLE),
     **dict.fromkeys(("architectures", "layer_types"), TEXTS),
     **dict.fromkeys(("model_type", "hidden_act", "activation_function", "position_embedding_type"), TEXT),
-    "tie_word_embeddings": TRUTH,
+    **dict.fromkeys(("tie_word_embeddings", "use_parallel_residual"), TRUTH),
+    "no_rope_layers": FLAGS,
 }
 RULES: Mapping[str, Mapping[str, Rule]] = {
     "config.json": _MODEL | _IDS,
