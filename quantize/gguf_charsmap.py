@@ -32,7 +32,7 @@ class Charsmap:
     @classmethod
     def of(cls, normalize: Callable[[str], str], sequences: Iterable[str]) -> Charsmap:
         """The table of what `normalize` changes: characters, Unicode's compositions, and those of `sequences`."""
-        found = {}
+        found: dict[str, str] = {}
         for start in range(0, len(CHARACTERS), CHUNK):
             chunk = CHARACTERS[start:start + CHUNK]
             if normalize(chunk) != chunk:

@@ -36,8 +36,8 @@ class Rules:
     """Tokens whose text in the file is another than in tokenizer.json."""
     flags: Mapping[str, bool] = field(default_factory=dict)
     """Settings below `tokenizer.ggml.`."""
-    charsmap: bytes = b""
-    """The normalizer as a table, in SentencePiece's form."""
+    charsmap: Sequence[int] = b""
+    """The normalizer as a table, in SentencePiece's form: bytes."""
     differences: tuple[Difference, ...] = ()
 
 

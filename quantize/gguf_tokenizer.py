@@ -188,8 +188,9 @@ def _tokens(table: Mapping[str, Any], size: int, rules: Rules) -> tuple[list[str
     names: dict[int, str] = {}
     types = [UNUSED] * size
     vocabulary, unknown = table["model"]["vocab"], _unknown(table["model"])
-    pairs = vocabulary.items() if isinstance(vocabulary, dict) else ((text, i) for i, (text, _) in enumerate(vocabulary))
-    for text, index in pairs:
+    if isinstance(vocabulary, list):  # Unigram's, with scores
+        vocabulary = {text: index for index, (text, _) in enumerate(vocabulary)}
+    for text, index in vocabulary.items():
         names[index] = rules.spelled.get(text, text)
         types[index] = UNKNOWN if text == unknown and rules.scores else BYTE if text in rules.bytes else NORMAL
     for token in table["added_tokens"]:

@@ -107,7 +107,8 @@ def _charsmap(normalizers: str, words: bool, merge: bool) -> tuple[Charsmap, byt
     normalizer = Tokenizer.from_str(json.dumps(
         {**empty, "normalizer": {"type": "Sequence", "normalizers": parts}})).normalizer
     blank = str.maketrans(dict.fromkeys(BLANKS, " ")) if words else {}
-    replaced = [step["pattern"]["String"] for step in parts if step["type"] == "Replace" and "String" in step["pattern"]]
+    replaced = [step["pattern"]["String"] for step in parts
+                if step["type"] == "Replace" and "String" in step["pattern"]]
     runs = [] if merge else [" " * length for length in range(2, LONGEST_RUN + 1)]
     found = Charsmap.of(lambda text: normalizer.normalize_str(text).translate(blank), ["\r\n", *replaced, *runs])
     return found, found.packed()

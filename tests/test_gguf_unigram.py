@@ -42,7 +42,8 @@ def test_every_form_is_cut_as_tokenizers_does(name: str, tmp_path: Path) -> None
             ids = codec.encode(text)
             shown = codec.decode(ids, skip_special_tokens=False)
             assert loaded.decode(ids).decode() in (shown, f" {shown}")
-        signs = st.sampled_from(["e\u0301", "\r\n", "ｶﾞ", "\u0302", "ﬁ", "１", "  ", BLANK, "<0x41>", "漢", "Я", "🙂", "``"])
+        signs = st.sampled_from([
+            "e\u0301", "\r\n", "ｶﾞ", "\u0302", "ﬁ", "１", "  ", BLANK, "<0x41>", "漢", "Я", "🙂", "``"])
 
         @settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
         @given(st.lists(signs | st.sampled_from(special) | st.sampled_from("the aring.X\n") | st.characters(
@@ -54,12 +55,13 @@ def test_every_form_is_cut_as_tokenizers_does(name: str, tmp_path: Path) -> None
 
 
 def test_what_is_told_apart_is_really_different(tmp_path: Path) -> None:
-    with both(unigram.converted(tmp_path / "t", unigram.with_bytes), tmp_path / "v.gguf") as (codec, loaded, vocabulary):
+    source = unigram.converted(tmp_path / "t", unigram.with_bytes)
+    with both(source, tmp_path / "v.gguf") as (codec, loaded, vocabulary):
         named = gguf_tokenizer.differences(codec)
         texts = [text for text in corpus.texts() if named(text)]
         assert len(texts) > 300 and all(loaded.encode(text) != codec.encode(text) for text in texts)
         assert "as bytes" in named("привет")[0] and "as bytes" in vocabulary.notes[0]
-        assert loaded.decode(codec.encode("привет")).decode() == " привет"  # the bytes are bytes, to read if not to write
+        assert loaded.decode(codec.encode("привет")).decode() == " привет"  # it reads bytes, and does not write them
 
 
 def test_scores_of_double_precision_are_told(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from .test_gguf_sentencepiece import gemma, metaspace, open_gemma, phi3, sentenc
 from .test_gguf_tokenizer import trained
 from .test_gguf_wordpiece import set_normalizer, word_piece
 
+
 def in_turns(folder: Path) -> Path:
     """A blank before a text but not before one behind a token: only the turns of a chat are the same in llama.cpp."""
     sentence_piece(folder, metaspace("first"))
@@ -40,7 +41,8 @@ SOUND: dict[str, Callable[[Path], Path]] = {
     "Gemma by rank": partial(sentence_piece, change=open_gemma),
     "Phi-3": partial(sentence_piece, change=phi3),
     "Llama 2 in turns": in_turns,
-    "T5": unigram.t5, "XLM-RoBERTa": unigram.xlm_roberta, "Pegasus": unigram.pegasus, "Unigram trained": unigram.trained,
+    "T5": unigram.t5, "XLM-RoBERTa": unigram.xlm_roberta, "Pegasus": unigram.pegasus,
+    "Unigram trained": unigram.trained,
     "Unigram with bytes": partial(unigram.converted, change=unigram.with_bytes),
     "BERT cased": partial(word_piece, change=set_normalizer(lowercase=False)),
 }

@@ -95,7 +95,8 @@ def big_bird(folder: Path) -> Path:
 
 
 def deberta(folder: Path) -> Path:
-    return made(folder, "DebertaV2Tokenizer", specials("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"), do_lower_case=True)
+    return made(folder, "DebertaV2Tokenizer", specials("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"),
+                do_lower_case=True)
 
 
 def converted(folder: Path, change: Change = lambda table: None) -> Path:
