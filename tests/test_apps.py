@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from edgestill.cli import main
@@ -104,8 +104,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_export_writes_each_app_for_the_targets_it_fits(run: Run, tiny_llama: Path, tmp_path: Path) -> None:
-    command = ["export", tiny_llama, "--to", "gguf:F32", "--to", "onnx:fp32", "--app", "c", "--app", "web", "-o", tmp_path,
-               "--json"]
+    command = ["export", tiny_llama, "--to", "gguf:F32", "--to", "onnx:fp32", "--app", "c", "--app", "web",
+               "-o", tmp_path, "--json"]
     code, planned, _ = run(*command, "--dry-run")
     assert code == 0 and not list(tmp_path.iterdir())
     code, made, told = run(*command)
@@ -160,7 +160,7 @@ def test_templates_that_text_around_a_prompt_cannot_say_are_refused(tiny_llama: 
 
 @pytest.mark.parametrize("text", ["", 'a"b\\c', "ünï\n\t\x01", "what??!", "1\x0012"])
 def test_literals_say_the_text(text: str) -> None:
-    literal: Any = _literals.text(text)
+    literal = _literals.text(text)
     assert literal.isascii() and "\n" not in literal
-    read = eval("b" + literal.replace("\\?", "?"))  # octal escapes are Python's, too
+    read = ast.literal_eval("b" + literal.replace("\\?", "?"))  # octal escapes are Python's, too
     assert read == text.encode()

@@ -47,8 +47,8 @@ def build(header: str, folder: Path) -> Encode:
     (folder / "tables.h").write_text(header)
     (folder / "driver.cpp").write_text(DRIVER)
     core = TEMPLATES / "core"
-    subprocess.run([COMPILER, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-I", folder, "-I", core, folder / "driver.cpp",
-                    core / "tokenizer.cpp", "-o", folder / "driver"], check=True)
+    subprocess.run([COMPILER, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-I", folder, "-I", core,
+                    folder / "driver.cpp", core / "tokenizer.cpp", "-o", folder / "driver"], check=True)
 
     def encode(texts: list[str], room: int) -> list[list[int]]:
         data = b"".join(f"{len(text.encode())} {room}\n".encode() + text.encode() for text in texts)
@@ -95,8 +95,8 @@ TOKENIZERS = {"BERT": lambda: word_piece(), "BERT, cased": lambda: word_piece(lo
 def golden_texts(tokenizer: Tokenizer) -> list[str]:
     special = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     signs = [chr(code) for code in range(0, 0x30000, 7) if not 0xD800 <= code < 0xE000]
-    return [*corpus.texts(special), *signs, "x" * 101 + " y", "e\u0301\u0323a\u0323\u0302", "\u1100\u1161\u11a8 \uac00\u11a8",
-            "\u0301a", "\U000f1234 \U00051234"]
+    return [*corpus.texts(special), *signs, "x" * 101 + " y", "e\u0301\u0323a\u0323\u0302", "\u0301a",
+            "\u1100\u1161\u11a8 \uac00\u11a8", "\U000f1234 \U00051234"]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -105,7 +105,8 @@ def test_ids_are_those_of_tokenizers(name: str, tmp_path: Path) -> None:
     encode = build(_tables.header(Codec(tokenizer)), tmp_path)
     texts = golden_texts(tokenizer)
     wanted = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    assert {text: ids for text, ids, right in zip(texts, encode(texts, ROOM), wanted, strict=True) if ids != right} == {}
+    found = zip(texts, encode(texts, ROOM), wanted, strict=True)
+    assert {text: ids for text, ids, right in found if ids != right} == {}
     tokenizer.enable_truncation(6)
     assert encode(texts[:200], 6) == [encoding.ids for encoding in tokenizer.encode_batch(texts[:200])]
 

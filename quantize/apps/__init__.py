@@ -46,7 +46,7 @@ def checked_place(packed: Artifact, name: str, out: Path) -> Path:
     manifest = packed.manifest
     if manifest.stage == FOREIGN or manifest.scheme == "hf":
         raise UsageError(f"{packed.folder}: an app runs a packed artifact, and this is none",
-                         "give a folder that export wrote, or add --to, such as --to gguf:Q4_0, to pack this model first")
+                         "give a folder that export wrote, or add a target, such as --to gguf:Q4_0, to pack this model")
     fitting([name], manifest.task.kind, [Scheme.parse(manifest.scheme)])
     folder = place(out, packed.folder.resolve().name, name)
     files.refuse_non_empty(folder)

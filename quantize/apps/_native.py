@@ -22,7 +22,8 @@ def write(packed: Artifact, codec: Codec, folder: Path, bridge: bool = False) ->
     generates = packed.manifest.task.kind == "generate"
     name = "generate" if generates else "encode"
     folder.mkdir(parents=True, exist_ok=True)
-    for source in (*(GENERATE if generates else ENCODE), *((f"{name}_bridge.h", f"{name}_bridge.cpp") if bridge else ())):
+    bridges = (f"{name}_bridge.h", f"{name}_bridge.cpp") if bridge else ()
+    for source in (*(GENERATE if generates else ENCODE), *bridges):
         shutil.copyfile(TEMPLATES / "core" / source, folder / source)
     if generates:
         files.write_text(folder / "prompt.h", _prompt.header(packed, codec))

@@ -146,8 +146,8 @@ def _normalizing(changes: dict[str, str], composes: bool) -> Iterator[str]:
         else:
             kinds[ord(sign)] = kind
     yield _literals.array("Range", "CHANGED[]", _ranges(kinds))
-    yield _literals.array("Change", "CHANGES[]",
-                          [f"{{{code:#x}, {_literals.text(texts[code])}}}" for code in sorted(texts)] or ['{0x7fffffff, ""}'])
+    others = [f"{{{code:#x}, {_literals.text(texts[code])}}}" for code in sorted(texts)]
+    yield _literals.array("Change", "CHANGES[]", others or ['{0x7fffffff, ""}'])
     marks = {code: combining(chr(code)) for code in range(0x110000) if combining(chr(code))} if composes else {}
     yield _literals.array("Range", "MARKS[]", _ranges(marks))
     pairs = sorted(_pairs(texts)) if composes else []
@@ -209,8 +209,8 @@ def _added(codec: Codec) -> Iterator[str]:
     found: dict[bool, list[str]] = {False: [], True: []}
     for id, token in sorted(codec.tokenizer.get_added_tokens_decoder().items()):
         if token.single_word:
-            raise UsageError(f"tokenizer: the added token {token.content!r} stands for whole words alone, which the C++ "
-                             "tokenizer does not know", _HINT)
+            raise UsageError(f"tokenizer: the added token {token.content!r} stands for whole words alone, which the "
+                             "C++ tokenizer does not know", _HINT)
         text = normalizer.normalize_str(token.content) if token.normalized and normalizer else token.content
         flags = f"{json.dumps(token.lstrip)}, {json.dumps(token.rstrip)}"
         found[token.normalized].append(f"{{{_literals.text(text)}, {id}, {flags}}}")
@@ -224,8 +224,8 @@ def _around(codec: Codec) -> tuple[list[int], list[int]]:
     for start in range(len(whole) - len(inner) + 1):
         if whole[start:start + len(inner)] == inner:
             return whole[:start], whole[start + len(inner):]
-    raise UsageError("tokenizer: a text's tokens change when special tokens stand around it, which the C++ tokenizer does "
-                     "not know", _HINT)
+    raise UsageError("tokenizer: a text's tokens change when special tokens stand around it, which the C++ tokenizer "
+                     "does not know", _HINT)
 
 
 def _word_pieces(model: dict[str, Any], tokenizer: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""An Android app in Kotlin: llama.cpp for generators, onnxruntime for classifiers and embedders, both from their makers."""
+"""An Android app in Kotlin: llama.cpp for generators, onnxruntime for classifiers and embedders."""
 
 from __future__ import annotations
 

@@ -17,13 +17,11 @@ import numpy as np
 import onnxruntime
 import pytest
 from edgestill.cli import main
-from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
-from edgestill.models.runfile import Task, kind_config
+from edgestill.models.runfile import Task
 from edgestill.quantize import apps, export
 from edgestill.runtime import load
 from edgestill.runtime.profiling import Profile
-from edgestill.runtime.template import ChatTemplate
 
 from .. import packed, tiny
 from .browser import in_chromium
@@ -73,7 +71,8 @@ def built(folder: Path, libraries: dict[str, Path], out: Path) -> Program:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
     def run(text: str, repeats: int = 2) -> tuple[str, dict[str, Any]]:
-        done = subprocess.run([source / "build" / name, artifact.model_path, text, str(repeats), "1"], capture_output=True)
+        command = [source / "build" / name, artifact.model_path, text, str(repeats), "1"]
+        done = subprocess.run(command, capture_output=True)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.decode("utf-8", "replace").removesuffix("\n"), json.loads(done.stderr)
 
@@ -126,7 +125,7 @@ def decoder(folder: Path, template: str) -> Path:
 def test_stop_text_and_trimming_are_those_of_the_template(libraries: dict[str, Path], tmp_path: Path) -> None:
     folder = packed.pack(decoder(tmp_path / "hf", PLAIN), tmp_path / "gguf-F32", "gguf:F32", Task(max_new_tokens=60))
     run, ours = built(folder, libraries, tmp_path), load(folder, threads=1)
-    assert ours.codec.turn_end and isinstance(ChatTemplate({"default": PLAIN}, {}), ChatTemplate)
+    assert ours.codec.turn_end
     for text in ("turn off", "  trimmed\n", "<|end|> inside", "1 2 3"):
         answer, profile = run(text)
         wanted = ours.generate(text)
@@ -190,18 +189,18 @@ def test_the_web_app_answers_as_our_runtime(case: Callable[[str, str], Case], tm
 
 
 @pytest.mark.parametrize("kind", ["classify", "embed"])
-def test_the_web_app_reads_texts_as_our_runtime(kind: str, classifier: Path, tmp_path: Path) -> None:
-    folder = classifier
-    if kind == "embed":
-        folder = export(tiny.embedder(tmp_path / "hf", "bert"), "onnx:int8", tmp_path)["onnx:int8"]
+def test_the_web_app_reads_texts_as_our_runtime(kind: str, tmp_path: Path) -> None:
+    """In float32: WebAssembly's int8 kernels round otherwise than a processor's."""
+    source = (tiny.classifier if kind == "classify" else tiny.embedder)(tmp_path / "hf", "bert")
+    folder = export(source, "onnx:fp32", tmp_path)["onnx:fp32"]
     ours = load(folder, threads=1)
     for text, found in zip(QUESTIONS, on_page(folder, QUESTIONS, tmp_path), strict=True):
         said = json.loads(found["answer"])
         if kind == "embed":
-            assert np.dot(said, ours.embed(text)) > 0.999
+            assert np.allclose(said, ours.embed(text), atol=1e-4)
         else:
             wanted = ours.classify(text)
-            assert said["label"] == wanted.label and said["score"] == pytest.approx(wanted.probability, abs=0.02)
+            assert said["label"] == wanted.label and said["score"] == pytest.approx(wanted.probability, abs=1e-4)
         check_profile(found["profile"], folder, 2)
 
 
@@ -225,13 +224,13 @@ def text_at(address: int | None) -> str:
 
 
 @pytest.mark.parametrize("name", ["android", "ios"])
-def test_what_phones_call_answers_as_our_runtime(name: str, case: Callable[[str, str], Case], libraries: dict[str, Path],
-                                                 tmp_path: Path) -> None:
+def test_what_phones_call_answers_as_our_runtime(name: str, case: Callable[[str, str], Case],
+                                                 libraries: dict[str, Path], tmp_path: Path) -> None:
     made = case("demo", "gguf:Q4_0")
     app, llama = apps.write(open_artifact(made.folder), name, tmp_path), libraries["llama"]
     (sources,) = (path.parent for path in app.rglob("generate_bridge.cpp"))
-    library = compiled(sources, tmp_path, "-I", sources / "include", "-I", llama / "include", "-L", llama / "lib", "-lllama",
-                       f"-Wl,-rpath,{llama / 'lib'}")
+    library = compiled(sources, tmp_path, "-I", sources / "include", "-I", llama / "include", "-L", llama / "lib",
+                       "-lllama", f"-Wl,-rpath,{llama / 'lib'}")
     (model_file,) = app.rglob("*.gguf")
     assert model_file.read_bytes() == (made.folder / "model.gguf").read_bytes()
     reason = ctypes.create_string_buffer(512)
@@ -240,8 +239,8 @@ def test_what_phones_call_answers_as_our_runtime(name: str, case: Callable[[str,
     ours, show = load(made.folder, threads=1), ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
     for text in QUESTIONS:
         pieces: list[bytes] = []
-        profile = library.model_run(model, text.encode(), 2, None,
-                                    show(lambda _, piece, size, to=pieces: to.append(ctypes.string_at(piece, size))), reason, 512)
+        take = show(lambda _, piece, size, to=pieces: to.append(ctypes.string_at(piece, size)))
+        profile = library.model_run(model, text.encode(), 2, None, take, reason, 512)
         assert b"".join(pieces).decode() == ours.generate(text).text
         check_profile(json.loads(text_at(profile)), made.folder, 2)
     assert not library.model_run(model, b"word " * 9000, 1, None, show(lambda *_: None), reason, 512)
@@ -277,8 +276,8 @@ def java_headers() -> list[Path]:
 
 
 @pytest.mark.parametrize("pair", [("generate", "gguf:Q4_0"), ("classify", "onnx")])
-def test_the_bridge_to_kotlin_compiles_and_offers_what_kotlin_calls(pair: tuple[str, str], tmp_path: Path, classifier: Path,
-                                                                    case: Callable[[str, str], Case]) -> None:
+def test_the_bridge_to_kotlin_offers_what_kotlin_calls(pair: tuple[str, str], tmp_path: Path, classifier: Path,
+                                                       case: Callable[[str, str], Case]) -> None:
     if not java_headers():
         pytest.skip("no Java development kit, whose jni.h the bridge includes")
     folder = classifier if pair[0] == "classify" else case("demo", pair[1]).folder
@@ -289,12 +288,13 @@ def test_the_bridge_to_kotlin_compiles_and_offers_what_kotlin_calls(pair: tuple[
     assert done.returncode == 0, done.stderr
     (kotlin,) = main_folder.rglob("Model.kt")
     called = {line.split("fun ")[1].split("(")[0] for line in kotlin.read_text().splitlines() if "external fun" in line}
-    symbols = subprocess.run(["nm", "--defined-only", tmp_path / "native.o"], capture_output=True, text=True, check=True)
-    offered = {word.rpartition("_Model_")[2] for word in symbols.stdout.split() if word.startswith("Java_com_example")}
+    symbols = subprocess.run(["nm", "--defined-only", tmp_path / "native.o"], capture_output=True, text=True).stdout
+    offered = {word.rpartition("_Model_")[2] for word in symbols.split() if word.startswith("Java_com_example")}
     assert called and called == offered
 
 
-@pytest.mark.parametrize(("name", "task"), [(name, task) for name in ("android", "ios") for task in ("generate", "encode")])
+@pytest.mark.parametrize("name", ["android", "ios"])
+@pytest.mark.parametrize("task", ["generate", "encode"])
 def test_kotlin_swift_and_xml_are_well_formed(name: str, task: str) -> None:
     import tree_sitter_kotlin
     import tree_sitter_swift
@@ -307,7 +307,8 @@ def test_kotlin_swift_and_xml_are_well_formed(name: str, task: str) -> None:
         here = [f"{node.type} at {node.start_point}"] if node.is_error or node.is_missing else []
         return here + [fault for child in node.children for fault in faults(child)]
 
-    assert faults(parsers[".kt"].parse(b"fun a( { }").root_node) and faults(parsers[".swift"].parse(b"func a( {").root_node)
+    assert faults(parsers[".kt"].parse(b"fun a( { }").root_node)
+    assert faults(parsers[".swift"].parse(b"func a( {").root_node)
     seen = set()
     for part in ("common", task):
         for path in (apps.TEMPLATES / name / part).rglob("*"):
@@ -317,4 +318,4 @@ def test_kotlin_swift_and_xml_are_well_formed(name: str, task: str) -> None:
             elif path.suffix == ".xml":
                 xml.etree.ElementTree.parse(path)
                 seen.add(path.name)
-    assert seen >= {"Model.kt", "AndroidManifest.xml"} if name == "android" else seen >= {"Model.swift", "Package.swift"}
+    assert seen >= {"android": {"Model.kt", "AndroidManifest.xml"}, "ios": {"Model.swift", "Package.swift"}}[name]
