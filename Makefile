@@ -9,7 +9,7 @@ PYTEST_WORKERS ?= 2
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: setup demo test test-clients lint types contracts clean
+.PHONY: setup demo test test-clients test-aarch64 lint types contracts clean
 
 setup: $(VENV)/.ready
 
@@ -36,6 +36,14 @@ tests/clients/node_modules/.ready: tests/clients/package.json constraints.txt | 
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix tests/clients --ignore-scripts --no-package-lock --no-audit --no-fund
 	touch $@
 
+# Our wheel, installed and run on aarch64: Python and the emulator from Debian, packages from PyPI.
+test-aarch64: setup .aarch64/.ready
+	$(BIN)/python -m pytest tests/aarch64 -v -p no:cacheprovider
+
+.aarch64/.ready: tests/aarch64/setup pyproject.toml constraints.txt | setup
+	tests/aarch64/setup
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 
@@ -48,4 +56,4 @@ contracts: setup
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) tests/clients/node_modules .types out build *.egg-info
+	rm -rf $(VENV) tests/clients/node_modules .aarch64 .types out build *.egg-info
