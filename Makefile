@@ -9,7 +9,7 @@ PYTEST_WORKERS ?= 2
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: setup demo test test-clients lint types contracts clean
+.PHONY: setup demo test test-clients test-aarch64 lint types contracts clean
 
 setup: $(VENV)/.ready
 
@@ -41,6 +41,14 @@ tests/clients/include/llama.h: tests/clients/headers.sh constraints.txt | setup
 	tests/clients/headers.sh $(BIN)/python tests/clients/include
 	touch $@
 
+# Our wheel, installed and run on aarch64: Python and the emulator from Debian, packages from PyPI.
+test-aarch64: setup .aarch64/.ready
+	$(BIN)/python -m pytest tests/aarch64 -v -p no:cacheprovider
+
+.aarch64/.ready: tests/aarch64/setup pyproject.toml constraints.txt | setup
+	tests/aarch64/setup
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 
@@ -53,4 +61,4 @@ contracts: setup
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) tests/clients/node_modules tests/clients/include .types out build *.egg-info
+	rm -rf $(VENV) tests/clients/node_modules tests/clients/include .aarch64 .types out build *.egg-info
