@@ -18,6 +18,7 @@ from ..runtime.rows import Row, rows_digest
 from . import apps, card, held, layouts
 from .calibration import Calibration
 from .certificate import Certificate, manifest_hash
+from .coded import Coded
 from .encoding import encoder
 from .mixing import Mixer
 from .proof import certify, ran_with
@@ -65,13 +66,15 @@ def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Pat
         choose = Mixer(witness.model, witness.calibration_ids(target.calibration_rows), calibration, target) \
             if scheme.type == MIXED else None
         encode = encoder(target.method, calibration)
-        model_file = writer.write(origin.folder, temporary, scheme, encode, calibration, choose)
+        coded = Coded(encode, origin.checkpoint.family.plain.turned) if scheme.type in CODED else None
+        model_file = writer.write(origin.folder, temporary, scheme, coded or encode, calibration, choose)
         witness.reference.write(temporary)
         manifest = _manifest(witness, scheme, target, model_file, calibration, choose.told if choose else {})
         packed = Artifact(temporary, manifest)
         for layout in layouts.of(str(scheme)):
             layout.write(packed, witness.codec)
-        with Subject(packed, witness.reference, witness.model, witness.rows, witness.test_rows) as subject:
+        with Subject(packed, witness.reference, witness.model, witness.rows, witness.test_rows,
+                     coded=coded) as subject:
             checks = certify(subject, target.clients)
         proven = replace(manifest, checks=Certificate(str(scheme), checks).summary())
         certificate = Certificate(str(scheme), checks, manifest_hash(proven), ran_with(packed, target.clients))

@@ -24,6 +24,7 @@ from . import divergence, limits
 from .reference import Reference
 
 if TYPE_CHECKING:
+    from .coded import Coded
     from .float_model import FloatModel
 
 DECODE_TOKENS = 512
@@ -37,8 +38,9 @@ class Subject:
 
     def __init__(self, artifact: Artifact, reference: Reference, float_model: FloatModel | None = None,
                  rows: Sequence[Row] = (), test_rows: Sequence[Row] = (), threads: int = 0,
-                 tokenizer_folder: Path | None = None) -> None:
-        """`float_model` is there at export only; with it the full KL is measured instead of its lower bound.
+                 tokenizer_folder: Path | None = None, coded: Coded | None = None) -> None:
+        """`float_model` is there at export only; with it the full KL is measured instead of its lower bound. So is
+        `coded`, the codes that were packed, for a type that is made of them.
 
         `tokenizer_folder` holds tokenizer.json and template where none lie beside the file.
         """
@@ -52,6 +54,7 @@ class Subject:
         self.threads = threads or int(artifact.model_path.stat().st_size < SMALL_BYTES)
         self.format = artifact.manifest.scheme.partition(":")[0]
         self.limits = limits.of(artifact.manifest.scheme)
+        self.coded = coded
         self._tokenizer_folder = tokenizer_folder or artifact.folder
         self._engine: Any = None
 

@@ -17,7 +17,11 @@ from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, CheckFailed
 from edgestill.models.scheme import TYPES
-from edgestill.quantize import certificate, export, limits, proof, verify
+from edgestill.quantize import certificate, codes, export, limits, proof, verify
+from edgestill.quantize.coded import Coded
+from edgestill.quantize.encoding import encoder
+from edgestill.quantize.float_model import FloatModel
+from edgestill.quantize.graphs import blocks, decoder
 from edgestill.runtime.engines import gguf as gguf_engine
 
 from . import proving, tiny
@@ -53,6 +57,7 @@ def test_sound_decoders_pass_every_check(sound: dict[str, Path]) -> None:
         run = {check.name for check in proven.checks if check.passed}
         assert run >= DECODER_CHECKS and (("token_ids_in_file" in run) == target.startswith("gguf"))
         made = {check.name: check for check in certificate.read(folder).checks}
+        assert ("codes_kl_nats" in made) == (target != "gguf:F32")
         assert made.keys() >= DECODER_CHECKS and all(check.passed for check in made.values())
 
 
@@ -131,6 +136,38 @@ def test_a_graph_for_other_programs_is_proven_too(sound: dict[str, Path], tmp_pa
     proven = verify(proving.damaged(sound["onnx:int4"], tmp_path / "damaged", fault))
     assert proven.causes == ("weights",) and proven.failed[0].name.startswith("second_graph")
     assert "model_q4.onnx" in proven.failed[0].detail and len(proven.failed) == 1
+
+
+def test_a_file_that_is_not_its_own_codes_fails_where_the_distance_to_the_float_model_says_nothing(
+        llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = decoder.four_bit
+
+    def wrong(parts: list[codes.Codes]) -> blocks.Blocks:
+        return pack([replace(part, scales=(part.scales * np.float16(1.15))) for part in parts])
+
+    monkeypatch.setattr(decoder, "four_bit", wrong)
+    with pytest.raises(CheckFailed, match="cause: weights.*codes_kl_nats"):
+        export(llama, "onnx:int4", tmp_path, proving.ROWS, proving.TEST_ROWS)
+    found = {check.name: check for check in certificate.read(tmp_path / "onnx-int4.failed").checks}
+    assert found["kl_nats"].passed and found["codes_kl_nats"].value > 2 * found["codes_kl_nats"].limit, found
+    assert [name for name, check in found.items() if check.passed is False] == ["codes_kl_nats"]
+
+
+def test_codes_are_put_into_the_float_model_and_taken_out_again(llama: Path) -> None:
+    model = FloatModel.from_folder(llama)
+    weight = model.module.model.layers[0].mlp.up_proj.weight
+    before, coded = weight.detach().numpy().copy(), Coded(encoder({"kind": "rtn"}, None))
+    given = coded("model.layers.0.mlp.up_proj.weight", before)
+    ids = list(range(5, 25))
+    wanted = model.logits(ids)
+    with coded.placed(model) as placed:
+        assert placed is not None and np.array_equal(weight.detach().numpy(), codes.dequantize(given))
+        assert not np.array_equal(placed.logits(ids), wanted)
+    assert np.array_equal(weight.detach().numpy(), before)
+    coded("model.layers.1.mlp.up_proj.weight", before)  # another layer's numbers: not what the model has there
+    with coded.placed(model) as placed:
+        assert placed is None
+    assert np.array_equal(weight.detach().numpy(), before)
 
 
 def test_the_reproven_kl_is_a_lower_bound_of_the_measured_one(packed: Path) -> None:
