@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from edgestill.cli import main
 from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
-from edgestill.models.errors import DataError, EdgestillError, UsageError
+from edgestill.models.errors import ArtifactError, DataError, EdgestillError, UsageError
 from edgestill.models.runfile import Task
 from edgestill.quantize import apps
 from edgestill.quantize.apps import _literals, _prompt
@@ -80,6 +81,16 @@ def test_a_file_that_an_app_does_not_run_is_refused(name: str, pair: tuple[str, 
         apps.write(open_artifact(artifacts[pair]), name, tmp_path)
     assert message in caught.value.message and hint in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_artifact_gets_no_app(artifacts: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(artifacts["generate", "gguf"], tmp_path / "copy"))
+    data = bytearray((copy / "model.gguf").read_bytes())
+    data[-1] ^= 1
+    (copy / "model.gguf").write_bytes(data)
+    with pytest.raises(ArtifactError, match="SHA-256"):
+        apps.write(open_artifact(copy), "c", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_holds_something_is_not_written_over(artifacts: dict[tuple[str, str], Path],
