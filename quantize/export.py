@@ -48,6 +48,8 @@ def export(source: Path | str | Witness, to: Sequence[str | Export] | str, out: 
     wanted = apps.fitting(with_apps, source.origin.task.kind, targets)
     for name, scheme in wanted:
         files.refuse_non_empty(apps.place(Path(out), scheme.folder_name, name))
+    for name in with_apps:
+        apps.check(name, source.origin.task.kind, source.codec)
     made = {str(scheme): _make(source, scheme, target, Path(out) / scheme.folder_name)
             for scheme, target in targets.items()}
     for name, scheme in wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from edgestill.cli import main
 from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
-from edgestill.models.errors import DataError, EdgestillError, UsageError
+from edgestill.models.errors import ArtifactError, DataError, EdgestillError, UsageError
 from edgestill.models.runfile import Task
 from edgestill.quantize import apps
 from edgestill.quantize.apps import _literals, _prompt
@@ -70,9 +71,9 @@ def test_an_app_names_what_it_fits_and_a_readme(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "pair", "message", "hint"), [
-    ("c", ("generate", "onnx"), "--app c: does not run a generator in onnx:fp32", "gguf:Q4_0"),
-    ("web", ("generate", "gguf"), "--app web: does not run a generator in gguf:F16", "onnx:int4"),
-    ("c", ("embed", "gguf"), "--app c: does not run a embedder in gguf:F16", "onnx:int8"),
+    ("c", ("generate", "onnx"), "--app c: runs no generators in onnx:fp32", "generators in gguf"),
+    ("web", ("generate", "gguf"), "--app web: runs no generators in gguf:F16", "generators in onnx"),
+    ("c", ("embed", "gguf"), "--app c: runs no embedders in gguf:F16", "embedders in onnx"),
     ("desktop", ("generate", "gguf"), "'desktop' is not known", "known: ")])
 def test_a_file_that_an_app_does_not_run_is_refused(name: str, pair: tuple[str, str], message: str, hint: str,
                                                     artifacts: dict[tuple[str, str], Path], tmp_path: Path) -> None:
@@ -80,6 +81,16 @@ def test_a_file_that_an_app_does_not_run_is_refused(name: str, pair: tuple[str, 
         apps.write(open_artifact(artifacts[pair]), name, tmp_path)
     assert message in caught.value.message and hint in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_artifact_gets_no_app(artifacts: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(artifacts["generate", "gguf"], tmp_path / "copy"))
+    data = bytearray((copy / "model.gguf").read_bytes())
+    data[-1] ^= 1
+    (copy / "model.gguf").write_bytes(data)
+    with pytest.raises(ArtifactError, match="SHA-256"):
+        apps.write(open_artifact(copy), "c", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_holds_something_is_not_written_over(artifacts: dict[tuple[str, str], Path],
@@ -120,8 +131,20 @@ def test_export_writes_each_app_for_the_targets_it_fits(run: Run, tiny_llama: Pa
 def test_an_app_that_fits_no_target_is_refused_before_anything_is_made(run: Run, tiny_llama: Path,
                                                                        tmp_path: Path) -> None:
     code, _, told = run("export", tiny_llama, "--to", "gguf:F32", "--app", "web", "-o", tmp_path)
-    assert code == 2 and "--app web: does not run a generator in gguf:F32" in told
+    assert code == 2 and "--app web: runs no generators in gguf:F32" in told
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("model_type", "target", "message"), [
+    ("roberta", "onnx:fp32", "Unigram after Metaspace is not known"), ("llama", "gguf:F32", "date of the day")])
+def test_what_an_app_cannot_run_is_refused_before_anything_is_made(model_type: str, target: str, message: str, run: Run,
+                                                                   tmp_path: Path) -> None:
+    make = tiny.decoder if model_type == "llama" else tiny.classifier
+    source = make(tmp_path / "hf", model_type)
+    if model_type == "llama":
+        (source / "chat_template.jinja").write_text("{{ strftime_now('%d') }}{{ messages[0]['content'] }}")
+    code, _, told = run("export", source, "--to", target, "--app", "c", "-o", tmp_path / "out")
+    assert code and message in told and not (tmp_path / "out").exists()
 
 
 def test_a_packed_artifact_gets_an_app_and_other_models_do_not(run: Run, artifacts: dict[tuple[str, str], Path],

@@ -1,7 +1,8 @@
 """Programs around an artifact for places where Python does not run: one file per place, and the name is `--app`'s.
 
 A kind names in `FITS` what it runs: {(task, format): folder of `templates` that is copied}. `write(packed, codec,
-folder)` adds to the copy what this artifact needs. `NOTE` is what the user is told about the app, or empty.
+folder)` adds to the copy what this artifact needs. `check(task, codec)` refuses a tokenizer or template that the app cannot
+run; `NOTE` is what the user is told about the app, or empty.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ...models import files, kinds
 from ...models.artifact import FOREIGN, Artifact
 from ...models.errors import UsageError
 from ...models.scheme import Scheme
 from ...runtime.foreign import codec_of
+
+if TYPE_CHECKING:
+    from ...runtime.text import Codec
 
 TEMPLATES = Path(__file__).parent / "templates"
 _WORDS = {"generate": "generator", "classify": "classifier", "embed": "embedder"}
@@ -35,10 +40,15 @@ def fitting(names: Iterable[str], task: str, targets: Iterable[Scheme]) -> list[
     for name in dict.fromkeys(names):
         fits = [(name, target) for target in targets if (task, target.format) in _kind(name).FITS]
         if not fits:
-            raise UsageError(f"--app {name}: does not run a {_WORDS[task]} in {' or '.join(map(str, targets))}",
-                             _next(name, task))
+            raise UsageError(f"--app {name}: runs no {_WORDS[task]}s in {' or '.join(map(str, targets))}",
+                             _next(name))
         found += fits
     return found
+
+
+def check(name: str, task: str, codec: Codec) -> None:
+    """Raise UsageError for a tokenizer, DataError for a chat template, that the app `name` cannot run."""
+    _kind(name).check(task, codec)
 
 
 def checked_place(packed: Artifact, name: str, out: Path) -> Path:
@@ -56,10 +66,11 @@ def checked_place(packed: Artifact, name: str, out: Path) -> Path:
 def write(packed: Artifact, name: str, out: Path) -> Path:
     """Write the app `name` for an artifact and return its folder, `place(out, …)`, which must be new or empty.
 
-    Raises UsageError where the app does not run the artifact, or does not know its tokenizer; DataError where its chat
-    template does more than put text around a prompt.
+    Raises ArtifactError for an artifact that was changed; UsageError where the app does not run the artifact, or does not
+    know its tokenizer; DataError where its chat template does more than put text around a prompt.
     """
     kind, folder, manifest = _kind(name), checked_place(packed, name, out), packed.manifest
+    packed.verify()
     with files.new_folder(folder) as temporary:
         shutil.copytree(TEMPLATES / kind.FITS[manifest.task.kind, Scheme.parse(manifest.scheme).format], temporary,
                         dirs_exist_ok=True)
@@ -71,11 +82,6 @@ def _kind(name: str) -> ModuleType:
     return kinds.load("quantize.apps", name)
 
 
-def _next(name: str, task: str) -> str:
-    """What to do instead: targets that this app runs for the task, else apps that do."""
-    formats = [format for kind, format in _kind(name).FITS if kind == task]
-    if formats:
-        example = {"gguf": "gguf:Q4_0", "onnx": "onnx:int8" if task != "generate" else "onnx:int4"}[formats[0]]
-        return f"the {name} app runs {_WORDS[task]}s in {' or '.join(formats)}: take a target such as {example}"
-    others = [other for other in kinds.names("quantize.apps") if any(kind == task for kind, _ in _kind(other).FITS)]
-    return f"apps for a {_WORDS[task]}: {', '.join(others)}"
+def _next(name: str) -> str:
+    runs = ", ".join(f"{_WORDS[task]}s in {format}" for task, format in _kind(name).FITS)
+    return f"the {name} app runs {runs}: add a target such as --to gguf:Q4_0 or --to onnx:int8"

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 GENERATE, ENCODE = ("profile.h", "generator.h"), ("profile.h", "answer.h", "tokenizer.h", "tokenizer.cpp")
 
 
+def check(task: str, codec: Codec) -> None:
+    """Raise UsageError or DataError naming the part of the tokenizer or the template that the sources do not know."""
+    if task == "generate":
+        _prompt.around(codec)
+    else:
+        _tables.header(codec)
+
+
 def write(packed: Artifact, codec: Codec, folder: Path, bridge: bool = False) -> None:
     """Put the sources into `folder`; `bridge` adds plain C functions over them, for Kotlin and Swift."""
     generates = packed.manifest.task.kind == "generate"

@@ -18,6 +18,11 @@ FITS = {("generate", "gguf"): "android/generate", ("classify", "onnx"): "android
 NOTE = "written, and neither built nor run here: that needs the Android SDK, see README.md"
 
 
+def check(task: str, codec: Codec) -> None:
+    """See `_native.check`."""
+    _native.check(task, codec)
+
+
 def write(packed: Artifact, codec: Codec, folder: Path) -> None:
     """Add the Gradle project, the C++ sources and the model as assets, all in one folder: assets are listed flat."""
     shutil.copytree(TEMPLATES / "android" / "common", folder, dirs_exist_ok=True)

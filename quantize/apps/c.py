@@ -16,6 +16,11 @@ FITS = {("generate", "gguf"): "c/generate", ("classify", "onnx"): "c/encode", ("
 NOTE = ""
 
 
+def check(task: str, codec: Codec) -> None:
+    """See `_native.check`."""
+    _native.check(task, codec)
+
+
 def write(packed: Artifact, codec: Codec, folder: Path) -> None:
     """Add the shared sources, and the headers that hold what this model needs."""
     _native.write(packed, codec, folder)

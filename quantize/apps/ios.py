@@ -17,6 +17,11 @@ FITS = {("generate", "gguf"): "ios/generate", ("classify", "onnx"): "ios/encode"
 NOTE = "written, and neither built nor run here: that needs Xcode, see README.md"
 
 
+def check(task: str, codec: Codec) -> None:
+    """See `_native.check`."""
+    _native.check(task, codec)
+
+
 def write(packed: Artifact, codec: Codec, folder: Path) -> None:
     """Add the shared Swift, the C++ sources with the headers that Swift sees apart, and the model as a resource."""
     shutil.copytree(TEMPLATES / "ios" / "common", folder, dirs_exist_ok=True)

@@ -21,6 +21,10 @@ NOTE = "needs transformers.js: run npm install --ignore-scripts in its folder"
 BESIDE = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
+def check(task: str, codec: Codec) -> None:
+    """transformers.js knows every tokenizer and template."""
+
+
 def write(packed: Artifact, codec: Codec, folder: Path) -> None:
     """Add the model and settings.mjs, which says what it is for."""
     task = packed.manifest.task
