@@ -112,6 +112,14 @@ def test_added_tokens_of_a_call_are_said_as_tokens(tiny_llama: Path) -> None:
     assert called(codec, ToolFormat.of(codec), 1)
 
 
+def test_arguments_have_the_blanks_of_the_template(tiny_llama: Path) -> None:
+    compact = template("hermes").replace('"name": "', '"name":"').replace('"arguments": ', '"arguments":')
+    codec = codec_of(compact.replace("| tojson", "| tojson(separators=(',', ':'))"), tiny_llama)
+    for wanted, one in ((False, codec), (True, codec_of(template("hermes"), tiny_llama))):
+        texts = [spoken(one, ToolFormat.of(one), seed, "light_off") for seed in range(3)]
+        assert all(('"minutes": ' in text) == wanted and '"minutes":' in text for text in texts)
+
+
 def test_forms_that_cannot_be_bound_are_refused(tiny_llama: Path) -> None:
     codec = codec_of(template("text"), tiny_llama)
     with pytest.raises(UsageError, match="a form that cannot be bound: .*edgestill_tool"):

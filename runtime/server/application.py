@@ -103,7 +103,7 @@ class Service:
 
     async def model(self, request: Request) -> Response:
         """One of them."""
-        return as_json(_described(self._named(request.url.path.rpartition("/")[2])))
+        return as_json(_described(self._named(request.scope["path"].rpartition("/")[2])))
 
     async def health(self, request: Request) -> Response:
         """That the server lives."""

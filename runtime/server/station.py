@@ -56,8 +56,8 @@ class Job:
             self._came.clear()
             await self._came.wait()
 
-    def run(self, model: Any) -> None:
-        """In a worker: do it."""
+    def run(self, model: Any) -> Exception | None:
+        """In a worker: do it; gives back the error that is to end it."""
         self.begun = time.perf_counter()
         try:
             for item in self._work(model, self.cancel):
@@ -65,12 +65,12 @@ class Job:
                 if self.cancel.is_set():
                     break
         except Exception as error:  # the request's, not the worker's: it is raised where the answer is awaited
-            self._hand_over(error)
-        self.end()
+            return error
+        return None
 
-    def end(self) -> None:
+    def end(self, error: Exception | None = None) -> None:
         """Nothing more comes."""
-        self._hand_over(_END)
+        self._hand_over(error or _END)
 
     def _hand_over(self, item: Any) -> None:
         self._items.append(item)
@@ -161,10 +161,11 @@ class Station:
                     return
                 job = self._waiting.popleft()
                 self.active += 1
-            job.run(model)
+            error = job.run(model)
             with self._change:
                 self.active -= 1
                 self._seconds = _FADE * self._seconds + (1 - _FADE) * (time.perf_counter() - job.begun)
+            job.end(error)  # whoever asks again at once finds the worker free
 
 
 def _stand_back() -> None:
