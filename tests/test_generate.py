@@ -167,7 +167,9 @@ def test_an_answer_ends_where_the_context_ends(codec: Codec) -> None:
     ({"frequency_penalty": -3.0}, "below the limit -2"),
     ({"logprobs": 21}, "generate.logprobs: 21 is above the limit 20"),
     ({"logit_bias": {"5": 101.0}}, "'5': 101.0, token ids and -100 to 100"), ({"logit_bias": {"x": 1.0}}, "'x': 1.0"),
-    ({"logit_bias": {384: 1.0}}, "token 384, the vocabulary has 384"), ({"overflow": "drop"}, "refuse, shift"),
+    ({"logit_bias": {384: 1.0}}, "token 384, the vocabulary has 384"),
+    ({"logit_bias": {10 ** 20: 1.0}}, "token 10{20}, the vocabulary has 384"),
+    ({"overflow": "drop"}, "refuse, shift"),
     ({"reuse": "some"}, "exact, all, none"), ({"regex": "a", "choices": ["b"]}, "regex and choices"),
     ({"topk": 3}, "did you mean 'top_k'"), ({"stop": 3}, "generate.stop"),
     ({"schema": {"type": "objekt"}}, "schema: ")])
