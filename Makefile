@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 PYTEST_WORKERS ?= 2
-# lm-evaluation-harness and what it imports beside our own packages: by its own list pip takes versions ten years old.
+# lm-evaluation-harness and what it imports beside our own packages: by its own list pip goes back to versions of years ago.
 HARNESS := lm_eval aiohappyeyeballs aiohttp aiosignal chardet colorama DataProperty evaluate frozenlist lxml mbstrdecoder \
 	more-itertools multidict nltk pathvalidate portalocker propcache pytablewriter pytz rouge_score sacrebleu sqlitedict \
 	tabledata tabulate tcolorpy tenacity typepy word2number yarl
