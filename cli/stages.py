@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -13,6 +12,7 @@ from ..models import files, toml_text
 from ..models.artifact import open_artifact
 from ..models.runfile import Export, RunFile
 from ..models.scheme import CODED, Scheme
+from ..runtime.profiling.processor import processor
 from . import measure, resolve
 from .pipeline import Stage, digest_of_input
 
@@ -135,7 +135,7 @@ class Plan:
             profile_file(name),
             partial(self._profile, name),
             [packed],
-            {**shared, "profile": asdict(self.run.profile), "machine": platform.processor() or platform.machine()},
+            {**shared, "profile": asdict(self.run.profile), "machine": processor()},
         )
         return [packed, evaluated, profiled]
 

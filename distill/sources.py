@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from ..models import catalogue, files
 from ..models.artifact import is_artifact, open_artifact
 from ..models.errors import ArtifactError, UsageError
 from ..models.family import of_config
+from ..runtime.configs import check_folder, read_table
 
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
              "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/*",
@@ -76,12 +76,8 @@ def check(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise ArtifactError(f"{folder}: no config.json in it, so it is no Hugging Face model folder",
                             "give a folder that save_pretrained, tune or distill wrote; packed files cannot be trained")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("not a JSON object")
-    except ValueError as error:
-        raise ArtifactError(f"{folder / 'config.json'}: {error}", "copy the model again") from error
+    check_folder(folder)
+    config = read_table(folder / "config.json")
     code = [key for key in _CODE_KEYS if key in config]
     if code:
         raise ArtifactError(f"{folder / 'config.json'}: {code[0]!r} asks to run code that comes with the model",

@@ -133,7 +133,11 @@ class Family:
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         if (rope.get("rope_type") or rope.get("type")) == "longrope":  # in longer texts every position turns otherwise
             return int(rope.get("original_max_position_embeddings") or config["original_max_position_embeddings"])
-        return int(self.of(config, "context")) - self.counts_from_padding * (int(config.get("pad_token_id") or 0) + 1)
+        return int(self.of(config, "context")) - self.unused_positions(config)
+
+    def unused_positions(self, config: Mapping[str, Any]) -> int:
+        """Rows of the table of positions before the first one that a text uses."""
+        return self.counts_from_padding * (int(config.get("pad_token_id") or 0) + 1)
 
     def check(self, config: Mapping[str, Any], format: str = "") -> None:
         """Raise UsageError for a config value that the exporters do not carry, such as another activation.

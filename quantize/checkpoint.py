@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..models.errors import ArtifactError
 from ..models.family import Family, of_config
+from ..runtime.configs import check_folder
 
 MADE_BY = "give a folder that tune, distill or save_pretrained wrote"
 INCOMPLETE = "the checkpoint is incomplete: save it again"
@@ -56,6 +57,7 @@ class Checkpoint:
             raise ArtifactError(f"{folder}: a LoRA adapter without its base model",
                                 "merge it first (peft: merge_and_unload, then save_pretrained)")
         config = _json(folder / "config.json", "copy it from where the model was made")
+        check_folder(folder)
         family = of_config(config)
         if not (folder / "tokenizer.json").is_file():
             raise ArtifactError(f"{folder}: no tokenizer.json in it",

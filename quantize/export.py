@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..models import files, kinds
-from ..models.artifact import Artifact, Manifest, Tokenizer, is_of_model, seal, versions
+from ..models.artifact import Artifact, Manifest, Tokenizer, is_of_model, open_artifact, seal, versions
 from ..models.errors import UsageError
 from ..models.runfile import Export, Task, check_budget, kind_config
 from ..models.scheme import CODED, MIXED, Scheme
 from ..runtime.rows import Row, rows_digest
-from . import card, held, layouts
+from . import apps, card, held, layouts
 from .calibration import Calibration
 from .certificate import Certificate, manifest_hash
 from .coded import Coded
@@ -29,12 +29,13 @@ from .witness import Witness
 
 
 def export(source: Path | str | Witness, to: Sequence[str | Export] | str, out: Path | str, rows: Sequence[Row] = (),
-           test_rows: Sequence[Row] = (), task: Task | None = None) -> dict[str, Path]:
+           test_rows: Sequence[Row] = (), task: Task | None = None, with_apps: Sequence[str] = ()) -> dict[str, Path]:
     """Pack `source` for every target of `to`, prove each file, and return {target: artifact folder} below `out`.
 
     `rows` calibrate; `test_rows`, less those that also stand in `rows`, are what the task metric is measured on.
     The float model is loaded and asked once; a Witness (which brings its own rows and task) shares it between calls.
     All refusals (targets, folders, family, labels) come before that.
+    `with_apps` names programs that are written for each artifact they run, in `out`/apps: see `quantize.apps`.
     Raises CheckFailed naming the cause when a packed file is not the float model: what was made then lies in
     `<folder>.failed`, with its certificate and without a manifest, so nothing takes it for an artifact.
     """
@@ -44,8 +45,16 @@ def export(source: Path | str | Witness, to: Sequence[str | Export] | str, out: 
     for scheme in targets:
         source.origin.check_target(scheme)
         files.refuse_non_empty(Path(out) / scheme.folder_name)
-    return {str(scheme): _make(source, scheme, target, Path(out) / scheme.folder_name)
+    wanted = apps.fitting(with_apps, source.origin.task.kind, targets)
+    for name, scheme in wanted:
+        files.refuse_non_empty(apps.place(Path(out), scheme.folder_name, name))
+    for name in with_apps:
+        apps.check(name, source.origin.task.kind, source.codec)
+    made = {str(scheme): _make(source, scheme, target, Path(out) / scheme.folder_name)
             for scheme, target in targets.items()}
+    for name, scheme in wanted:
+        apps.write(open_artifact(made[str(scheme)]), name, Path(out))
+    return made
 
 
 def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Path:

@@ -27,7 +27,7 @@ class Rules:
     """How llama.cpp must tokenize."""
 
     model: str
-    """`gpt2` for byte-level BPE, `llama` for SentencePiece-style BPE, `bert` for WordPiece."""
+    """`gpt2` for byte-level BPE, `llama` for SentencePiece-style BPE, `bert` for WordPiece, `t5` for Unigram."""
     pre: str
     merges: list[str] = field(default_factory=list)
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -36,6 +36,8 @@ class Rules:
     """Tokens whose text in the file is another than in tokenizer.json."""
     flags: Mapping[str, bool] = field(default_factory=dict)
     """Settings below `tokenizer.ggml.`."""
+    charsmap: Sequence[int] = b""
+    """The normalizer as a table, in SentencePiece's form: bytes."""
     differences: tuple[Difference, ...] = ()
 
 

@@ -24,6 +24,8 @@ Encode = Callable[[str, NDArray[np.float32]], Codes]
 PLAIN = ("F32", "F16", "BF16", "Q8_0")
 WIDE = {"token_embd.weight", "output.weight"}
 """Kept at 8 bits in a 4-bit file: their error reaches every logit."""
+POSITIONS = "position_embd.weight"
+"""llama.cpp numbers positions from 0 on."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def plan(checkpoint: Checkpoint, type_name: str) -> tuple[list[Tensor], list[str
         change = next((change for end, change in rules.changes.items() if stem.endswith(end)), "")
         shape = checkpoint.entries[source].shape
         shape = VALUES[change](np.empty(shape, np.float32)).shape if change in VALUES else shape
+        if name == POSITIONS:
+            shape = (shape[0] - family.unused_positions(config), *shape[1:])
         chosen = "F32" if change == "squeeze" else _type(name, shape, type_name)  # convolutions run in F32
         if chosen == "F16" != type_name:
             narrow.append(name)
@@ -100,6 +104,8 @@ def make(tensor: Tensor, checkpoint: Checkpoint, encode: Encode,
     weight = checkpoint.tensor(tensor.source)
     if tensor.change in VALUES:
         weight = np.ascontiguousarray(VALUES[tensor.change](weight))
+    if tensor.name == POSITIONS:
+        weight = weight[checkpoint.family.unused_positions(checkpoint.config):]
     order = None
     if tensor.change in ORDERS:
         order = ORDERS[tensor.change](len(weight), len(weight) // head_dim(checkpoint.family, checkpoint.config))

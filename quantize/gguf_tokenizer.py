@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.errors import ArtifactError
 from ..runtime.text import Codec
-from . import gguf_byte_level, gguf_sentencepiece, gguf_wordpiece
+from . import gguf_byte_level, gguf_sentencepiece, gguf_unigram, gguf_wordpiece
 from .gguf_rules import BLANK, Difference, Rules, refused, steps
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """llama.cpp's token types."""
+
+UNUSED_SCORE = -10_000.0
+"""Of a row without a token: Unigram would find its name in a text."""
 
 ENDING_TEXTS = frozenset({
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
@@ -73,7 +76,7 @@ def read(source: Path, size: int) -> Vocabulary:
     trims = _check_added(table, rules, codec)
     tokens, types = _tokens(table, size, rules)
     before, after = _frame(codec)
-    unknown = table["model"].get("unk_token")
+    unknown = _unknown(table["model"])
     if rules.model == "bert":
         if before is None or after is None:
             raise refused("WordPiece without [CLS] and [SEP] around a text", "both")
@@ -118,8 +121,11 @@ def add(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
     writer.add_tokenizer_pre(rules.pre)
     writer.add_token_list(vocabulary.tokens)
     if rules.scores:
-        writer.add_token_scores([rules.scores.get(token, 0.0) for token in vocabulary.tokens])
+        writer.add_token_scores([UNUSED_SCORE if kind == UNUSED else rules.scores.get(token, 0.0)
+                                 for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True)])
     writer.add_token_types(vocabulary.types)
+    if rules.charsmap:
+        writer.add_precompiled_charsmap(rules.charsmap)
     if rules.merges:
         writer.add_token_merges(rules.merges)
     for key, value in vocabulary.ids.items():
@@ -136,8 +142,10 @@ def _rules(table: Mapping[str, Any], codec: Codec) -> Rules:
     model = table["model"]
     if model["type"] == "WordPiece":
         return gguf_wordpiece.rules(table, codec.tokenizer)
+    if model["type"] == "Unigram":
+        return gguf_unigram.rules(table, codec.tokenizer, bool(codec.template))
     if model["type"] != "BPE":
-        raise refused(f"a model of type {model['type']!r}", "BPE and WordPiece")
+        raise refused(f"a model of type {model['type']!r}", "BPE, Unigram and WordPiece")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise refused(f"{key} = {model[key]!r}", "none")
@@ -159,8 +167,8 @@ def _check_added(table: Mapping[str, Any], rules: Rules, codec: Codec) -> bool:
             raise refused(f"the added token {text!r}, which its normalizer changes to "
                           f"{normalizer.normalize_str(text)!r} and which is found as that only", "normalized = false")
     strips = {token["content"]: (token["lstrip"], token["rstrip"]) for token in table["added_tokens"]}
-    if rules.model == "bert" or not any(map(any, strips.values())):
-        return False  # BERT's words have no blanks to take
+    if rules.model == "bert" or rules.flags.get("remove_extra_whitespaces") or not any(map(any, strips.values())):
+        return False  # there are no blanks to take
     if strips == {text: (False, text not in PHI3_KEEPS) for text in strips} and strips.keys() > PHI3_KEEPS | {"</s>"}:
         return True
     text = next(text for text, sides in strips.items() if any(sides))
@@ -168,12 +176,21 @@ def _check_added(table: Mapping[str, Any], rules: Rules, codec: Codec) -> bool:
                   "tokens that leave them, or Phi-3's")
 
 
+def _unknown(model: Mapping[str, Any]) -> str | None:
+    """The unknown token's text."""
+    if model["type"] == "Unigram":
+        return str(model["vocab"][model["unk_id"]][0])
+    return model.get("unk_token")
+
+
 def _tokens(table: Mapping[str, Any], size: int, rules: Rules) -> tuple[list[str], list[int]]:
     """Texts and types of `size` ids. Rows without a token get a name nobody writes, and the type for unused ones."""
     names: dict[int, str] = {}
     types = [UNUSED] * size
-    unknown = table["model"].get("unk_token")
-    for text, index in table["model"]["vocab"].items():
+    vocabulary, unknown = table["model"]["vocab"], _unknown(table["model"])
+    if isinstance(vocabulary, list):  # Unigram's, with scores
+        vocabulary = {text: index for index, (text, _) in enumerate(vocabulary)}
+    for text, index in vocabulary.items():
         names[index] = rules.spelled.get(text, text)
         types[index] = UNKNOWN if text == unknown and rules.scores else BYTE if text in rules.bytes else NORMAL
     for token in table["added_tokens"]:

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import DataError, UsageError
+from .answer import Generation
 from .classify import Classifier
-from .generate import Generation, Generator
+from .generate import Generator
 from .intervals import Interval, percentile
 from .metrics._common import json_value, same_answer, same_value
 

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..models import config_values
 from ..models.errors import ArtifactError
 
 
 def read_table(path: Path, *keys: str) -> dict[str, Any]:
     """The JSON object in a file, or the one that stands in it under `keys`; empty where there is none.
 
-    Raises ArtifactError for a file that is no JSON, and for anything but an object in an object's place.
+    Raises ArtifactError for a file that is no JSON, for anything but an object in an object's place, and for a value
+    that its key cannot have.
     """
     if not path.is_file():
         return {}
@@ -21,10 +23,17 @@ def read_table(path: Path, *keys: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: no valid JSON: {error}", "copy the model folder again") from error
     found = _object(table, str(path))
+    config_values.check(path, found)
     for key in keys:
         inner = found.get(key)
         found = {} if inner is None else _object(inner, f"{path}: {key}")
     return found
+
+
+def check_folder(folder: Path) -> None:
+    """Read every file of a model folder whose values are known, before any weight: ArtifactError as `read_table`."""
+    for name in config_values.RULES:
+        read_table(folder / name)
 
 
 def labels_of(folder: Path) -> list[str]:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from ..models.artifact import Artifact
     from .text import Codec
 
-SIZE_LIMIT, NESTING_LIMIT, KEPT = 262_144, 100, 32
-"""Most characters and nested brackets of a grammar, and most compiled grammars that are kept."""
+SIZE_LIMIT, NESTING_LIMIT, SYMBOL_LIMIT, KEPT = 262_144, 100, 20_000, 32
+"""Most characters and nested brackets of a grammar, most symbols of what it is compiled to (the time for thousands of
+optional properties grows with their square), and most compiled grammars that are kept."""
 _REASON = 200
 
 
@@ -37,7 +38,7 @@ class Grammars:
         except ImportError as error:
             raise MissingExtra("llguidance", "structure") from error
         try:
-            self._tokenizer = LLTokenizer(codec.tokenizer.to_str(), n_vocab=vocabulary_size,
+            self._tokenizer = LLTokenizer(_readable(codec.tokenizer.to_str()), n_vocab=vocabulary_size,
                                           eos_token=sorted(codec.stop_ids) or None)
         except ValueError as error:
             raise UsageError(f"schema: this model's tokenizer cannot be constrained: {error}",
@@ -45,7 +46,7 @@ class Grammars:
         self._compiled: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
     def compile(self, value: Any, kind: str = "schema") -> Constraint:
-        """A constraint at its start; `kind` is one of STRUCTURES.
+        """A constraint at its start; `kind` is one of STRUCTURES, or tools for a grammar of calls.
 
         UsageError for what is invalid, beyond the limits, or asks for what cannot be enforced.
         """
@@ -58,7 +59,7 @@ class Grammars:
         return Constraint(self._compiled[key].deep_copy(), self._tokenizer.vocab_size, kind == "schema")
 
     def _matcher(self, kind: str, text: str) -> Any:
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLParserLimits
 
         depth = _nesting(text)
         if len(text) > SIZE_LIMIT or depth > NESTING_LIMIT:
@@ -72,7 +73,8 @@ class Grammars:
                 grammar = LLMatcher.grammar_from_regex(text)
             else:
                 grammar = LLMatcher.grammar_from_lark(_lark(kind, text))
-            matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+            limits = LLParserLimits(max_grammar_size=SYMBOL_LIMIT)
+            matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
             problem = matcher.get_error()
         except (TypeError, ValueError, RecursionError) as error:
             problem = str(error)
@@ -130,6 +132,17 @@ class Constraint:
                              "simplify the schema or grammar")
 
 
+def _readable(tokenizer: str) -> str:
+    """tokenizer.json as llguidance reads it: it knows U+2581 for a blank as a replacement, not as a Metaspace."""
+    table = json.loads(tokenizer)
+    decoder = table.get("decoder") or {}
+    if decoder.get("type") != "Metaspace":
+        return tokenizer
+    blank = {"type": "Replace", "pattern": {"String": decoder["replacement"]}, "content": " "}
+    return json.dumps({**table, "decoder": {"type": "Sequence", "decoders": [
+        blank, {"type": "ByteFallback"}, {"type": "Fuse"}]}})
+
+
 def structure(options: Options, default: dict[str, Any] | None) -> tuple[str, Any] | None:
     """The kind and value of what binds an answer, `default` being the task's schema; None when nothing does."""
     for kind in STRUCTURES:
@@ -176,7 +189,7 @@ def _lark(kind: str, text: str) -> str:
     """A grammar in llguidance's Lark syntax."""
     if kind == "choices":
         return "start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in json.loads(text))
-    if "::=" in text:
+    if kind == "grammar" and "::=" in text:
         from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
         try:

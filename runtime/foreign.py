@@ -14,7 +14,7 @@ from ..models.artifact import FOREIGN, Artifact, FileEntry, Manifest, Tokenizer,
 from ..models.errors import ArtifactError, UsageError
 from ..models.runfile import Task
 from ..models.scheme import bits_of
-from .configs import labels_of, read_table
+from .configs import check_folder, labels_of, read_table
 from .text import Codec
 
 UNVERIFIED = "origin unverified"
@@ -150,6 +150,7 @@ def _onnx(folder: Path, path: Path) -> Artifact:
 def _hugging_face(folder: Path) -> Artifact:
     from ..models import family
 
+    check_folder(folder)
     config = read_table(folder / "config.json")
     member = family.of_config(config, training=True)
     dimensions = {key: int(member.of(config, key)) for key in ("layers", "hidden")}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..models.errors import DataError, UsageError
+from ..models.errors import UsageError
+from .answer import Generation, Piece, generation, parsed
 from .decoding import Cancel, Run, common, shifted
 from .logprobs import TokenLogprob, token_logprob
 from .options import Options
@@ -29,42 +30,6 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Generation:
-    """An answer and how it came about."""
-
-    text: str
-    ids: list[int]
-    """The tokens that were made, without the one that ended the turn."""
-    prompt_tokens: int
-    finish_reason: str
-    """stop: a stop token, a stop string or a complete structure; length: the limit of tokens or of the context;
-    cancelled: by the caller."""
-    ttft_ms: float
-    """From the call to the first token: rendering, tokenizing, prefill and choice."""
-    decode_tokens_per_s: float
-    """Tokens after the first, by the time they took; 0 when there was only one."""
-    cached_tokens: int = 0
-    """Tokens of the prompt that had been read before."""
-    guessed_tokens: int = 0
-    accepted_tokens: int = 0
-    """Tokens that speculation guessed, and those of them that were right."""
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    """One a token, where they were asked for."""
-    parsed: Any = None
-    """The answer as a value (of the class that was given as schema) once it is complete JSON."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a streamed answer; the last one carries the whole answer's numbers."""
-
-    text: str
-    done: Generation | None = None
-    logprobs: Sequence[TokenLogprob] = ()
-    """Of the tokens since the piece before, where they were asked for."""
-
-
 class Generator:
     """A loaded decoder. Not for use by two threads at once: it has one cache."""
 
@@ -74,6 +39,11 @@ class Generator:
         self.engine, self.codec, self.artifact = engine, codec, artifact
         self._max_new_tokens = max_new_tokens
         self._drafts: tuple[Generator, Speculator] | None = None
+
+    @property
+    def threads(self) -> int:
+        """Threads that the engine computes with."""
+        return self.engine.threads
 
     def generate(self, prompt: str = "", **options: Any) -> Generation:
         """Answer a prompt, or `messages`; options and errors as in `stream`."""
@@ -116,8 +86,12 @@ class Generator:
             self._check_prefix(prefix, "prefix")
             chat = prefix.joined(chat)
         settings = Options.of(options)
-        run = self._run(self.codec.prompt_ids(chat, tools), settings, self._constraint(settings, bool(tools)), started,
-                        cancel, chat)
+        tools = () if settings.tool_choice == "none" else tools
+        if settings.overflow == "refuse":
+            texts = (text for message in chat if isinstance(text := message.get("content"), str))
+            self.codec.check_length(sum(map(len, texts)), self.engine.context_length)
+        run = self._run(self.codec.prompt_ids(chat, tools), settings, self._constraint(settings, bool(tools), tools),
+                        started, cancel, chat)
         run.prefix, run.speculator = prefix, self._speculator(settings, draft)
         return self._pieces(run, None if tools else settings.schema)
 
@@ -130,7 +104,7 @@ class Generator:
         run.speculator = self._speculator(settings, draft)
         for _ in run:
             pass
-        return _generation(run, "")
+        return generation(run, "")
 
     def stream_ids(self, ids: Sequence[int], *, cancel: Cancel | None = None, **options: Any) -> Iterator[Piece]:
         """Go on from token ids piece by piece; the task's schema does not bind. Options and errors as in `stream`."""
@@ -262,10 +236,17 @@ class Generator:
         found.begin()
         return found
 
-    def _constraint(self, options: Options, free: bool) -> Constraint | None:
+    def _constraint(self, options: Options, free: bool, tools: Messages = ()) -> Constraint | None:
         """What binds the answer; the task's schema does not when it is `free`."""
         from .constrain import structure
 
+        if options.called is not None:
+            from .tool_grammar import grammar
+
+            if not tools:
+                raise UsageError("generate.tool_choice: there are no tools to choose from", "give tools")
+            calls = grammar(self.tool_format, self.codec, tools, options.called, options.parallel_tool_calls)
+            return self._grammars.compile(calls, "tools")
         found = structure(options, None if free else self._schema)
         return None if found is None else self._grammars.compile(found[1], found[0])
 
@@ -308,31 +289,7 @@ class Generator:
         if watch.hit:
             run.finish_reason = "stop"
         parts.append(text)
-        done = _generation(run, "".join(parts))
+        done = generation(run, "".join(parts))
         if run.constraint is not None and run.constraint.json and run.constraint.complete and not watch.hit:
-            done = replace(done, parsed=_parsed(done.text, schema))
+            done = replace(done, parsed=parsed(done.text, schema))
         yield Piece(text, done, run.logprobs[shown:])
-
-
-def _generation(run: Run, text: str) -> Generation:
-    """The answer so far."""
-    seconds, guesses = run.last - run.first, run.speculator
-    return Generation(text, run.ids, len(run.prompt), run.finish_reason, max(0.0, run.first - run.started) * 1000,
-                      run.steps / seconds if run.steps and seconds > 0 else 0.0, run.cached,
-                      guesses.guessed if guesses else 0, guesses.right if guesses else 0, run.logprobs)
-
-
-def _parsed(text: str, schema: Any) -> Any:
-    """A complete answer as a value: of the pydantic class `schema`, or what its JSON says; None for other text."""
-    import json
-
-    if not hasattr(schema, "model_validate_json"):
-        try:
-            return json.loads(text)
-        except ValueError:
-            return None
-    try:
-        return schema.model_validate_json(text)
-    except ValueError as error:
-        raise DataError(f"the answer satisfies the JSON schema of {schema.__name__} and not the class: {error}",
-                        "say in the schema what the class checks, or read Generation.text") from error

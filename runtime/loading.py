@@ -10,6 +10,7 @@ from .classify import Classifier
 from .embed import Embedder
 from .foreign import codec_of, is_foreign, open_model, try_out
 from .generate import Generator
+from .tuned import recall
 
 MAX_THREADS = 512
 """An engine that asks the system for more threads than it can give ends the whole process."""
@@ -17,8 +18,9 @@ MAX_THREADS = 512
 
 def load(path: Path | str, threads: int = 0, context: int = 0,
          check_hashes: bool = True) -> Generator | Classifier | Embedder:
-    """Load an exported artifact, a .gguf file or an ONNX folder; `threads` 0 means the physical cores this process may
-    use, `context` 0 the model's own length up to 2048 tokens.
+    """Load an exported artifact, a .gguf file or an ONNX folder; `threads` 0 means as many as `profile` or `serve`
+    measured to be fastest here, or else the physical cores this process may use, `context` 0 the model's own length
+    up to 2048 tokens.
 
     What was made elsewhere has no hashes to check: it is tried in a limited process before it is opened in this one.
     `check_hashes` False leaves out either.
@@ -46,6 +48,7 @@ def load_streams(path: Path | str, count: int, threads: int = 0, context: int = 
         else:
             artifact.verify()
     codec = codec_of(artifact, task)
+    threads = threads or recall(artifact)
     if task.kind == "classify":
         if format != "onnx":
             raise UsageError(f"{path}: classifiers run as onnx only, this one is {artifact.manifest.scheme}",

@@ -11,6 +11,7 @@ from ..models.strict import build, limited
 from .sampling import Sampling
 
 STRUCTURES = ("schema", "regex", "choices", "grammar")
+TOOL_CHOICES = ("auto", "none", "required")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,18 @@ class Options(Sampling):
     """The answer is one of these texts."""
     grammar: str | None = None
     """A Lark or GBNF grammar of the answer."""
+    tool_choice: Any = "auto"
+    """auto: the model calls tools if it wants to; none: it is told of none; required: the answer is calls and nothing
+    else; {"type": "function", "function": {"name": …}}: it is one call of that function."""
+    parallel_tool_calls: bool = True
+    """Whether an answer that tool_choice requires may be several calls."""
+
+    @property
+    def called(self) -> str | None:
+        """The function that must be called; empty: any of them, None: none must."""
+        if self.tool_choice in ("auto", "none"):
+            return None
+        return "" if self.tool_choice == "required" else str(self.tool_choice["function"]["name"])
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Options:
@@ -53,7 +66,15 @@ class Options(Sampling):
             if not token.isdecimal() or not -100 <= value <= 100:
                 raise UsageError(f"generate.logit_bias: {token!r}: {value}, token ids and -100 to 100 are the limits",
                                  "write {token id: number}")
+        choice = options.tool_choice
+        named = choice.get("function") if isinstance(choice, Mapping) and choice.get("type") == "function" else None
+        if choice not in TOOL_CHOICES and not (isinstance(named, Mapping) and isinstance(named.get("name"), str)
+                                               and named["name"]):
+            raise UsageError(f"generate.tool_choice: {str(choice)[:80]!r} is not one of the choices",
+                             f"choices: {', '.join(TOOL_CHOICES)}, "
+                             '{"type": "function", "function": {"name": …}}')
         given = [name for name in STRUCTURES if getattr(options, name) not in (None, False)]
+        given += ["tool_choice"] if options.called is not None else []
         if len(given) > 1:
             raise UsageError(f"generate: {' and '.join(given)} cannot both bind one answer", "give one of them")
         return options

@@ -115,11 +115,12 @@ class Penalties:
         self._sampling = sampling
         self._seen = dict.fromkeys(prompt if sampling.repetition_penalty != 1.0 else ())
         self._counts: dict[int, int] = {}
-        self._biased = np.array([int(token) for token in sampling.logit_bias], np.int64)
-        self._bias = np.array(list(sampling.logit_bias.values()), np.float32)
-        if len(self._biased) and self._biased.max() >= vocabulary_size:
-            raise UsageError(f"generate.logit_bias: token {self._biased.max()}, the vocabulary has {vocabulary_size}",
+        biased = [int(token) for token in sampling.logit_bias]
+        if max(biased, default=0) >= vocabulary_size:
+            raise UsageError(f"generate.logit_bias: token {max(biased)}, the vocabulary has {vocabulary_size}",
                              "give token ids of this model")
+        self._biased = np.array(biased, np.int64)
+        self._bias = np.array(list(sampling.logit_bias.values()), np.float32)
 
     @staticmethod
     def wanted(sampling: Sampling) -> bool:

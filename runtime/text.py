@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.errors import ArtifactError, DataError
+from ..models.errors import ArtifactError, DataError, UsageError
 from .configs import read_table
 from .stream import TextStream
 from .template import ChatTemplate
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from ..models.runfile import Task
     from .rows import Row
+
+_PLAUSIBLE = 16
+"""Characters a token below which a text is tokenized without looking for the longest token, which takes a while."""
 
 
 class Codec:
@@ -127,6 +130,13 @@ class Codec:
         with _boundary("the tokenizer failed on a text"):
             return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
+    def check_length(self, characters: int, tokens: int) -> None:
+        """UsageError for texts that are too long for `tokens` even if every token were the longest there is: to count
+        the tokens of a megabyte takes seconds and much memory."""
+        if characters > _PLAUSIBLE * tokens and characters > self._longest_token * tokens:
+            raise UsageError(f"the prompt has {characters} characters, the context holds {tokens} tokens of at most "
+                             f"{self._longest_token}", "shorten the prompt, or load the model with a larger context")
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of ids; bytes that are no valid UTF-8 come out as U+FFFD."""
         with _boundary("the tokenizer failed on token ids"):
@@ -197,6 +207,11 @@ class Codec:
             if ids[index] in self.stop_ids:
                 return ids[:index + 1]
         return ids if self.eos_id is None else [*ids, self.eos_id]
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """Characters of the longest token; of byte-level ones, bytes."""
+        return max(map(len, self.tokenizer.get_vocab()))
 
     @cached_property
     def _closing(self) -> str:

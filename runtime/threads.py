@@ -23,6 +23,25 @@ def allowed_cores(root: Path = _ROOT) -> int:
     return max(1, cores if quota is None else min(cores, math.floor(quota)))
 
 
+def candidates(root: Path = _ROOT) -> list[int]:
+    """Numbers of threads worth trying, upwards: powers of two, the fastest kinds of cores alone, all cores allowed."""
+    most = allowed_cores(root)
+    counts = {2**power for power in range(most.bit_length())} | _of_the_fastest(root / "sys/devices/system/cpu")
+    return sorted({most} | {count for count in counts if count < most})
+
+
+def _of_the_fastest(folder: Path) -> set[int]:
+    """How many of the allowed CPUs are of the fastest kind, of the two fastest, and so on, as the kernel of a
+    processor with several kinds says it."""
+    capacities = []
+    for cpu in _affinity():
+        try:
+            capacities.append(int((folder / f"cpu{cpu}" / "cpu_capacity").read_text()))
+        except (OSError, ValueError):  # cores that are all alike have none
+            continue
+    return {sum(capacity >= least for capacity in capacities) for least in capacities}
+
+
 def _affinity() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import DataError, UsageError
@@ -14,10 +14,12 @@ from ..models.errors import DataError, UsageError
 if TYPE_CHECKING:
     from .text import Codec
 
-_NAME, _KEY, _VALUE = "edgestill_tool", "edgestill_key", "edgestill value"
-_TOOL = {"type": "function", "function": {"name": _NAME, "description": "a tool", "parameters": {
+NAME, CALL_ID = "edgestill_tool", "abcdefghi"
+"""Function and id of the call that templates are asked to write."""
+_KEY, _VALUE = "edgestill_key", "edgestill value"
+_TOOL = {"type": "function", "function": {"name": NAME, "description": "a tool", "parameters": {
     "type": "object", "properties": {_KEY: {"type": "string", "description": "a value"}}, "required": [_KEY]}}}
-_CALL = {"type": "function", "id": "abcdefghi", "function": {"name": _NAME, "arguments": {_KEY: _VALUE}}}
+_CALL = {"type": "function", "id": CALL_ID, "function": {"name": NAME, "arguments": {_KEY: _VALUE}}}
 _QUESTION = {"role": "user", "content": "question"}
 _DECODER = json.JSONDecoder()
 
@@ -41,29 +43,31 @@ class ToolFormat:
     arguments_key: str = ""
     between: str = ""
     """What stands between a name and its arguments."""
+    written: tuple[str, str] = field(default=("", ""), compare=False, repr=False)
+    """What the template makes of a turn of one call, and of two; empty where it refuses so many."""
 
     @classmethod
     def of(cls, codec: Codec) -> ToolFormat:
         """Found by rendering a call with the chat template. UsageError for a template that writes none, or in a form
         that is not known here."""
         written = _written(codec, 1)
-        if _VALUE not in written or _NAME not in written:
+        if _VALUE not in written or NAME not in written:
             raise UsageError(f"tools: the chat template writes no tool calls, but {written[:80]!r}",
                              "use a model that was made for tools")
         twice = _written(codec, 2)
         start, end, call = _object(written)
-        if _NAME in call.values():
+        if NAME in call.values():
             before = written[:start]
             keys = {key for key, value in call.items() if value in ({_KEY: _VALUE}, json.dumps({_KEY: _VALUE}))}
             if keys:
-                name_key = next(key for key, value in call.items() if value == _NAME)
-                return cls(_marker(before, twice, written[:end]), name_key, keys.pop())
-        name = written.find(_NAME)
-        marker, between = _marker(written[:name], twice, written[:end]), written[name + len(_NAME):start].strip()
+                name_key = next(key for key, value in call.items() if value == NAME)
+                return cls(_marker(before, twice, written[:end]), name_key, keys.pop(), written=(written, twice))
+        name = written.find(NAME)
+        marker, between = _marker(written[:name], twice, written[:end]), written[name + len(NAME):start].strip()
         if call != {_KEY: _VALUE} or not 0 <= name < start or not marker or "=" in between:
             raise UsageError(f"tools: the chat template writes calls in a form that is not known: {written[:200]!r}",
                              "read the calls from Generation.ids")
-        return cls(marker, between=between)
+        return cls(marker, between=between, written=(written, twice))
 
     def parse(self, text: str) -> tuple[str, list[ToolCall]]:
         """The words before the first call, and the calls. DataError for a call that cannot be read."""
@@ -123,6 +127,16 @@ def _object(text: str) -> tuple[int, int, dict[str, Any]]:
     return len(text), len(text), {}
 
 
+def arguments_in(text: str, place: int) -> tuple[int, int]:
+    """Where the marked arguments begin and end behind `place`; -1 as the end where they stand there as no JSON."""
+    for found in re.finditer(r"\{", text[place:]):
+        start = place + found.start()
+        value, end = _value(text, start)
+        if value == {_KEY: _VALUE}:
+            return start, end
+    return len(text), -1
+
+
 def _marker(before: str, twice: str, once: str) -> str:
     """The part of what stands before a call that stands before every call: before the second one too, or else the
     last line."""
@@ -130,7 +144,7 @@ def _marker(before: str, twice: str, once: str) -> str:
     if listed.endswith("["):
         return listed[:-1].strip()
     second = twice[len(once):]
-    place = second.find(_NAME)
+    place = second.find(NAME)
     opening = second[:second.rfind("{", 0, place)] if "{" in second[:max(place, 0)] else second[:max(place, 0)]
     shared = os.path.commonprefix([before[::-1], opening[::-1]])[::-1].strip() if place >= 0 else ""
     shared = re.sub(r"^[^<\[]*[>\]]", "", shared)  # the end of a mark that both happen to share

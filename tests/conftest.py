@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ from edgestill.models.runfile import Task
 from hypothesis import settings
 
 from . import packed, tiny
+
+# What was measured on this machine stays out of the tests, and what they measure out of the user's cache.
+CACHE = tempfile.TemporaryDirectory(prefix="edgestill-cache-")
+os.environ["XDG_CACHE_HOME"] = os.environ["LOCALAPPDATA"] = CACHE.name
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

@@ -161,9 +161,6 @@ def set_model(**changes: Any) -> Change:
 
 
 BAD_SENTENCE_PIECE: list[tuple[str, Change]] = [
-    ("a model of type 'Unigram'", lambda table: table.update(model={
-        "type": "Unigram", "unk_id": 0, "byte_fallback": False,
-        "vocab": [["<unk>", 0.0], ["<s>", -1.0], ["</s>", -1.0], ["a", -2.0]]})),
     ("end_of_word_suffix = '@'", set_model(end_of_word_suffix="@")),
     ("neither byte-level nor falls back to bytes", set_model(byte_fallback=False)),
     ("no token for the byte <0x41>", lambda table: table["model"]["vocab"].pop("<0x41>")),

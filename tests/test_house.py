@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
-import subprocess
 import sys
 import tomllib
 import zipfile
@@ -13,14 +11,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from . import wheels
+from .wheels import ROOT, tracked
+
 ROOMS = ("models", "runtime", "quantize", "distill", "cli")
 LONGEST_FILE = 400
-
-
-def tracked(*patterns: str) -> list[str]:
-    listing = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [name for name in listing.stdout.splitlines() if (ROOT / name).is_file()]
 
 
 def test_no_file_is_longer_than_the_limit() -> None:
@@ -57,15 +52,7 @@ def test_heavy_packages_are_imported_inside_functions(room: str) -> None:
 
 def test_every_tracked_file_of_the_package_is_in_the_wheel(tmp_path: Path) -> None:
     """An unlisted sub-package or data file would silently miss the wheel."""
-    source = tmp_path / "source"  # a build in the root would leave build/ there, and take what an older one left
-    for name in tracked():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, source / name)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, source],
-        check=True, cwd=tmp_path)
-    (wheel,) = tmp_path.glob("*.whl")
-    listed = zipfile.ZipFile(wheel).namelist()
+    listed = zipfile.ZipFile(wheels.build(tmp_path)).namelist()
     packed = {name.removeprefix("edgestill/") for name in listed if name.startswith("edgestill/")}
     wanted = {name for name in tracked() if name.split("/")[0] in ROOMS or name in ("__init__.py", "__main__.py")}
     assert wanted - packed == set()

@@ -13,7 +13,7 @@ import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import ArtifactError, EdgestillError, UsageError
 from edgestill.runtime import load, profile
-from edgestill.runtime.profiling import machine, measure
+from edgestill.runtime.profiling import jobs, machine, measure
 from edgestill.runtime.text import Codec
 
 from .tiny import SENTENCES
@@ -81,10 +81,10 @@ def test_a_loaded_model_is_measured_as_it_is(packed_llama: dict[str, Path]) -> N
 @pytest.mark.parametrize("length", [1, 7, 100])
 def test_prompts_have_exactly_the_length_asked_for(length: int, tiny_llama: Path) -> None:
     codec = Codec.from_folder(tiny_llama)
-    drawn = [measure._prompt(codec, None, length, index) for index in range(3)]
+    drawn = [jobs.prompt_of(codec, None, length, index) for index in range(3)]
     assert [len(ids) for ids in drawn] == [length] * 3 and drawn[0] != drawn[1] or length == 1
     assert min(min(ids) for ids in drawn) > 4  # no special tokens
-    taken = measure._prompt(codec, ROWS, length, 2)  # type: ignore[arg-type]
+    taken = jobs.prompt_of(codec, ROWS, length, 2)  # type: ignore[arg-type]
     assert taken == codec.prompt_ids(ROWS[2].messages)[:length] or length > len(codec.prompt_ids(ROWS[2].messages))
     assert len(taken) == length
 
@@ -101,21 +101,15 @@ def test_counts_out_of_range_are_refused(options: dict[str, int], match: str, pa
 def test_failures_of_the_measured_process_are_reported(packed_llama: dict[str, Path], tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ArtifactError, match="no such folder") as error:
-        measure._child({"path": str(tmp_path / "nothing"), "check_hashes": True, "threads": 1, "context": 0})
+        jobs.run({"path": str(tmp_path / "nothing"), "check_hashes": True, "threads": 1, "context": 0})
     assert error.value.hint
     monkeypatch.setattr(sys, "executable", "/bin/false" if os.name == "posix" else sys.executable)
     if os.name == "posix":
         with pytest.raises(EdgestillError, match="ended with code 1: no message"):
-            measure._child({})
+            jobs.run({})
 
 
 def test_machine_facts_are_read_from_the_system(tmp_path: Path) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor : 0\nmodel\t: 17\nmodel name\t: Fast CPU\n")
-    assert machine.processor(cpuinfo) == "Fast CPU"
-    cpuinfo.write_text("processor : 0\nModel\t\t: Raspberry Pi 5 Model B\n")
-    assert machine.processor(cpuinfo) == "Raspberry Pi 5 Model B"
-    assert machine.processor(tmp_path / "none")
     status = tmp_path / "status"
     status.write_text("VmPeak:\t 900 kB\nVmHWM:\t   512 kB\n")
     assert machine.peak_resident_bytes(status) == 512 * 1024

@@ -167,6 +167,13 @@ def test_models_are_named(several: Running) -> None:
         client.embeddings.create(model="text", input="a")
 
 
+def test_a_name_may_have_blanks(packed_bert: Path) -> None:
+    with running([Station("two words", load_streams(packed_bert, 1, 1), 8)]) as found:
+        assert found.client().models.retrieve("two words").id == "two words"
+        assert found.ask("HEAD", "/v1/models/two%20words")[:2] == (200, b"")
+        assert found.ask("GET", "/v1/models/two%20words/more")[0] == 404
+
+
 def test_health_counts_and_the_page(several: Running) -> None:
     before = several.metric('edgestill_completion_tokens_total{model="text"}')
     several.client().chat.completions.create(model="text", messages=QUESTION, max_tokens=3)

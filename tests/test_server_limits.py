@@ -61,7 +61,8 @@ WRONG = {
                  [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}],
                  [{"role": "user", "content": "\ud800"}], [{"role": "user", "content": "long " * 400}]],
     "max_tokens": [0, -1, "3", 1.5, True, 10**9], "n": [0, 17, "1"], "temperature": [-1, "hot", 1e9],
-    "stop": [["a"] * 17, "a" * 513, [1], {}], "top_p": [2], "logit_bias": [{"a": 1}, {"5": 1000}, [], {"99999": 1}],
+    "stop": [["a"] * 17, "a" * 513, [1], {}], "top_p": [2],
+    "logit_bias": [{"a": 1}, {"5": 1000}, [], {"99999": 1}, {"9" * 20: 1}],
     "seed": [-1, 1.5], "stream": ["yes"], "tools": ["f", [1]], "tool_choice": ["required"], "top_logprobs": [21],
     "model": [1], "response_format": [{"type": "xml"}, "json", {"type": "json_schema"}, {
         "type": "json_schema", "json_schema": {"schema": {"type": "no such"}}}],
@@ -175,10 +176,10 @@ def test_a_full_queue_refuses_at_once_and_keeps_the_order(served: Running) -> No
 
 
 def test_slow_clients_are_dropped(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgestill.runtime.server import application
+    from edgestill.runtime.server import gate
 
     monkeypatch.setattr(connection, "HEADER_SECONDS", 0.2)
-    monkeypatch.setattr(application, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(gate, "BODY_SECONDS", 0.2)
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     for sent, answer in ((b"", b""), (head, b""), (head + b"Authorization: Bearer %s\r\nContent-Length: 9\r\n\r\n{"
                                                    % KEY.encode(), b"HTTP/1.1 408")):

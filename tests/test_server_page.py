@@ -16,7 +16,6 @@ from edgestill.runtime.server import application
 from edgestill.runtime.server.station import Station
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from .serving import running
 
@@ -71,7 +70,7 @@ def test_the_page_talks_and_stops(packed_llama: dict[str, Path], tmp_path: Path,
             results.put(await request.json())
             return Response()
 
-        served.service.application.router.routes.append(Route("/result", result, methods=["POST"]))
+        served.service.application.open("POST", "/result", result)
         process = subprocess.Popen(
             [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
              "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}",

@@ -62,3 +62,16 @@ def test_systems_without_sys_ask_psutil(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_this_machine_has_a_core() -> None:
     assert threads.allowed_cores() >= 1
+
+
+@pytest.mark.parametrize(("capacities", "counts"), [
+    ([], [1, 2, 4, 8]), ([1024] * 8, [1, 2, 4, 8]),
+    ([446, 446, 446, 446, 1024, 1024, 1024, 446], [1, 2, 3, 4, 8]),
+    ([160, 160, 498, 498, 498, 498, 498, 1024], [1, 2, 4, 6, 8])])
+def test_numbers_worth_trying(capacities: list[int], counts: list[int], tmp_path: Path,
+                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_affinity", lambda: set(range(8)))
+    root = machine(tmp_path, [str(cpu) for cpu in range(8)])
+    for cpu, capacity in enumerate(capacities):
+        (root / f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity").write_text(f"{capacity}\n")
+    assert threads.candidates(root) == counts

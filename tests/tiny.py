@@ -89,7 +89,7 @@ def _encoder(folder: Path, model_type: str, auto_class: str, seed: int, changes:
                   "sep_token_id": 3, "eos_token_id": 3}
     torch.manual_seed(seed)
     model = getattr(transformers, auto_class).from_config(
-        transformers.AutoConfig.for_model(model_type, vocab_size=size, **(shape | changes)))
+        transformers.AutoConfig.for_model(model_type, **({"vocab_size": size} | shape | changes)))
     _spread(model)
     model.save_pretrained(folder)
     return folder

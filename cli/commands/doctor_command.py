@@ -45,10 +45,12 @@ def command(as_json: bool) -> int:
 def _machine() -> dict[str, Any]:
     import psutil
 
+    from ...runtime.profiling.processor import processor
+
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "python": platform.python_version(), "python_path": sys.executable, "system": platform.platform(),
-        "processor": _processor(), "physical_cores": psutil.cpu_count(logical=False), "logical_cores": os.cpu_count(),
+        "processor": processor(), "physical_cores": psutil.cpu_count(logical=False), "logical_cores": os.cpu_count(),
         "allowed_cores": allowed, "memory_bytes": psutil.virtual_memory().total, "gpu": _gpu(),
         "torch_build": torch_build(),
     }
@@ -95,15 +97,6 @@ def _gpu() -> str | None:
     if driver.is_dir() and any(driver.iterdir()):
         return "NVIDIA"
     return "NVIDIA" if shutil.which("nvidia-smi") and Path("/dev/nvidia0").exists() else None
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.MULTILINE)
-        if match:
-            return match.group(1)
-    return platform.processor() or platform.machine()
 
 
 def _version(distribution: str) -> str | None:

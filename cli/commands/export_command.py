@@ -9,14 +9,15 @@ import click
 
 from ...models.errors import UsageError
 from ...models.files import refuse_non_empty
-from ...models.runfile import Export, check_budget, kind_config
+from ...models.runfile import Export, Task, check_budget, kind_config
 from ...models.scheme import MIXED, Scheme
 from .. import inputs, options, output, quiet
 
 
 @click.command("export", epilog=options.example(
     "edgestill export out/student --to gguf:Q4_0 --to onnx:int4 --rows run.toml -o out",
-    "edgestill export ./my-llama --to gguf:Q8_0 --rows train.jsonl -o packed"))
+    "edgestill export ./my-llama --to gguf:Q8_0 --rows train.jsonl -o packed",
+    "edgestill export packed/gguf-Q8_0 --app c -o packed"))
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--to", "targets", multiple=True, metavar="FORMAT:TYPE", help="Target; several make several artifacts.")
 @click.option("--rows", "rows_file", type=click.Path(path_type=Path),
@@ -28,6 +29,8 @@ from .. import inputs, options, output, quiet
               help="Size of a mixed target, in bits of the file for each weight.")
 @click.option("--budget-mb", type=click.FloatRange(0), default=0.0, metavar="Y",
               help="Size of a mixed target, in megabytes.")
+@click.option("--app", "with_apps", multiple=True, metavar="NAME",
+              help="Program to write for where Python does not run: c, web, android or ios; may be repeated.")
 @options.clients
 @options.out(what="Folder to write <format>-<type> folders into.")
 @options.settings
@@ -36,13 +39,18 @@ from .. import inputs, options, output, quiet
 @options.as_json
 @options.verbose
 def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, columns: tuple[str, ...], method: str,
-            bits_per_weight: float, budget_mb: float, clients: tuple[str, ...], out: Path, overrides: tuple[str, ...],
-            skip_bad: bool, dry_run: bool, as_json: bool) -> None:
+            bits_per_weight: float, budget_mb: float, with_apps: tuple[str, ...], clients: tuple[str, ...], out: Path,
+            overrides: tuple[str, ...], skip_bad: bool, dry_run: bool, as_json: bool) -> None:
     """Quantize and pack a trained model, then prove it.
 
     SOURCE is what tune or distill wrote, or a Hugging Face folder. Without --to the targets are those of the run
     file. Exit code 3 names the check that failed; a file that failed is not left behind as an artifact.
+
+    Apps go to OUT/apps. For an artifact that is packed already, without --to, only they are written.
     """
+    if with_apps and not targets and rows_file is None:
+        _write_apps(source, with_apps, out, dry_run, as_json)
+        return
     given = [Export(target, {"kind": method}) for target in targets]
     wanted = _sized(given or _from_run_file(rows_file, overrides), bits_per_weight, budget_mb)
     if clients:
@@ -51,8 +59,10 @@ def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, colu
     folders = {str(scheme): out / scheme.folder_name for scheme in schemes}
     for folder in folders.values():
         refuse_non_empty(folder)
+    task = inputs.read_task(rows_file, overrides) if rows_file else None
+    places = _app_places(source, task, with_apps, schemes, out)
     if dry_run:
-        _show(folders, as_json)
+        _show(folders | places, as_json)
         return
     train, test = [], []
     if rows_file is not None:
@@ -60,12 +70,12 @@ def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, colu
         # The rows of a data file calibrate: what a model was fitted to says nothing about its answers.
         if rows_file.suffix == ".toml":
             test = inputs.read_rows(rows_file, columns, overrides, "test", skip_bad)
-    task = inputs.read_task(rows_file, overrides) if rows_file else None
     from ...quantize import export
 
     with quiet.stdout_kept_clean():
-        made = export(source, wanted, out, rows=train, test_rows=test, task=task)
-    _show(made, as_json)
+        made = export(source, wanted, out, rows=train, test_rows=test, task=task, with_apps=with_apps)
+    _note(with_apps)
+    _show(made | places, as_json)
 
 
 def _sized(exports: list[Export], bits_per_weight: float, budget_mb: float) -> list[Export]:
@@ -91,6 +101,41 @@ def _from_run_file(rows_file: Path | None, overrides: tuple[str, ...]) -> list[E
             "no export target given", "add --to gguf:Q4_0, or [[export]] tables in the run file given as --rows"
         )
     return exports
+
+
+def _app_places(source: Path, task: Task | None, names: tuple[str, ...], schemes: list[Scheme],
+                out: Path) -> dict[str, Path]:
+    """Where every app of every target goes; the source is opened only for apps."""
+    if not names:
+        return {}
+    from ...quantize import apps
+    from ...quantize.source import Source
+
+    kind = Source.open(source, task).task.kind
+    return {f"{scheme} {name}": apps.place(out, scheme.folder_name, name)
+            for name, scheme in apps.fitting(names, kind, schemes)}
+
+
+def _write_apps(packed: Path, names: tuple[str, ...], out: Path, dry_run: bool, as_json: bool) -> None:
+    from ...quantize import apps
+    from ...runtime.foreign import open_model
+
+    artifact = open_model(packed)
+    places = {f"{artifact.manifest.scheme} {name}": apps.checked_place(artifact, name, out) for name in names}
+    if not dry_run:
+        with quiet.stdout_kept_clean():
+            for name in dict.fromkeys(names):
+                apps.write(artifact, name, out)
+        _note(names)
+    _show(places, as_json)
+
+
+def _note(names: tuple[str, ...]) -> None:
+    from ...models import kinds
+
+    for name in dict.fromkeys(names):
+        if note := kinds.load("quantize.apps", name).NOTE:
+            output.note(f"{name}: {note}")
 
 
 def _show(folders: dict[str, Path], as_json: bool) -> None:

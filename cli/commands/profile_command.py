@@ -41,6 +41,7 @@ def command(
 ) -> None:
     """Measure latency, throughput and memory on this machine.
 
+    Without --threads it first measures how many of them run the model fastest, and every verb takes them from then on.
     Memory and load time are those of fresh processes. `edgestill compare` takes the files that -o writes.
     """
     from ...runtime import profile
@@ -48,6 +49,9 @@ def command(
     with quiet.stdout_kept_clean():
         found = profile(artifact, prompt_tokens=prompt_tokens, new_tokens=new_tokens, warmup=warmup, repeats=repeats,
                         threads=threads)
+    if found.raw["per_s_by_threads"]:
+        output.note(f"{found.threads} threads; steps/s by threads: " + ", ".join(
+            f"{count}: {speed:,.0f}" for count, speed in found.raw["per_s_by_threads"].items()))
     table = output.plain(found)
     if out is not None:
         from ...models import files

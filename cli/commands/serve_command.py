@@ -55,7 +55,8 @@ def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **s
 
     def ready(url: str, models: Mapping[str, Any]) -> None:
         for name, model in models.items():
-            output.note(f"{name}: {model.artifact.manifest.task.kind}, {model.artifact.manifest.scheme}")
+            output.note(f"{name}: {model.artifact.manifest.task.kind}, {model.artifact.manifest.scheme}, "
+                        f"threads: {model.threads}")
         output.note(f"serving at {url}")
 
     serve(artifacts, host, port, key=api_key, ready=ready, **settings)

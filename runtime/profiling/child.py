@@ -11,6 +11,7 @@ import time
 STARTED = time.perf_counter()
 
 import json  # noqa: E402
+import math  # noqa: E402
 import sys  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
@@ -33,7 +34,10 @@ def main() -> None:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Load `path` and time its prompts (lists of ids) or texts: the first `warmup` of them are not counted."""
+    """Load `path` and time its prompts (lists of ids) or texts: the first `warmup` of them are not counted.
+
+    Where `token_seconds` is given, a prompt's answer ends after that long.
+    """
     from ..generate import Generator
     from ..loading import load
 
@@ -66,12 +70,15 @@ def _generate(model: Generator, job: dict[str, Any]) -> dict[str, Any]:
         first_token_at = first_token_at or time.monotonic()
         stream, steps = codec.stream(), []
         before = clock()
+        last = before + job.get("token_seconds", math.inf) * 1e9
         for _ in range(job["new_tokens"] - 1):
             stream.push(token)
             token = greedy(engine.decode(token))
             after = clock()
             steps.append(after - before)
             before = after
+            if after > last:
+                break
         runs.append({"tokenize_ms": (encoded - start) / 1e6, "prefill_ms": (ready - encoded) / 1e6,
                      "token_ms": [step / 1e6 for step in steps]})
     return {"threads": engine.threads, "context": engine.context_length, "runs": runs[job["warmup"]:],

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...models.artifact import versions
 from ..threads import allowed_cores
+from .processor import processor
 
 _UNITS = 1024
 
@@ -30,17 +31,6 @@ def facts() -> dict[str, Any]:
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "versions": versions(),
     }
-
-
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name as the system gives it."""
-    if cpuinfo.is_file():
-        lines = (line.partition(":") for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines())
-        found = {name.strip().lower(): value.strip() for name, _, value in lines}
-        for name in ("model name", "hardware", "model"):  # x86; older and newer ARM boards
-            if found.get(name):
-                return found[name]
-    return platform.processor() or platform.machine()
 
 
 def resident_bytes() -> int:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...models import errors
 from ...models.artifact import Artifact
-from ...models.errors import EdgestillError, UsageError
+from ...models.errors import UsageError
 from ..engine import DEFAULT_CONTEXT
 from ..foreign import codec_of, is_foreign, open_model, place, try_out
 from . import machine
+from .jobs import prompt_of, run
+from .sweep import tune
 
 if TYPE_CHECKING:
     from ..encoder import TextEncoder
     from ..generate import Generator
     from ..rows import Row
-    from ..text import Codec
 
 _LOADS = 3
 """Fresh processes whose start is timed."""
@@ -68,7 +64,8 @@ def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 12
 
     Prompts have exactly `prompt_tokens` tokens, taken from `rows` where given, else drawn from the vocabulary; every
     repeat has another prompt and an empty cache. Encoders read the rows' own texts where given. `threads` 0 means
-    those of the loaded model, or the physical cores. Raises UsageError for counts out of range or beyond the model's
+    those of the loaded model, or those that a measurement of this model shows to be fastest; it is remembered, and
+    `load` takes them from then on. Raises UsageError for counts out of range or beyond the model's
     context, and what `load` raises.
     """
     counts = (("prompt_tokens", prompt_tokens, 1), ("new_tokens", new_tokens, 2), ("warmup", warmup, 0),
@@ -84,25 +81,29 @@ def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 12
         if model.artifact is None:
             raise UsageError("the model was not loaded from an artifact", "give the path of an artifact")
         artifact = model.artifact
-        threads = threads or (model.threads if hasattr(model, "threads") else model.engine.threads)
+        threads = threads or model.threads
     kind = artifact.manifest.task.kind
     whole = kind != "generate"
     codec = codec_of(artifact, artifact.manifest.task)
-    prompts: list[Any] = [_prompt(codec, rows, prompt_tokens, index) for index in range(warmup + repeats)]
+    prompts: list[Any] = [prompt_of(codec, rows, prompt_tokens, index) for index in range(warmup + repeats)]
     if whole:
         prompts = [rows[index % len(rows)].question if rows else codec.decode(prompt) for index,
                    prompt in enumerate(prompts)]
+    speeds: dict[int, float] = {}
+    if not threads:
+        threads, speeds = tune(artifact)
     needed = prompt_tokens + new_tokens
     job = {"path": str(place(artifact)), "check_hashes": not is_foreign(artifact), "threads": threads,
            "warmup": warmup, "new_tokens": new_tokens,
            "context": 0 if whole or needed <= _default_context(artifact) else needed}
     before = machine.facts()
-    starts = [_child(job | {"prompts": prompts[:1], "warmup": 0}) for _ in range(_LOADS)]
-    found = _child(job | {"prompts": prompts})
+    starts = [run(job | {"prompts": prompts[:1], "warmup": 0}) for _ in range(_LOADS)]
+    found = run(job | {"prompts": prompts})
     raw: dict[str, Any] = {
         "load_ms": [start["load_ms"] for start in starts], "start_ms": [start["start_ms"] for start in starts],
         "start_peak_rss_bytes": [start["peak_rss_bytes"] for start in starts],
-        "prompt_source": "rows" if rows else "vocabulary", "warmup": warmup, "repeats": repeats}
+        "prompt_source": "rows" if rows else "vocabulary", "warmup": warmup, "repeats": repeats,
+        "per_s_by_threads": {str(count): speed for count, speed in speeds.items()}}
     common = {
         "threads": found["threads"], "file_bytes": artifact.model_bytes(), "peak_rss_bytes": found["peak_rss_bytes"],
         "load_ms": statistics.median(raw["load_ms"]), "start_ms": statistics.median(raw["start_ms"]), "machine": before}
@@ -123,23 +124,6 @@ def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 12
         token_ms=_percentiles(tokens), **common)
 
 
-def _prompt(codec: Codec, rows: Sequence[Row] | None, length: int, index: int) -> list[int]:
-    """Exactly `length` ids: the rows from `index` on, one after the other, or a seeded draw from the vocabulary."""
-    if rows:
-        ids: list[int] = []
-        while len(ids) < length:
-            more = codec.prompt_ids(rows[index % len(rows)])
-            if not more and index >= len(rows):
-                raise UsageError("the rows hold no tokens", "give rows with text, or none")
-            ids += more
-            index += 1
-        return ids[:length]
-    special = codec.tokenizer.get_added_tokens_decoder()
-    plain = np.array([token for token in range(codec.vocabulary_size) if token not in special])
-    drawn: list[int] = np.random.default_rng(index).choice(plain, length).tolist()
-    return drawn
-
-
 def _default_context(artifact: Artifact) -> int:
     """The context that `load` takes by itself; 0 where the manifest does not say, so that it is asked for."""
     return min(artifact.manifest.dimensions.get("context", 0), DEFAULT_CONTEXT)
@@ -148,23 +132,3 @@ def _default_context(artifact: Artifact) -> int:
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
     p50, p90, p99 = (float(value) for value in np.percentile(values, (50, 90, 99)))
     return {"p50": p50, "p90": p90, "p99": p99, "max": max(values)}
-
-
-def _child(job: dict[str, Any]) -> dict[str, Any]:
-    """Run one job in a fresh interpreter; its error is raised here as what it was there."""
-    name = f"{__package__}.child"
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", name], input=json.dumps(job), capture_output=True, text=True,
-                          check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise EdgestillError(f"the measured process ended with code {done.returncode}: {last}",
-                             "run edgestill generate on the artifact to see the failure by itself")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    if "error" in result:
-        kind = getattr(errors, result["error"])
-        error = EdgestillError.__new__(kind)
-        EdgestillError.__init__(error, result["message"], result["hint"])
-        raise error
-    # The monotonic clock counts from the machine's start, so both processes read the same one.
-    return result | {"start_ms": (result["first_token_at"] - started) * 1000}

@@ -19,10 +19,10 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
           ready: Callable[[str, Mapping[str, Any]], None] = lambda url, models: None) -> None:
     """Serve models until the process is told to stop; each is named as its folder or file is.
 
-    `streams` requests to a generator are answered at a time, `places` wait. `ready` is called with the address and
-    the models once they are open. Chats where a model is less sure than `threshold` (0 to 1, see `cascade`) are
-    answered by `fallback_model` at the OpenAI-compatible address `fallback`; a share `shadow` of the others is asked of
-    it too, and compared.
+    `streams` requests to a generator are answered at a time, `places` wait. `threads` 0 measures how many run a model
+    fastest, once: it is remembered. `ready` is called with the address and the models once they are open.
+    Chats where a model is less sure than `threshold` (0 to 1, see `cascade`) are answered by `fallback_model` at the
+    OpenAI-compatible address `fallback`; a share `shadow` of the others is asked of it too, and compared.
     Raises UsageError for an address that others reach without a key of at least 16 characters, two models of one name
     or a port that is taken; MissingExtra without starlette and uvicorn; and as `load` does.
     """
@@ -31,7 +31,6 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
         from .running import Server, bind
     except ImportError as error:
         raise MissingExtra(error.name or "starlette", "serve") from error
-    from ..loading import load_streams
     from ..remote import Remote
     from .fallback import Fallback
     from .station import Station
@@ -47,7 +46,7 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     stations: list[Station] = []
     try:
         for name, path in names.items():
-            stations.append(Station(name, load_streams(path, streams, threads, context), places))
+            stations.append(Station.open(name, path, places, streams, threads or _fastest(path), context))
         service = Service(stations, key, is_loopback(host), behind)
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}",
               {station.name: station.model for station in stations})
@@ -59,6 +58,16 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
         bound.close()
         for station in stations:
             station.close()
+
+
+def _fastest(path: Path) -> int:
+    """The number of threads that a measurement of the model speaks for."""
+    from ..foreign import open_model
+    from ..profiling.sweep import tune
+    from ..tuned import recall
+
+    artifact = open_model(path)
+    return recall(artifact) or tune(artifact)[0]
 
 
 def check_address(host: str, key: str) -> None:

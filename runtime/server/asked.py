@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...models.errors import DataError
+from ..answer import Generation, Piece
 from ..classify import Classifier
 from ..engine import check_ids
-from ..generate import Generation, Generator, Piece
+from ..generate import Generator
 from ..logprobs import TokenLogprob, token_logprob
 from ..tools import ToolCall
 from . import fields
@@ -61,13 +62,13 @@ def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
                 for place, one in enumerate(fields.tables(body, "messages", fields.MESSAGES))]
     if not messages:
         raise Refusal("messages: at least one message is needed", "messages")
-    tools = fields.tables(body, "tools", fields.TOOLS)
-    choice = body.get("tool_choice")
-    if choice not in (None, "auto", "none"):
-        raise Refusal("tool_choice: only auto and none can be chosen; bind the answer by response_format instead",
-                      "tool_choice")
-    tools = [] if choice == "none" else tools
     options, draws, seed = _options(body)
+    tools = fields.tables(body, "tools", fields.TOOLS)
+    choice = body.get("tool_choice") or "auto"
+    if choice == "none":
+        tools = []
+    parallel = body.get("parallel_tool_calls") is None or fields.flag(body, "parallel_tool_calls")
+    options |= {"tool_choice": choice, "parallel_tool_calls": parallel}
     logprobs = fields.flag(body, "logprobs")
     if logprobs or scored:
         options["logprobs"] = fields.number(body, "top_logprobs", 0, 20, True) or 0
@@ -75,6 +76,8 @@ def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
 
     def work(model: Any, cancel: threading.Event) -> Iterator[Part]:
         if isinstance(model, Classifier):
+            if choice not in ("auto", "none"):
+                raise Refusal("tool_choice: a classifier answers with its label, and calls no tools", "tool_choice")
             yield _labelled(model, messages, options.get("schema"))
             return
         if tools:
@@ -85,7 +88,9 @@ def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
                     yield Part(index, piece, [])
                 elif piece.done is not None:
                     words, calls = _calls(model, piece.done)
-                    yield Part(index, Piece(words, piece.done, piece.done.logprobs), calls)
+                    if calls and choice != "auto":
+                        words = ""  # an answer that had to be calls has no words: these are the template's own
+                    yield Part(index, Piece(words, piece.done, piece.done.logprobs), calls[:None if parallel else 1])
 
     return Asked(draws, work, logprobs, [] if tools or draws > 1 else messages)
 
@@ -102,6 +107,8 @@ def completion(body: Mapping[str, Any]) -> Asked:
 
     def work(model: Any, cancel: threading.Event) -> Iterator[Part]:
         for place, prompt in enumerate(prompts):
+            if isinstance(prompt, str):
+                model.codec.check_length(len(prompt), model.engine.context_length)
             ids = model.codec.plain_ids(prompt) if isinstance(prompt, str) else prompt
             check_ids(ids, 0, model.engine.context_length, model.engine.vocabulary_size)
             text = prompt if isinstance(prompt, str) else model.codec.decode(prompt)
@@ -176,7 +183,7 @@ def _structure(body: Mapping[str, Any]) -> dict[str, Any]:
     elif kind == "text":
         found["schema"] = False
     elif wanted:
-        raise Refusal(f"response_format.type: {kind!r}, known are text, json_object and json_schema",
+        raise Refusal(f"response_format.type: {str(kind)[:40]!r}, known are text, json_object and json_schema",
                       "response_format.type")
     return found
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...models.errors import EdgestillError
+from ..answer import Piece
 from ..cascade import ANSWER, Next, confidences, is_sure
-from ..generate import Piece
 from ..metrics._common import same_answer
 from ..text import Codec
 from .asked import Labelled, Part

@@ -49,7 +49,7 @@ def number(table: Mapping[str, Any], name: str, least: float, most: float, whole
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise Refusal(f"{name}: {_name(value)}, {'a whole' if whole else 'a'} number was expected", name)
     if not least <= value <= most:
-        raise Refusal(f"{name}: {value}, the limits are {least} and {most}", name)
+        raise Refusal(f"{name}: {str(value)[:40]}, the limits are {least} and {most}", name)
     return value
 
 

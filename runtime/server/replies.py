@@ -9,13 +9,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
+from string import ascii_letters, digits
 from typing import Any
 
-from ..generate import Generation
+from ..answer import Generation
 from ..logprobs import TokenLogprob
 from ..text import Codec
 from ..tools import ToolCall
 from .asked import Part
+
+_LETTERS = ascii_letters + digits
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 class Reply(ABC):
@@ -28,6 +32,7 @@ class Reply(ABC):
         self._codec, self._draws, self._wanted = codec, draws, logprobs
         self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
         self._texts: dict[int, list[str]] = {}
+        self._lengths: dict[int, int] = {}
         self._scores: dict[int, list[TokenLogprob]] = {}
         self.done: dict[int, tuple[Generation, list[ToolCall]]] = {}
 
@@ -35,7 +40,8 @@ class Reply(ABC):
         """Take a part; the events that say it in a stream."""
         new = part.index not in self._texts
         texts, scores = self._texts.setdefault(part.index, []), self._scores.setdefault(part.index, [])
-        place = sum(map(len, texts))
+        place = self._lengths.get(part.index, 0)
+        self._lengths[part.index] = place + len(part.piece.text)
         texts.append(part.piece.text)
         scores += part.piece.logprobs
         choices = self._deltas(part, new, self._logprobs(part.piece.logprobs, place))
@@ -152,7 +158,7 @@ def event(table: dict[str, Any]) -> bytes:
 
 def encoded(table: dict[str, Any]) -> bytes:
     """JSON in ASCII: a lone surrogate that a client sent can be told back to it."""
-    return json.dumps(table, allow_nan=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(table).encode()
 
 
 def _finite(value: float) -> float | None:
@@ -165,5 +171,6 @@ def _reason(done: Generation | None, calls: list[ToolCall]) -> str:
 
 
 def _written(calls: list[ToolCall]) -> list[dict[str, Any]]:
-    return [{"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": {
+    # Some templates take nothing but nine letters and digits as the id when the call comes back in a conversation.
+    return [{"id": "".join(secrets.choice(_LETTERS) for _ in range(9)), "type": "function", "function": {
         "name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)}} for call in calls]

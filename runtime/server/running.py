@@ -8,10 +8,9 @@ from typing import Any
 
 import h11
 import uvicorn
-from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .application import HEADER_BYTES
+from .gate import HEADER_BYTES, Gate
 
 HEADER_SECONDS, READ_SECONDS, IDLE_SECONDS, LAST_SECONDS = 10.0, 30.0, 15, 5
 """How long a client may take to send a request's head, to read what was sent to it, and to send the next request; how
@@ -60,12 +59,12 @@ class Protocol(H11Protocol):
 class Server(uvicorn.Server):
     """uvicorn on a socket that is bound already, so that a port that is taken is known before models are opened."""
 
-    def __init__(self, application: Starlette, bound: socket.socket) -> None:
+    def __init__(self, application: Gate, bound: socket.socket) -> None:
         """Serve `application` on `bound`."""
         super().__init__(uvicorn.Config(
             application, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, timeout_keep_alive=IDLE_SECONDS, timeout_graceful_shutdown=LAST_SECONDS,
-            h11_max_incomplete_event_size=HEADER_BYTES))
+            server_header=False, proxy_headers=False, timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=LAST_SECONDS, h11_max_incomplete_event_size=HEADER_BYTES))
         self._bound = bound
 
     def run(self, sockets: Any = None) -> None:

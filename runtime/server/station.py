@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from ..loading import load_streams
 from .fields import Refusal
 
 Work = Callable[[Any, threading.Event], Iterator[Any]]
 """What is done with a model, in one of its threads; the event says that nobody waits for it any more."""
 _END = object()
 _FADE = 0.9
+_NICENESS = 5
+"""How far the threads that compute stand back behind the one that talks with clients, which needs little time but needs
+it at once: refusals of a full server then wait half as long for a core."""
 
 
 class Job:
@@ -24,7 +33,9 @@ class Job:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._loop = asyncio.get_running_loop()
-        self._items: asyncio.Queue[Any] = asyncio.Queue()
+        self._items: deque[Any] = deque()
+        self._called = False  # the loop is woken once for all items that it has not yet looked at
+        self._came = asyncio.Event()
         self.asked, self.begun = time.perf_counter(), 0.0
         self.cancel = threading.Event()
 
@@ -34,13 +45,19 @@ class Job:
         return max(0.0, self.begun - self.asked) * 1000
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        while (item := await self._items.get()) is not _END:
-            if isinstance(item, Exception):
-                raise item
-            yield item
+        while True:
+            while self._items:
+                item = self._items.popleft()
+                if item is _END:
+                    return
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+            self._came.clear()
+            await self._came.wait()
 
-    def run(self, model: Any) -> None:
-        """In a worker: do it."""
+    def run(self, model: Any) -> Exception | None:
+        """In a worker: do it; gives back the error that is to end it."""
         self.begun = time.perf_counter()
         try:
             for item in self._work(model, self.cancel):
@@ -48,16 +65,22 @@ class Job:
                 if self.cancel.is_set():
                     break
         except Exception as error:  # the request's, not the worker's: it is raised where the answer is awaited
-            self._hand_over(error)
-        self.end()
+            return error
+        return None
 
-    def end(self) -> None:
+    def end(self, error: Exception | None = None) -> None:
         """Nothing more comes."""
-        self._hand_over(_END)
+        self._hand_over(error or _END)
 
     def _hand_over(self, item: Any) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        self._items.append(item)
+        if not self._called and not self._loop.is_closed():
+            self._called = True
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._called = False  # before the items are looked at: what is handed over from now on calls again
+        self._came.set()
 
 
 class Station:
@@ -79,19 +102,30 @@ class Station:
         for thread in self._threads:
             thread.start()
 
+    @classmethod
+    def open(cls, name: str, path: Path, places: int, streams: int, threads: int, context: int = 0) -> Station:
+        """Load a model, the engine's own threads standing back too; errors as in `load`."""
+        with ThreadPoolExecutor(1, initializer=_stand_back) as loader:  # threads inherit what started them has
+            return cls(name, loader.submit(load_streams, path, streams, threads, context).result(), places)
+
     @property
     def waiting(self) -> int:
         """Requests that wait for a worker."""
         return len(self._waiting)
 
+    def check_room(self) -> None:
+        """Refusal 429 when the queue is full."""
+        waiting = len(self._waiting)
+        if self.active + waiting >= self.streams + self.places:
+            wait = max(1, math.ceil(self._seconds * (waiting + 1) / self.streams))
+            raise Refusal(f"{self.name}: {waiting} requests are waiting, the limit is {self.places}",
+                          status=429, code="queue_full", headers={"Retry-After": str(wait)})
+
     def submit(self, work: Work) -> Job:
         """Put work at the end of the queue; Refusal 429 when it is full."""
         job = Job(work)
         with self._change:
-            if self.active + len(self._waiting) >= self.streams + self.places:
-                wait = max(1, math.ceil(self._seconds * (len(self._waiting) + 1) / self.streams))
-                raise Refusal(f"{self.name}: {len(self._waiting)} requests are waiting, the limit is {self.places}",
-                              status=429, code="queue_full", headers={"Retry-After": str(wait)})
+            self.check_room()
             self._waiting.append(job)
             self._change.notify()
         return job
@@ -118,6 +152,7 @@ class Station:
             model.close()
 
     def _serve(self, model: Any) -> None:
+        _stand_back()
         while True:
             with self._change:
                 while self._open and not self._waiting:
@@ -126,7 +161,16 @@ class Station:
                     return
                 job = self._waiting.popleft()
                 self.active += 1
-            job.run(model)
+            error = job.run(model)
             with self._change:
                 self.active -= 1
                 self._seconds = _FADE * self._seconds + (1 - _FADE) * (time.perf_counter() - job.begun)
+            job.end(error)  # whoever asks again at once finds the worker free
+
+
+def _stand_back() -> None:
+    """Lower the priority of this thread and of those that it starts. Only Linux knows priorities of single threads."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with suppress(OSError):  # a sandbox may forbid it, and nothing depends on it
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)

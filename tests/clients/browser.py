@@ -73,19 +73,23 @@ def _answer(answers: queue.Queue[dict[str, Any]], process: subprocess.Popen[byte
     raise AssertionError(f"no answer in {seconds} s")
 
 
-def in_chromium(models: Path, job: dict[str, Any], package: str, seconds: int = 600) -> dict[str, Any]:
-    """What browser.html answers with a package to `job` about a folder below `models`; AssertionError with its error
-    otherwise."""
+def with_package(models: Path, job: dict[str, Any], package: str) -> dict[str, Any]:
+    """What browser.html answers with one of npm's packages to `job` about a folder below `models`; errors as in
+    `in_chromium`."""
     own = f"{package}/node_modules/onnxruntime-web"  # npm puts it there when another version has the common place
     runtime = own if (HERE / "node_modules" / own).is_dir() else "onnxruntime-web"
-    job = job | {"package": package, "runtime": runtime}
+    return in_chromium(models, job | {"package": package, "runtime": runtime}, "browser.html")
+
+
+def in_chromium(models: Path, job: dict[str, Any], name: str, seconds: int = 600) -> dict[str, Any]:
+    """What the page `name` answers to `job` about a folder below `models`; AssertionError with its error otherwise."""
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
     assert chromium, f"no browser: install one of {', '.join(NAMES)}"
     answers: queue.Queue[dict[str, Any]] = queue.Queue()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, models=models, job=job, answers=answers))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="edgestill-chromium-", ignore_cleanup_errors=True) as profile:
-        page = f"http://127.0.0.1:{server.server_address[1]}/browser.html"
+        page = f"http://127.0.0.1:{server.server_address[1]}/{name}"
         said = Path(profile) / "stderr.txt"
         with said.open("wb") as stderr:
             process = subprocess.Popen([chromium, *FLAGS, f"--user-data-dir={profile}", page],

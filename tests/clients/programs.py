@@ -13,7 +13,7 @@ from edgestill.models import kinds
 from edgestill.models.artifact import Artifact
 from edgestill.quantize.clients import _node, transformers_js
 
-from .browser import in_chromium
+from .browser import with_package
 from .cases import TOKENS, Case
 
 HERE = Path(__file__).resolve().parent
@@ -54,7 +54,7 @@ def labels(artifact: Artifact, texts: list[str]) -> dict[str, Any]:
 
 
 def chromium(package: str, case: Case) -> Answers:
-    return in_chromium(case.folder.parent, job(case), package)
+    return with_package(case.folder.parent, job(case), package)
 
 
 ONNX: dict[str, Callable[[Case], Answers]] = {

@@ -14,7 +14,7 @@ from edgestill.runtime import load
 from edgestill.runtime.template import ChatTemplate
 
 from . import programs
-from .browser import in_chromium
+from .browser import with_package
 from .cases import QUESTIONS, Case
 from .conftest import TARGETS
 
@@ -55,7 +55,7 @@ def test_a_client_answers_with_our_tokens(name: str, model: str, target: str, re
 @pytest.mark.parametrize("place", ["Node", "Chromium"])
 def test_transformers_js_gives_our_labels(place: str, package: str, classifier: Path) -> None:
     job = programs.labels(open_artifact(classifier), QUESTIONS[:5])
-    answers = in_chromium(classifier.parent, job, package) if place == "Chromium" else programs.node(package, job)
+    answers = with_package(classifier.parent, job, package) if place == "Chromium" else programs.node(package, job)
     model = load(classifier, threads=1)
     for found, text in zip(answers["labels"], job["texts"], strict=True):
         wanted = model.classify(text)

@@ -1,0 +1,55 @@
+"""Measure which number of threads runs a model fastest on this machine.
+
+More is not always faster: small models wait for their threads longer than they compute, and on phones threads beyond
+the fast cores have cost a hundredfold.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from ...models.artifact import Artifact
+from ..foreign import codec_of, is_foreign, place
+from ..threads import candidates
+from ..tuned import remember
+from .jobs import prompt_of, run
+
+_PROMPT, _TOKENS, _TEXTS = 8, 48, 12
+_SECONDS = 1.0
+"""After this long a process is asked for no further token."""
+_HOPELESS = 0.5
+"""Of the best speed so far: below it still more threads are not tried."""
+
+
+def tune(artifact: Artifact) -> tuple[int, dict[int, float]]:
+    """The number of threads for a model, and what spoke for it: tokens/s (encoders: texts/s) by number of threads.
+
+    It is remembered, and `load` takes it from then on. Every number is tried twice, upwards and then downwards, in
+    fresh processes, and its better run counts: what else the machine does can only slow a model down. Raises what
+    `load` raises.
+    """
+    counts = candidates()
+    if len(counts) == 1:
+        return counts[0], {}
+    codec = codec_of(artifact, artifact.manifest.task)
+    ids = prompt_of(codec, None, _PROMPT, 0)
+    generates = artifact.manifest.task.kind == "generate"
+    job = {"path": str(place(artifact)), "check_hashes": not is_foreign(artifact), "warmup": 0, "context": 0,
+           "new_tokens": _TOKENS, "token_seconds": _SECONDS,
+           "prompts": [ids] if generates else [codec.decode(ids)] * _TEXTS}
+    speeds: dict[int, float] = {}
+    for count in counts:
+        speeds[count] = _speed(job, count)
+        if speeds[count] < _HOPELESS * max(speeds.values()):
+            break
+    for count in reversed(speeds):
+        speeds[count] = max(speeds[count], _speed(job, count))
+    return remember(artifact, speeds), speeds
+
+
+def _speed(job: dict[str, Any], threads: int) -> float:
+    """Steps/s of the median step; the first ones, which warm up, are among the slow half."""
+    found = run(job | {"threads": threads})
+    times: list[float] = found["latency_ms"] if "latency_ms" in found else found["runs"][0]["token_ms"]
+    return 1000 / statistics.median(times)

@@ -1,0 +1,125 @@
+"""What every request passes on its way in and out: who may ask, how long a body may be, errors in OpenAI's words."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ...models.errors import DataError, EdgestillError, UsageError
+from .counters import Counters
+from .fields import BODY_BYTES, Refusal
+from .replies import encoded
+
+BODY_SECONDS, HEADER_BYTES = 10.0, 16 * 2**10
+LOG = logging.getLogger("edgestill.server")
+_LOCAL = ("127.0.0.1", "localhost", "[::1]")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Gate:
+    """The ASGI application: a table of handlers, the checks before them, and what becomes of their errors."""
+
+    def __init__(self, key: str, local_only: bool, counters: Counters) -> None:
+        """`key` is what clients must bring; `local_only` refuses requests that were sent to another host's name, which
+        is how web pages reach servers of this machine."""
+        self._key, self._local_only, self._counters = key, local_only, counters
+        self._handlers: dict[str, dict[str, Handler]] = {}
+
+    def open(self, method: str, path: str, handler: Handler) -> None:
+        """Let `method` at `path` be answered, for anyone and uncounted. A path that ends in /* stands for all names
+        of one part there."""
+        self._handlers.setdefault(path, {})[method] = handler
+
+    def guard(self, method: str, path: str, handler: Handler) -> None:
+        """As `open`, behind the checks, and counted; errors become OpenAI's."""
+        async def guarded(request: Request) -> Response:
+            try:
+                self._check(request)
+                response = await handler(request)
+            except ClientDisconnect:
+                response = Response(status_code=499)
+            except Refusal as refusal:
+                response = refused(refusal)
+            except EdgestillError as error:
+                response = refused(refusal_of(error))
+            except RecursionError:  # lists in lists in lists, where something else was expected
+                response = refused(Refusal("the request is nested too deeply"))
+            except Exception:
+                LOG.exception("%s failed", request.url.path)
+                response = refused(Refusal("the server failed on this request; its log says why", status=500))
+            self._counters.add("requests", path=path, model=getattr(request.state, "model", ""),
+                               status=str(response.status_code))
+            return response
+
+        self.open(method, path, guarded)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request. No layer more than this stands between a token and its client: each costs time a token."""
+        path, method = scope["path"], scope["method"]
+        methods = self._handlers.get(path) or self._handlers.get(path.rpartition("/")[0] + "/*")
+        handler = methods.get("GET" if method == "HEAD" else method) if methods else None
+        if handler is not None:
+            response = await handler(Request(scope, receive, send))
+        elif methods is None:
+            response = refused(Refusal(f"there is nothing at {path[:200]}", status=404))
+        else:
+            response = refused(Refusal(f"{method} is not taken at {path[:200]}", status=405,
+                                       headers={"Allow": ", ".join(methods)}))
+        await response(scope, receive, send)
+
+    def _check(self, request: Request) -> None:
+        if sum(len(name) + len(value) for name, value in request.headers.raw) > HEADER_BYTES:
+            raise Refusal(f"the headers have more than {HEADER_BYTES} bytes", status=431)
+        host = request.headers.get("host", "").rpartition(":")
+        name = host[0] if host[1] and not host[2].endswith("]") else request.headers.get("host", "")
+        if self._local_only and name not in _LOCAL:
+            raise Refusal(f"host: {name[:100]!r}, this server answers on this machine only", status=403)
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        if self._key and not secrets.compare_digest(given.encode(), self._key.encode()):
+            raise Refusal("the API key is missing or wrong: send it as Authorization: Bearer KEY", status=401,
+                          code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if request.method == "POST" and kind != "application/json":
+            # Web pages may send other types to any server without asking it.
+            raise Refusal(f"content-type: {kind[:100]!r}, application/json was expected", status=415)
+
+
+async def body_of(request: Request) -> bytes:
+    """A request's body; Refusal when it is too long or too slow."""
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > BODY_BYTES:
+                    raise Refusal(f"the body has more than {BODY_BYTES} bytes", status=413,
+                                  headers={"Connection": "close"})
+    except TimeoutError:
+        raise Refusal(f"the body did not come within {BODY_SECONDS:g} s", status=408,
+                      headers={"Connection": "close"}) from None
+    return b"".join(chunks)
+
+
+def refusal_of(error: EdgestillError) -> Refusal:
+    """What the client may do something about is its error, the rest the server's."""
+    field = error.message.partition(":")[0].removeprefix("generate.")
+    param = field if field.isidentifier() else None
+    return Refusal(str(error), param, 400 if isinstance(error, (UsageError, DataError)) else 500)
+
+
+def refused(refusal: Refusal) -> Response:
+    """An error as a response."""
+    return as_json(refusal.body(), refusal.status, refusal.headers)
+
+
+def as_json(table: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A table as a response."""
+    return Response(encoded(table), status, headers, "application/json")

@@ -1,0 +1,80 @@
+"""The number of threads that was measured to run a model fastest on this machine, remembered between processes.
+
+Speed depends on the file's size and kind, not on its values, so one measurement serves every model of that shape.
+What cannot be read or written costs only the memory: an engine then takes the physical cores.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .profiling.machine import processor
+from .threads import allowed_cores
+
+if TYPE_CHECKING:
+    from ..models.artifact import Artifact
+
+log = logging.getLogger(__name__)
+
+FILE = "threads.json"
+ENOUGH = 0.97
+"""Of the best speed: more threads than reach it cost energy and gain nothing that a user notices."""
+
+
+def recall(artifact: Artifact) -> int:
+    """Threads for this model on this machine; 0 where none were measured."""
+    known = _read(_file())
+    found = known.get(_key(artifact)) if known else None
+    threads = found.get("threads") if isinstance(found, dict) else None
+    return threads if isinstance(threads, int) and 1 <= threads <= allowed_cores() else 0
+
+
+def remember(artifact: Artifact, speeds: Mapping[int, float]) -> int:
+    """Keep what was measured, steps/s by number of threads; the number it speaks for."""
+    from ..models import files
+
+    threads = fewest(speeds)
+    path = _file()
+    entry = {"threads": threads, "per_s": {str(count): round(speed, 2) for count, speed in sorted(speeds.items())}}
+    try:
+        files.write_json(path, _read(path) | {_key(artifact): entry})
+    except OSError as error:
+        log.warning("%s: cannot remember the number of threads there: %s", path, error.strerror or error)
+    return threads
+
+
+def fewest(speeds: Mapping[int, float]) -> int:
+    """The smallest number of threads that is about as fast as the best."""
+    best = max(speeds.values())
+    return min(threads for threads, speed in speeds.items() if speed >= ENOUGH * best)
+
+
+def _key(artifact: Artifact) -> str:
+    return f"{artifact.manifest.scheme}, {artifact.model_bytes()} bytes, {processor()}, {allowed_cores()} cores"
+
+
+def _file() -> Path:
+    """Where this system keeps what programs can make again."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        named = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
+        base = Path(named) if named else Path.home() / ".cache"
+    return base / "edgestill" / FILE
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        log.warning("%s: cannot be read, so the number of threads is not known: %s", path, error)
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,93 @@
+"""A server asked far more than it can answer: who is refused, who is answered, and with what."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgestill.models import kinds
+from edgestill.runtime.loading import load_streams
+from edgestill.runtime.server.station import Station
+
+from .serving import running
+
+STREAMS, PLACES, REQUESTS = 2, 3, 40
+PROMPTS = [f"turn {state} the {room} light" for state in ("on", "off") for room in ("kitchen", "hall", "bedroom")]
+
+
+def question(number: int) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": PROMPTS[number % len(PROMPTS)]}], "max_tokens": 12}
+
+
+@pytest.mark.parametrize("engine", kinds.names("runtime.engines"))
+def test_what_is_too_much_is_refused_while_the_rest_is_answered_as_alone(engine: str,
+                                                                         packed_llama: dict[str, Path]) -> None:
+    models = load_streams(packed_llama[engine], STREAMS, 1)
+    with running([Station("tiny", models, PLACES)]) as served:
+        def ask(number: int) -> tuple[int, int, Any, dict[str, str]]:
+            return number, *served.ask("POST", "/v1/chat/completions", question(number))
+
+        alone = [ask(number)[2]["choices"] for number in range(len(PROMPTS))]
+        gate = threading.Event()
+        for model in models:
+            def held(token: int, fast: Any = model.engine.decode) -> Any:
+                gate.wait()  # every worker is busy until the last refusal is out
+                return fast(token)
+
+            model.engine.decode = held  # type: ignore[method-assign]
+        found = []
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            asked = [pool.submit(ask, number) for number in range(REQUESTS)]
+            deadline = time.monotonic() + 60
+            while sum(one.done() for one in asked) < REQUESTS - STREAMS - PLACES and time.monotonic() < deadline:
+                time.sleep(0.01)
+            refused = sum(one.done() for one in asked)
+            gate.set()
+            found = [one.result() for one in asked]
+        assert refused == REQUESTS - STREAMS - PLACES
+        assert Counter(status for _, status, _, _ in found) == {200: STREAMS + PLACES, 429: refused}
+        for number, status, answer, headers in found:
+            if status == 200:
+                assert answer["choices"] == alone[number % len(PROMPTS)]
+            else:
+                assert int(headers["retry-after"]) >= 1 and answer["error"]["code"] == "queue_full"
+        line = 'edgestill_requests_total{model="tiny",path="/v1/chat/completions",status="429"}'
+        assert served.metric(line) == refused
+        assert ask(0)[2]["choices"] == alone[0]
+
+
+def test_a_full_server_reads_no_body_through(packed_llama: dict[str, Path]) -> None:
+    with running([Station("tiny", load_streams(packed_llama["onnx"], 1, 1), 0)]) as served:
+        gate = threading.Event()
+        model = served.service.stations["tiny"].model
+        fast = model.engine.decode
+        model.engine.decode = lambda token: (gate.wait(), fast(token))[1]
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(served.ask, "POST", "/v1/chat/completions", question(0))
+            while not served.service.stations["tiny"].active:
+                time.sleep(0.005)
+            assert served.ask("POST", "/v1/chat/completions", b"no JSON")[0] == 429
+            assert served.ask("GET", "/health")[0] == 200 and served.ask("GET", "/v1/models")[0] == 200
+            gate.set()
+            assert first.result()[0] == 200
+        assert served.ask("POST", "/v1/chat/completions", b"no JSON")[0] == 400
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows priorities of single threads")
+def test_threads_that_compute_stand_back(packed_llama: dict[str, Path]) -> None:
+    own, before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), set(os.listdir("/proc/self/task"))
+    with running([Station.open("tiny", packed_llama["onnx"], 1, 1, 2)]) as served:
+        status, answer, _ = served.ask("POST", "/v1/chat/completions", question(0))
+        assert status == 200 and answer["choices"][0]["message"]["content"]
+        made = {int(thread) for thread in set(os.listdir("/proc/self/task")) - before}
+        workers = {thread.native_id for thread in threading.enumerate() if thread.name == "tiny-0"}
+        back = {thread for thread in made if os.getpriority(os.PRIO_PROCESS, thread) > own}
+        assert workers < back and made - back  # the worker and the engine's own, and not the one that serves
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
