@@ -1,7 +1,7 @@
-"""The float model with the weights that 4-bit codes stand for: what a packed file must be, but for an engine's rounding.
+"""The float model with the weights that 4-bit codes stand for: what a packed file is, but for an engine's rounding.
 
-Against the float model itself a sound 4-bit file may lie as far away as a mild fault. Against its own codes it does not:
-what differs there is the engine, the graph or the packing, not the quantization.
+From the float model itself a sound 4-bit file may lie as far away as a mild fault. From its own codes it does not: what
+differs there is the engine, the graph or the packing, not the quantization.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from .codes import Codes, dequantize
 from .encoding import Encode
 from .float_model import FloatModel
-
 
 FAR = 0.5
 """Of a matrix's length: 4 bits lie at a tenth of it, rows in another order at 1.4 times."""

@@ -158,7 +158,7 @@ def test_every_scheme_has_a_place_and_a_dtype() -> None:
 
 def test_transformers_js_finds_template_labels_and_data(tmp_path: Path) -> None:
     (tmp_path / "onnx").mkdir()
-    for name in ("onnx/model_q4.onnx", "onnx/model_q4.onnx_data"):
+    for name in ("onnx/model_q4.onnx", "onnx/model_q4.onnx_data", "onnx/model_q4f16.onnx_data"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     decoder = {"head_size": 64, "num_key_value_heads": 2, "num_attention_heads": 4, "num_hidden_layers": 3}
@@ -176,7 +176,7 @@ def test_transformers_js_finds_template_labels_and_data(tmp_path: Path) -> None:
     assert table("generation_config.json")["eos_token_id"] == table("genai_config.json")["model"]["eos_token_id"]
     transformers_js.write(Artifact(tmp_path, replace(manifest, scheme="onnx:q4f16")), codec(CHATML))
     assert table("config.json")["transformers.js_config"] == {
-        "dtype": "q4f16", "use_external_data_format": {"model_q4.onnx": 1}, "kv_cache_dtype": {"q4f16": "float16"}}
+        "dtype": "q4f16", "use_external_data_format": {"model_q4f16.onnx": 1}, "kv_cache_dtype": {"q4f16": "float16"}}
     classifier = Manifest("export", Task("classify", labels=["yes", "no"]), "bert", "onnx:int8", "onnx/model_q4.onnx")
     transformers_js.write(Artifact(tmp_path, classifier), codec(None))
     assert table("config.json")["id2label"] == {"0": "yes", "1": "no"}

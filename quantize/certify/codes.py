@@ -1,4 +1,4 @@
-"""The packed file predicts what its own 4-bit codes predict in the float model: only its engine's rounding is between."""
+"""The packed file predicts what its own 4-bit codes predict in the float model, but for its engine's rounding."""
 
 from __future__ import annotations
 
