@@ -1,8 +1,8 @@
 """Programs around an artifact for places where Python does not run: one file per place, and the name is `--app`'s.
 
 A kind names in `FITS` what it runs: {(task, format): folder of `templates` that is copied}. `write(packed, codec,
-folder)` adds to the copy what this artifact needs. `check(task, codec)` refuses a tokenizer or template that the app cannot
-run; `NOTE` is what the user is told about the app, or empty.
+folder)` adds to the copy what this artifact needs. `check(task, codec)` refuses a tokenizer or template that the app
+cannot run; `NOTE` is what the user is told about the app, or empty.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def checked_place(packed: Artifact, name: str, out: Path) -> Path:
 def write(packed: Artifact, name: str, out: Path) -> Path:
     """Write the app `name` for an artifact and return its folder, `place(out, …)`, which must be new or empty.
 
-    Raises ArtifactError for an artifact that was changed; UsageError where the app does not run the artifact, or does not
-    know its tokenizer; DataError where its chat template does more than put text around a prompt.
+    Raises ArtifactError for an artifact that was changed; UsageError where the app does not run the artifact, or does
+    not know its tokenizer; DataError where its chat template does more than put text around a prompt.
     """
     kind, folder, manifest = _kind(name), checked_place(packed, name, out), packed.manifest
     packed.verify()
