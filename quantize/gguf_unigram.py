@@ -25,6 +25,7 @@ BLANKS = "".join(map(chr, (9, 10, 11, 12, 13, 32, 0x85, 0xA0, 0x1680, *range(0x2
                            0x205F, 0x3000)))
 """What tokenizers takes for blanks."""
 LONGEST_RUN = 32
+"""Blanks in a row that the table makes one of."""
 NEVER = "\U0010ffff"
 """Begins the name of a token that no text holds."""
 RARE = 0.02
