@@ -232,7 +232,7 @@ BAD: list[tuple[str, Callable[[Path], object]]] = [
      lambda folder: (folder / "genai_config.json").write_text('{"model": []}')),
     ("genai_config.json: decoder: a JSON object was expected, found int",
      lambda folder: (folder / "genai_config.json").write_text('{"model": {"decoder": 3}}')),
-    ("config.json names no labels", lambda folder: proving.edit_json(
+    ("config.json: id2label = 'first', and it must be ids", lambda folder: proving.edit_json(
         folder / "config.json", lambda table: table.update(architectures=["BertForSequenceClassification"],
                                                            id2label={"first": "a"}))),
     ("no tokenizer.json", lambda folder: (folder / "tokenizer.json").unlink()),
