@@ -12,6 +12,7 @@ import pytest
 from edgestill.models.errors import MissingExtra, UsageError
 from edgestill.models.scheme import Scheme
 from edgestill.quantize.formats import onnx as onnx_format
+from edgestill.quantize.graphs.rewrite import matmul_int8
 from numpy.typing import NDArray
 
 from . import tiny
@@ -116,3 +117,23 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtra, match="onnxscript is not installed"):
         onnx_format.write(classifiers["bert"], tmp_path, Scheme("onnx", "int8"), encode)
+
+
+def test_large_products_do_not_saturate() -> None:
+    import onnx
+    import onnx_ir as ir
+    import onnxruntime
+
+    weight = np.full((64, 8), 1.0, np.float32)  # every product of two bytes is as large as it can be
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"], name="product")], "graph",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 64])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 8])],
+        [onnx.numpy_helper.from_array(weight, "w")])
+    model = ir.serde.deserialize_model(onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10))
+    matmul_int8(model.graph, next(iter(model.graph)), "product", weight)
+    engine = onnxruntime.InferenceSession(ir.serde.serialize_model(model).SerializeToString(),
+                                          providers=["CPUExecutionProvider"])
+    found = engine.run(None, {"x": np.full((1, 64), 2.0, np.float32)})[0]
+    assert found == pytest.approx(np.full((1, 8), 128.0), rel=1e-5)
