@@ -55,7 +55,7 @@ def gather_blocks(graph: Any, node: Any, stem: str, table: NDArray[np.float32]) 
 def matmul_int8(graph: Any, node: Any, stem: str, weight: NDArray[np.float32], bias: Any = None) -> None:
     """Let `node` multiply by `weight` [in, out] in 8 bits, one scale a column; activations are quantized as they come.
 
-    Weights are symmetric in -127..127 and stored unsigned, with 128 as their zero. Signed ones are multiplied in 16 bits
+    Weights are symmetric in -127..127 and stored unsigned, 128 as their zero. Signed ones are multiplied in 16 bits
     on x86 without VNNI, which overflow: sums came out wrong by up to half a standard deviation, and a file answered
     otherwise on another processor. Exact products take 1.06 to 1.3 times as long there. Activations take onnxruntime's
     dynamic uint8 range. `bias` is added in float.
