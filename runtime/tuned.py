@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .profiling.machine import processor
+from .profiling.processor import processor
 from .threads import allowed_cores
 
 if TYPE_CHECKING:
