@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..runtime.prefix import Prefix
 
 F = TypeVar("F", bound=Callable[..., Any])
-_FILE = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 _OPTIONS = (
     click.option("--max-new-tokens", type=click.IntRange(1),
@@ -39,7 +39,7 @@ _OPTIONS = (
     click.option("--grammar", type=_FILE, metavar="FILE", help="Lark or GBNF grammar file of the answer."),
     click.option("--lookup", is_flag=True,
                  help="Guess tokens from the prompt's own words where that is faster; the answer stays the same."),
-    click.option("--draft", type=_FILE, metavar="ARTIFACT",
+    click.option("--draft", type=click.Path(path_type=Path), metavar="ARTIFACT",
                  help="Smaller model of the same vocabulary that guesses tokens; the answer stays the same."),
     click.option("--state", type=_FILE, metavar="FILE",
                  help="Keep the model's state after the beginning of the prompt here; read again, it saves that time."),

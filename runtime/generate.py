@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..models.errors import UsageError
 from .answer import Generation, Piece, generation, parsed
 from .decoding import Cancel, Run, common, shifted
+from .engine import EXTEND, check_ids
 from .logprobs import TokenLogprob, token_logprob
 from .options import Options
 from .stream import StopStrings
@@ -81,7 +82,7 @@ class Generator:
         started = time.perf_counter()
         if (messages is None) == (not prompt):
             raise UsageError("generate: give a prompt or messages, and not both", "generate('text') or chat([…])")
-        chat = [{"role": "user", "content": prompt}] if messages is None else messages
+        chat = [{"role": "user", "content": prompt}] if messages is None else _checked(messages)
         if prefix is not None:
             self._check_prefix(prefix, "prefix")
             chat = prefix.joined(chat)
@@ -151,8 +152,7 @@ class Generator:
     def score(self, ids: Sequence[int], top: int = 0, cancel: Cancel | None = None) -> list[TokenLogprob]:
         """Log-probabilities of `ids` after the first, each given those before it, with the `top` likeliest tokens;
         those so far when `cancel` is set."""
-        from .engine import EXTEND
-
+        check_ids(ids, 0, self.engine.context_length, self.engine.vocabulary_size)
         self.engine.truncate(0)
         scores: list[TokenLogprob] = []
         for start in range(0, len(ids) - 1, EXTEND):
@@ -269,6 +269,7 @@ class Generator:
                              "shorten the prompt, load the model with a larger context, or use overflow='shift'")
         else:
             limit = min(limit, size - len(ids))
+        check_ids(ids, 0, size, self.engine.vocabulary_size)
         return Run(self.engine, ids, limit, self.codec.stop_ids.union(options.stop_ids), options, constraint, started,
                    head, cancel)
 
@@ -293,3 +294,10 @@ class Generator:
         if run.constraint is not None and run.constraint.json and run.constraint.complete and not watch.hit:
             done = replace(done, parsed=parsed(done.text, schema))
         yield Piece(text, done, run.logprobs[shown:])
+
+
+def _checked(messages: Any) -> Messages:
+    if isinstance(messages, Sequence) and all(isinstance(message, Mapping) for message in messages):
+        return messages
+    raise UsageError(f"messages: {str(messages)[:60]!r} is no list of messages",
+                     'write [{"role": "user", "content": "…"}]')

@@ -184,6 +184,18 @@ def test_a_prompt_or_messages(codec: Codec) -> None:
             saying(codec, "x").generate(**given)
     with pytest.raises(DataError, match="at least one message"):
         saying(codec, "x").generate(messages=[])
+    for messages in ("hello", [1], {"role": "user"}, 3):
+        with pytest.raises(UsageError, match="no list of messages"):
+            saying(codec, "x").chat(messages)
+
+
+@pytest.mark.parametrize(("ids", "match"), [([], "no token ids"), ([5, 10**6], "token id 1000000"),
+                                            ([-1], "token id -1")])
+def test_ids_that_are_none_of_the_models_are_refused(ids: list[int], match: str, model: Generator) -> None:
+    model.generate("turn off the light", max_new_tokens=2)
+    for ask in (model.generate_ids, model.score, lambda ids: list(model.stream_ids(ids))):
+        with pytest.raises(UsageError, match=match):
+            ask(ids)
 
 
 def changed(source: Path, folder: Path, **changes: Any) -> Path:

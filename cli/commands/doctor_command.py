@@ -46,12 +46,12 @@ def _machine() -> dict[str, Any]:
     import psutil
 
     from ...runtime.profiling.processor import processor
+    from ...runtime.threads import allowed_cores
 
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "python": platform.python_version(), "python_path": sys.executable, "system": platform.platform(),
         "processor": processor(), "physical_cores": psutil.cpu_count(logical=False), "logical_cores": os.cpu_count(),
-        "allowed_cores": allowed, "memory_bytes": psutil.virtual_memory().total, "gpu": _gpu(),
+        "allowed_cores": allowed_cores(), "memory_bytes": psutil.virtual_memory().total, "gpu": _gpu(),
         "torch_build": torch_build(),
     }
 
