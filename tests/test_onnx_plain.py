@@ -16,7 +16,7 @@ from edgestill.quantize.graphs import blocks, plain, rotation
 from edgestill.runtime.engines.onnx import OnnxEngine
 
 from . import tiny
-from .onnx_models import LIMIT, distance, encode, in_torch
+from .onnx_models import LIMIT, distance, encode, graph_file, in_torch
 from .test_onnx import at_accuracy, places
 
 IDS = np.random.default_rng(0).integers(5, 300, 24).tolist()
@@ -60,7 +60,7 @@ def test_blocks_hold_exactly_the_codes(family: str, type: str, tmp_path: Path) -
     source = tiny.decoder(tmp_path / "source", family, **CHANGES[family])
     folder = write(source, tmp_path / "packed", type)
     (tmp_path / "exact").mkdir()
-    exact = at_accuracy(folder, tmp_path / "exact", 1)
+    exact = at_accuracy(graph_file(folder), tmp_path / "exact", 1)
     with torch.no_grad():
         wanted = in_torch(source, requantized(onnx_format.BITS[type]))(torch.tensor([IDS])).logits[0].numpy()
     engine = OnnxEngine(next((exact / "onnx").glob("*.onnx")), source, 1, 64)
@@ -71,7 +71,7 @@ def test_blocks_hold_exactly_the_codes(family: str, type: str, tmp_path: Path) -
 
 
 def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
-    found = places(write(tiny.decoder(tmp_path / "source", "gpt2"), tmp_path / "packed", "int4"))
+    found = places(graph_file(write(tiny.decoder(tmp_path / "source", "gpt2"), tmp_path / "packed", "int4")))
     assert found["head.codes"] == found["embedding.table"]
     assert found["head.scales"] == found["embedding.table.scales"]
 

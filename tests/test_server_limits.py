@@ -220,7 +220,7 @@ def test_the_command(packed_llama: dict[str, Path], tmp_path: Path, capsys: pyte
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None and process.stdout is not None
     lines = [process.stderr.readline() for _ in range(2)]
-    assert lines[0] == "gguf: generate, gguf:F32\n" and lines[1].startswith("serving at http://127.0.0.1:")
+    assert lines[0] == "gguf: generate, gguf:F32, threads: 1\n" and lines[1].startswith("serving at http://127.0.0.1:")
     port = int(lines[1].rpartition(":")[2])
     assert Running(None, port).client().chat.completions.create(  # type: ignore[arg-type]
         model="", messages=QUESTION, max_tokens=2).usage.completion_tokens == 2  # type: ignore[arg-type, union-attr]
