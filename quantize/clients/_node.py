@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 # Bare names are looked up from the working folder, as its own programs' are; threads of a library would stay.
 CODE = """
 import { text } from "node:stream/consumers";
+process.execArgv.length = 0;  // a file that a library starts in a process of its own refuses this one's --input-type
 const [script, name] = process.argv.slice(1);
 const [{ answers }, library] = [await import(script), await import(name)];
 const found = await answers(library, JSON.parse(await text(process.stdin)));
