@@ -42,9 +42,9 @@ EXTRAS: dict[str, dict[str, str]] = {
 
 
 def missing(module: str) -> MissingExtra | None:
-    """The error for a module that an extra installs; None for any other module."""
+    """The error for a module of one of our dependencies; None for any other module."""
     top = module.partition(".")[0]
     for extra, packages in EXTRAS.items():
-        if top in packages and extra != "base":
+        if top in packages:
             return MissingExtra(packages[top], extra)
     return None

@@ -46,7 +46,8 @@ class CheckFailed(EdgestillError):
 
 
 class MissingExtra(EdgestillError):
-    """A package that only an optional extra installs."""
+    """A package that is not there; `base` is the extra of those that are always installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed, and this step needs it", f"pip install 'edgestill[{extra}]'")
+        super().__init__(f"{package} is not installed, and this step needs it",
+                         "pip install edgestill" if extra == "base" else f"pip install 'edgestill[{extra}]'")

@@ -63,6 +63,12 @@ class Run:
         self._chooser = Chooser(self.options, self.constraint, self.prompt, self.engine.vocabulary_size)
 
     def __iter__(self) -> Iterator[int]:
+        try:
+            yield from self._tokens()
+        finally:
+            self.engine.rest()
+
+    def _tokens(self) -> Iterator[int]:
         engine, stop_ids, ids, constraint = self.engine, self.stop_ids, self.ids, self.constraint
         choose = greedy if self._chooser.plain else self._chooser
         accept = None if self._chooser.plain else self._chooser.accept

@@ -82,6 +82,10 @@ class Engine(Protocol):
         """Make room for `length` tokens now, so that no later call has to."""
         ...
 
+    def rest(self) -> None:
+        """Say that the answer is over: others that share the weights need not wait for its next token."""
+        ...
+
     def close(self) -> None:
         """Free the model; no other call may follow."""
         ...
@@ -118,6 +122,9 @@ class Cache:
         """See `Engine.rewind`."""
         kept = min(length, self._settled) // self.block * self.block if exact else length
         self.truncate(kept if self.rewinds or kept == len(self.held) else 0)
+
+    def rest(self) -> None:
+        """See `Engine.rest`. Whoever shares nothing has nobody who waits."""
 
     def _note(self, ids: Sequence[int]) -> None:
         """Note that one pass has computed `ids`."""

@@ -205,6 +205,13 @@ def test_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     assert "1 CUDA packages" in capsys.readouterr().out
 
 
+def test_doctor_names_a_package_of_the_base_install(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert main.call(["doctor"]) == 1
+    shown = capsys.readouterr().err
+    assert "error: psutil is not installed" in shown and "pip install edgestill" in shown and "defect" not in shown
+
+
 def test_extras_are_those_of_the_project_file() -> None:
     path = Path(main.__file__).resolve().parent.parent / "pyproject.toml"
     if not path.is_file():

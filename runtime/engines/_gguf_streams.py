@@ -52,7 +52,7 @@ class Steps:
                 elif self._expected <= self._asked.keys() or not self._change.wait(_PATIENCE):
                     if self._busy or stream in self._made:
                         continue
-                    self._expected &= self._asked.keys()  # whoever has not come has ended its answer
+                    self._expected &= self._asked.keys()  # whoever has not come has left
                     asked, self._asked, self._busy, self._passed = self._asked, {}, True, False
                     break
             else:
@@ -66,6 +66,12 @@ class Steps:
             self._busy = False
             self._change.notify_all()
             return self._result(stream)
+
+    def rest(self, stream: int) -> None:
+        """No step waits for this stream any more."""
+        with self._change:
+            self._expected.discard(stream)
+            self._change.notify_all()
 
     def __enter__(self) -> None:
         """Begin to use the context for one stream alone, between two steps of the others."""
@@ -147,6 +153,10 @@ class GgufStream(GgufEngine):
         """See `Engine.truncate`."""
         with self._steps:
             super().truncate(length)
+
+    def rest(self) -> None:
+        """See `Engine.rest`."""
+        self._steps.rest(self._sequence)
 
     def saved(self) -> list[NDArray[Any]]:
         """See `Engine.saved`."""

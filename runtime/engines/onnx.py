@@ -53,10 +53,7 @@ def open(artifact: Artifact, threads: int, context: int) -> OnnxEngine | ConcatE
 
 
 def open_streams(artifact: Artifact, threads: int, context: int, count: int) -> Sequence[OnnxEngine | ConcatEngine]:
-    """As `open`, `count` times with a cache of its own each over the same weights, one of a graph of another kind.
-
-    They take turns at every token.
-    """
+    """As `open`, `count` times with a cache of its own each over the same weights; one of a graph of another kind."""
     from ._onnx_streams import streams
 
     first = open(artifact, threads, context)
