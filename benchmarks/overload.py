@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from serving import served
 
 PROMPTS = [f"turn {state} the {light} light in the {room} {when}" for state in ("on", "off")
            for light in ("small", "big") for room in ("kitchen", "hall", "bedroom")
@@ -120,23 +120,9 @@ async def measured(process: psutil.Process, port: int, given: argparse.Namespace
 
 def measure(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Serve an artifact, flood it, end it."""
-    command = [sys.executable, "-m", "edgestill", "serve", str(path), "--port", "0", "--threads", str(given.threads),
-               "--streams", str(given.streams), "--queue", str(given.queue)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        try:
-            said: list[str] = []
-            for line in iter(server.stderr.readline, ""):
-                said.append(line)
-                if line.startswith("serving at "):
-                    break
-            else:
-                raise SystemExit("".join(said))
-            port = int(said[-1].rpartition(":")[2])
-            return {"artifact": str(path), "threads": given.threads, "streams": given.streams, "queue": given.queue,
-                    "tokens": given.tokens, **asyncio.run(measured(psutil.Process(server.pid), port, given))}
-        finally:
-            server.terminate()
+    with served(path, threads=given.threads, streams=given.streams, queue=given.queue) as (process, port):
+        return {"artifact": str(path), "threads": given.threads, "streams": given.streams, "queue": given.queue,
+                "tokens": given.tokens, **asyncio.run(measured(psutil.Process(process), port, given))}
 
 
 def main() -> None:

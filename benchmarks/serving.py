@@ -2,7 +2,8 @@
 
     python benchmarks/serving.py out/gguf-Q4_0 out/onnx-int4 --threads 2
 
-Every round measures all of them once, so that a machine whose speed changes changes them alike; medians of ratios.
+`edgestill serve` runs in a process of its own. Every round measures all of them once, so that a machine whose speed
+changes changes them alike; medians of ratios.
 """
 
 from __future__ import annotations
@@ -10,19 +11,39 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import threading
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 from edgestill.runtime import load
-from edgestill.runtime.server.application import Service
-from edgestill.runtime.server.running import Server, bind
-from edgestill.runtime.server.station import Station
 
 PROMPT = "Once upon a time there was a small model that lived on a very small device, and every day it said"
+
+
+@contextmanager
+def served(path: Path, **options: int) -> Iterator[tuple[int, int]]:
+    """The process and the port of `edgestill serve` over an artifact; SystemExit with its words when it ends first."""
+    command = [sys.executable, "-m", "edgestill", "serve", str(path), "--port", "0",
+               *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            said: list[str] = []
+            for line in iter(server.stderr.readline, ""):
+                said.append(line)
+                if line.startswith("serving at "):
+                    break
+            else:
+                raise SystemExit("".join(said))
+            yield server.pid, int(said[-1].rpartition(":")[2])
+        finally:
+            server.terminate()
 
 
 def bare(model: Any, tokens: int) -> float:
@@ -50,13 +71,7 @@ def speed(stamps: list[float]) -> float:
 def measure(path: Path, threads: int, streams: int, tokens: int, rounds: int) -> dict[str, Any]:
     """Medians over rounds, ratios within rounds."""
     found: dict[str, list[float]] = {name: [] for name in ("bare", "served", "added", "together", "gain", "slowest")}
-    bound = bind("127.0.0.1", 0)
-    station = Station.open(path.name, path, 64, streams, threads)
-    server = Server(Service([station]).application, bound)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    port = bound.getsockname()[1]
-    with load(path, threads=threads) as model:
+    with served(path, threads=threads, streams=streams) as (_, port), load(path, threads=threads) as model:
         for _ in range(rounds):
             alone = bare(model, tokens)
             one = speed(streamed(port, tokens, 0))
@@ -68,9 +83,6 @@ def measure(path: Path, threads: int, streams: int, tokens: int, rounds: int) ->
                                 ("together", sum(speeds)), ("gain", sum(speeds) / one),
                                 ("slowest", min(speeds) * streams / sum(speeds))):
                 found[name].append(value)
-    server.should_exit = True
-    thread.join()
-    station.close()
     return {"artifact": str(path), "threads": threads, "streams": streams, "tokens": tokens, "rounds": rounds,
             **{name: round(statistics.median(values), 3) for name, values in found.items()}}
 

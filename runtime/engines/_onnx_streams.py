@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_SLICE = 0.03
+_SLICE = 0.05
 """Seconds that a stream computes before others have their turn."""
 _PATIENCE = 0.01
 """Seconds after which a stream that has not come back has lost its turn: longer than choosing a token takes."""
@@ -45,8 +45,9 @@ class Turns:
             if self._holder is not stream:
                 self._waiting.append(stream)
                 while self._waiting[0] is not stream or not self._free():
-                    self._change.wait(_PATIENCE)
+                    self._change.wait(_PATIENCE if self._waiting[0] is stream else None)
                 self._waiting.popleft()
+                self._change.notify_all()  # the next in the row begins to watch
                 self._holder, self._taken = stream, time.perf_counter()
             self._computes = True
         try:
