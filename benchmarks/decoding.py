@@ -24,8 +24,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 from edgestill.models import artifact, files, kinds
-from edgestill.models.runfile import Task, kind_config
+from edgestill.models.runfile import kind_config
 from edgestill.models.scheme import Scheme
+from edgestill.models.task import Task
 from edgestill.runtime import load
 from edgestill.runtime.threads import allowed_cores
 

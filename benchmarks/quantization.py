@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 from edgestill.models import artifact, files, kinds
 from edgestill.models.errors import UsageError
-from edgestill.models.runfile import Export, Task
+from edgestill.models.runfile import Export
 from edgestill.models.scheme import Scheme
+from edgestill.models.task import Task
 from edgestill.quantize import divergence, gguf_tensors, llama_quantizer
 from edgestill.quantize.calibration import Calibration, measure
 from edgestill.quantize.checkpoint import Checkpoint

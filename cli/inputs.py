@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ..models.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from ..models.runfile import Data, Task
+    from ..models.runfile import Data
+    from ..models.task import Task
     from ..runtime.rows import Row
 
 

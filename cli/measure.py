@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.runfile import Task
+from ..models.task import Task
 
 if TYPE_CHECKING:
     from ..runtime.constrain import Constraint, Grammars

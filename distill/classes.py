@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import UsageError
-from ..models.runfile import Task
+from ..models.task import Task
 from ..runtime.rows import Row
 from ..runtime.text import Codec
 from .batches import Schedule, TokenSet

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..models import files
 from ..models.errors import ArtifactError, UsageError
-from ..models.runfile import Task
+from ..models.task import Task
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 HUB_TASKS = {"generate": "text-generation", "classify": "text-classification"}

@@ -13,7 +13,8 @@ from ..models import kinds, runfile
 from ..models.artifact import is_artifact
 from ..models.errors import DataError, UsageError
 from ..models.family import of_config
-from ..models.runfile import RunFile, Task
+from ..models.runfile import RunFile
+from ..models.task import Task
 from ..runtime.rows import Row, load_splits, rows_digest
 from ..runtime.text import Codec
 from . import finish

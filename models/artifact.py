@@ -15,8 +15,8 @@ from typing import Any
 
 from . import files
 from .errors import ArtifactError, UsageError
-from .runfile import Task
 from .strict import build
+from .task import Task
 
 SCHEMA = 1
 MANIFEST = "manifest.json"

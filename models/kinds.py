@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +38,8 @@ def load(package: str, name: str) -> ModuleType:
 
 def unknown(what: str, name: str, known: list[str]) -> UsageError:
     """The error for a name outside `known`, with the nearest known name as its hint."""
+    import difflib
+
     near = difflib.get_close_matches(name, known, n=1)
     suggestion = f"did you mean {near[0]!r}? " if near else ""
     return UsageError(f"{what}: {name!r} is not known", f"{suggestion}known: {', '.join(known)}")

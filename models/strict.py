@@ -7,7 +7,6 @@ limit and the nearest known key. Limits stand beside the field they belong to: `
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -44,6 +43,8 @@ def build(cls: type[T], table: Mapping[str, Any], name: str = "") -> T:
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
     for key in table:
         if key not in fields:
+            import difflib
+
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
             raise UsageError(f"{_join(name, key)}: unknown key (value {table[key]!r})", hint)
@@ -94,6 +95,8 @@ def _check_limits(field: dataclasses.Field[Any], value: Any, name: str) -> None:
         return
     minimum, maximum, choices = (field.metadata.get(key) for key in ("minimum", "maximum", "choices"))
     if choices is not None and value not in choices:
+        import difflib
+
         near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         known = ", ".join(map(str, choices))

@@ -12,8 +12,9 @@ from typing import Any
 from ..models import files, kinds
 from ..models.artifact import Artifact, Manifest, Tokenizer, is_of_model, open_artifact, seal, versions
 from ..models.errors import UsageError
-from ..models.runfile import Export, Task, check_budget, kind_config
+from ..models.runfile import Export, check_budget, kind_config
 from ..models.scheme import CODED, MIXED, Scheme
+from ..models.task import Task
 from ..runtime.rows import Row, rows_digest
 from . import apps, card, held, layouts
 from .calibration import Calibration

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..models.errors import ArtifactError
 from ..models.family import of_config
-from ..models.runfile import Task
+from ..models.task import Task
 
 ANSWER_BATCH = 128
 """Most prompts that are answered in one batch: small models spend their time between the layers, not in them."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..models.errors import ArtifactError, UsageError
 from ..models.family import Family
-from ..models.runfile import Task
+from ..models.task import Task
 from . import sentence_files
 from .checkpoint import Checkpoint
 

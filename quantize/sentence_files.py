@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.errors import ArtifactError, UsageError
-from ..models.runfile import Task
+from ..models.task import Task
 
 FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling/config.json")
 POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}

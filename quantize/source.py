@@ -13,8 +13,8 @@ from typing import Any
 from ..models import files
 from ..models.artifact import MANIFEST, is_artifact, open_artifact
 from ..models.errors import UsageError
-from ..models.runfile import Task
 from ..models.scheme import Scheme
+from ..models.task import Task
 from . import sentence_files
 from .checkpoint import Checkpoint
 

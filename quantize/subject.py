@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..models import kinds
 from ..models.artifact import Artifact
-from ..models.runfile import Task
+from ..models.task import Task
 from ..runtime.classify import Classifier
 from ..runtime.embed import Embedder, nearest_answers
 from ..runtime.foreign import codec_of

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import DataError
-from ..models.runfile import Task
+from ..models.task import Task
 from ..runtime.embed import nearest_answers
 from ..runtime.evaluate import evaluate_answers
 from ..runtime.rows import Row, rows_digest

@@ -12,8 +12,8 @@ from typing import Any
 
 from ..models.artifact import FOREIGN, Artifact, FileEntry, Manifest, Tokenizer, is_artifact, open_artifact
 from ..models.errors import ArtifactError, UsageError
-from ..models.runfile import Task
 from ..models.scheme import bits_of
+from ..models.task import Task
 from .configs import check_folder, labels_of, read_table
 from .text import Codec
 

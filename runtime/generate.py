@@ -18,7 +18,6 @@ from .stream import StopStrings
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from ..models.artifact import Artifact
     from .constrain import Constraint, Grammars
@@ -169,8 +168,7 @@ class Generator:
     def __enter__(self) -> Generator:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @cached_property
@@ -188,7 +186,6 @@ class Generator:
 
     @cached_property
     def _schema(self) -> dict[str, Any] | None:
-        """The task's schema."""
         from .constrain import task_schema
 
         return task_schema(self.artifact)

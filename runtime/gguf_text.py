@@ -16,7 +16,7 @@ from .template import ChatTemplate
 from .text import Codec
 
 if TYPE_CHECKING:
-    from ..models.runfile import Task
+    from ..models.task import Task
 
 
 @dataclass(frozen=True)

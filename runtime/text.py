@@ -16,7 +16,7 @@ from .template import ChatTemplate
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-    from ..models.runfile import Task
+    from ..models.task import Task
     from .rows import Row
 
 _PLAUSIBLE = 16

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from edgestill.models.runfile import Task
+from edgestill.models.task import Task
 from hypothesis import settings
 
 from . import packed, tiny

@@ -8,8 +8,8 @@ from typing import Any
 
 from edgestill.models import kinds
 from edgestill.models.artifact import Artifact, Manifest, Tokenizer, seal
-from edgestill.models.runfile import Task
 from edgestill.models.scheme import Scheme
+from edgestill.models.task import Task
 from edgestill.quantize import layouts
 from edgestill.quantize.graphs.decoder import Encode
 from edgestill.runtime.text import Codec

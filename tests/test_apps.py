@@ -14,7 +14,7 @@ from edgestill.cli import main
 from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, DataError, EdgestillError, UsageError
-from edgestill.models.runfile import Task
+from edgestill.models.task import Task
 from edgestill.quantize import apps
 from edgestill.quantize.apps import _literals, _prompt
 from edgestill.runtime.template import ChatTemplate

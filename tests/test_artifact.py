@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from edgestill.models import artifact, files
 from edgestill.models.errors import ArtifactError, EdgestillError
-from edgestill.models.runfile import Task
+from edgestill.models.task import Task
 
 
 def make(target: Path) -> artifact.Artifact:

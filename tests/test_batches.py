@@ -91,7 +91,7 @@ def test_the_cache_is_read_back_and_a_damaged_one_is_made_again(codec: Codec, tm
 
 
 def test_the_cache_key_holds_all_that_ids_depend_on(codec: Codec, tiny_llama: Path, tmp_path: Path) -> None:
-    from edgestill.models.runfile import Task
+    from edgestill.models.task import Task
 
     tokenize(ROWS, codec, 256, cache=tmp_path)
     tokenize(ROWS, codec, 255, cache=tmp_path)

@@ -383,7 +383,7 @@ def test_a_folder_without_a_manifest_is_refused(packed: Path, tmp_path: Path) ->
 
 def test_an_unpacked_artifact_has_its_hashes_checked_only(llama: Path, tmp_path: Path) -> None:
     from edgestill.models.artifact import seal
-    from edgestill.models.runfile import Task
+    from edgestill.models.task import Task
 
     shutil.copytree(llama, tmp_path / "tuned")
     seal(tmp_path / "tuned", stage="tune", task=Task(), family="llama", scheme="hf", model_file="model.safetensors")

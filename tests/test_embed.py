@@ -13,7 +13,7 @@ import pytest
 from edgestill.cli.main import call
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, CheckFailed, DataError, UsageError
-from edgestill.models.runfile import Task
+from edgestill.models.task import Task
 from edgestill.quantize import export, sentence_files, verify
 from edgestill.quantize.source import Source
 from edgestill.runtime import evaluate, load, profile

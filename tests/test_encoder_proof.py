@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edgestill.models import family
-from edgestill.models.runfile import Task
+from edgestill.models.task import Task
 from edgestill.quantize.graphs import encoder, storage
 from edgestill.runtime import load
 from edgestill.runtime.encoder import Graph

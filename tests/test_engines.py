@@ -15,7 +15,7 @@ import pytest
 from edgestill.models import kinds
 from edgestill.models.artifact import Artifact, Manifest, open_artifact
 from edgestill.models.errors import ArtifactError, MissingExtra, UsageError
-from edgestill.models.runfile import Task
+from edgestill.models.task import Task
 from edgestill.runtime import engine as shared_engine
 from numpy.typing import NDArray
 

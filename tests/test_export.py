@@ -13,7 +13,8 @@ import pytest
 from edgestill.models import files
 from edgestill.models.artifact import is_artifact, open_artifact, seal
 from edgestill.models.errors import ArtifactError, CheckFailed, DataError, EdgestillError, UsageError
-from edgestill.models.runfile import Export, Task
+from edgestill.models.runfile import Export
+from edgestill.models.task import Task
 from edgestill.quantize import certificate, export, reference, verify
 from edgestill.quantize import limits as limits_table
 from edgestill.quantize.float_model import FloatModel

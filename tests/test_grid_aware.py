@@ -17,7 +17,8 @@ from edgestill.distill.loading import load_model
 from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import DataError, UsageError
-from edgestill.models.runfile import Export, Task
+from edgestill.models.runfile import Export
+from edgestill.models.task import Task
 from edgestill.quantize import export
 from edgestill.quantize.checkpoint import Checkpoint
 from edgestill.quantize.codes import Codes, choose, dequantize, exact, from_bytes

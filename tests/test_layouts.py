@@ -12,8 +12,8 @@ import pytest
 from edgestill.models import kinds
 from edgestill.models.artifact import Artifact, Manifest
 from edgestill.models.errors import DataError
-from edgestill.models.runfile import Task
 from edgestill.models.scheme import TYPES
+from edgestill.models.task import Task
 from edgestill.quantize import layouts, turns
 from edgestill.quantize.layouts import ollama, transformers_js
 from edgestill.runtime.template import ChatTemplate

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from edgestill.cli import gather, measure
-from edgestill.models.runfile import Task
+from edgestill.models.task import Task
 from edgestill.runtime.rows import Row
 from edgestill.runtime.text import Codec
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from edgestill.models import runfile, toml_text
 from edgestill.models.errors import UsageError
-from edgestill.models.runfile import Data, Export, RunFile, Task, Training
+from edgestill.models.runfile import Data, Export, RunFile, Training
+from edgestill.models.task import Task
 from hypothesis import given
 from hypothesis import strategies as st
 

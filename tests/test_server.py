@@ -11,7 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 from edgestill.models import kinds
-from edgestill.models.runfile import Task
+from edgestill.models.task import Task
 from edgestill.runtime import load
 from edgestill.runtime.loading import load_streams
 from edgestill.runtime.server.station import Station

@@ -12,7 +12,7 @@ from edgestill.distill.loading import load_model, save_model, write_trimmed_toke
 from edgestill.distill.students.depth import cut_config, keep_layers, layers_path
 from edgestill.distill.students.vocabulary import kept_tokens, token_map, trim_model, trim_tokenizer
 from edgestill.models.errors import UsageError
-from edgestill.models.runfile import Task
+from edgestill.models.task import Task
 from edgestill.runtime.text import Codec
 from tokenizers import Tokenizer
 

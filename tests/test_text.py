@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import ArtifactError, DataError
-from edgestill.models.runfile import Task
+from edgestill.models.task import Task
 from edgestill.runtime.stream import StopStrings
 from edgestill.runtime.text import Codec
 from hypothesis import given, settings

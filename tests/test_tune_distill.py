@@ -19,7 +19,8 @@ from edgestill.distill.loading import load_model
 from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, DataError, EdgestillError, UsageError
-from edgestill.models.runfile import Task, read
+from edgestill.models.runfile import read
+from edgestill.models.task import Task
 from edgestill.runtime.text import Codec
 
 LABELS = ["light", "music", "weather"]

@@ -9,8 +9,9 @@ import click
 
 from ...models.errors import UsageError
 from ...models.files import refuse_non_empty
-from ...models.runfile import Export, Task, check_budget, kind_config
+from ...models.runfile import Export, check_budget, kind_config
 from ...models.scheme import MIXED, Scheme
+from ...models.task import Task
 from .. import inputs, options, output, quiet
 
 

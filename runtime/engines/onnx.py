@@ -266,8 +266,7 @@ class OnnxEngine(Cache):
         """Views of what the next run reads: `length` tokens of every cache, and every state."""
         return [*(array[:, :, :length] for array in self._cache), *(pair[self._turn] for pair in self._states.values())]
 
-    def _bind(self, binding: Any, turn: int, tokens: NDArray[Any], places: NDArray[Any],
-              out: NDArray[np.float32]) -> None:
+    def _bind(self, binding: Any, turn: int, tokens: NDArray[Any], places: NDArray[Any], out: NDArray[Any]) -> None:
         binding.bind_input("input_ids", "cpu", 0, tokens.dtype, tokens.shape, tokens.ctypes.data)
         if self._places is not None:
             binding.bind_input("position_ids", "cpu", 0, places.dtype, places.shape, places.ctypes.data)

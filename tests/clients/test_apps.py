@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 from edgestill.cli import main
 from edgestill.models.artifact import open_artifact
-from edgestill.models.runfile import Task
+from edgestill.models.task import Task
 from edgestill.quantize import apps, export
 from edgestill.runtime import load
 from edgestill.runtime.profiling import Profile

@@ -1,0 +1,26 @@
+"""What a model is for: the run file's [task]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .strict import limited
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the model is for; it travels in every artifact."""
+
+    kind: str = limited("generate", choices=("generate", "classify", "embed"))
+    system: str = ""
+    """A system message put before every prompt."""
+    schema: str = ""
+    """generate: a JSON schema file that answers must satisfy."""
+    labels: list[str] = field(default_factory=list)
+    """classify: the labels in order of their id; empty means all labels of the training rows, sorted."""
+    pooling: str = limited("auto", choices=("auto", "mean", "cls"))
+    """embed: which states of the tokens make the vector; auto: as sentence-transformers' files beside the model say,
+    mean without them."""
+    normalise: bool = True
+    """embed: give vectors of length 1; with pooling = "auto" those files decide, where they are."""
+    max_new_tokens: int = limited(256, minimum=1, maximum=131072)
