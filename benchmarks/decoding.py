@@ -1,7 +1,8 @@
 """Decoding speed: our runtime against the bare engines on the same files, in one sitting.
 
 A model of SmolLM2-135M's shape with random weights (speed, never quality), greedy, batch 1, a prompt of real
-text. Runs of all candidates are interleaved; ratios are of medians. Every candidate has the same threads.
+text. Every candidate has the same threads and a process of its own: two engines in one process disturb each other by
+10 %. Their runs are interleaved; ratios are of medians.
 
     python benchmarks/decoding.py --config CONFIGS/SmolLM2-135M --tokenizer TOKENIZERS/smollm2 --text TEXT_FILE
 """
@@ -11,12 +12,15 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,8 @@ from edgestill.models.task import Task
 from edgestill.runtime import load
 from edgestill.runtime.threads import allowed_cores
 
+PROCESSES = 3
+"""One after the other for every candidate: the same program may be 5 % slower in one process than in the next."""
 SILENT: Any = None
 """llama.cpp's log callback, kept alive as long as llama.cpp may call it."""
 Run = Callable[[list[int], int], float]
@@ -186,12 +192,13 @@ def made(config: Path, tokenizer: Path, work: Path) -> tuple[Path, Path]:
     return pack(source, "gguf:Q4_0", work), pack(source, "onnx:int4", work)
 
 
-def candidates(q4_0: Path, int4: Path, threads: int, work: Path) -> dict[str, Run]:
-    """Ours and the bare engines, loaded."""
+def candidates(q4_0: Path, int4: Path, threads: int, work: Path) -> dict[str, Callable[[], Run]]:
+    """What loads ours and the bare engines."""
     return {
-        "edgestill gguf:Q4_0": ours(q4_0, threads), "llama.cpp gguf:Q4_0": bare_llama(q4_0, threads),
-        "edgestill onnx:int4": ours(int4, threads), "onnxruntime onnx:int4": bare_onnxruntime(int4, threads),
-        "onnxruntime-genai onnx:int4": genai(int4, threads, work),
+        "edgestill gguf:Q4_0": partial(ours, q4_0, threads), "llama.cpp gguf:Q4_0": partial(bare_llama, q4_0, threads),
+        "edgestill onnx:int4": partial(ours, int4, threads),
+        "onnxruntime onnx:int4": partial(bare_onnxruntime, int4, threads),
+        "onnxruntime-genai onnx:int4": partial(genai, int4, threads, work),
     }
 
 
@@ -203,14 +210,32 @@ def prompt_of(tokenizer: Path, text: Path, count: int) -> list[int]:
     return ids[:count]
 
 
-def interleaved(runs: dict[str, Run], prompt: list[int], tokens: int, repeats: int) -> dict[str, float]:
-    """Median tokens/s of each candidate; all take turns, and the first round warms up."""
-    speeds: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            speed = run(prompt, tokens)
-            if repeat:
-                speeds[name].append(speed)
+def serve(connection: Connection, loader: Callable[[], Run]) -> None:
+    """In a process of its own: load, then run what comes until nothing does."""
+    run = loader()
+    while asked := connection.recv():
+        connection.send(run(*asked))
+
+
+def interleaved(loaders: dict[str, Callable[[], Run]], prompt: list[int], tokens: int,
+                repeats: int) -> dict[str, float]:
+    """Median tokens/s of each candidate over PROCESSES processes; all take turns, and the first round warms up."""
+    speeds: dict[str, list[float]] = {name: [] for name in loaders}
+    spawn = multiprocessing.get_context("spawn")
+    for _ in range(PROCESSES):
+        lines = {}
+        for name, loader in loaders.items():
+            lines[name], theirs = spawn.Pipe()
+            spawn.Process(target=serve, args=(theirs, loader), daemon=True).start()
+            theirs.close()  # so that its end is noticed here
+        for repeat in range(-(-repeats // PROCESSES) + 1):
+            for name in list(lines)[::1 if repeat % 2 else -1]:  # whoever comes after whom changes
+                lines[name].send((prompt, tokens))
+                speed = lines[name].recv()
+                if repeat:
+                    speeds[name].append(speed)
+        for line in lines.values():
+            line.send(None)
     return {name: statistics.median(found) for name, found in speeds.items()}
 
 
