@@ -1,9 +1,9 @@
 """What quantization loses, file by file, in one sitting: bytes, KL to the float model and the same most likely token.
 
 Every file runs in its own engine over the same held-out rows and is held against the same float model. The demo's
-teacher without arguments; any Hugging Face folder with rows of its own otherwise. `--retrained` names a folder that
-was trained on the grid from the same float model. `--convert` measures a conversion instead: seconds and peak memory
-of a model of that shape with random weights, in a process of its own.
+teacher without arguments; any Hugging Face folder with rows of its own otherwise. `--retrained` names a folder whose
+weights were put on the grid from the same float model, by training or by autoround.py. `--convert` measures a
+conversion instead: seconds and peak memory of a model of that shape with random weights, in a process of its own.
 
     python benchmarks/quantization.py --out out/quantization
     python benchmarks/quantization.py --model out/lm --train train.jsonl --test test.jsonl --out out/quantization
@@ -155,18 +155,21 @@ class Sitting:
         return result
 
 
+def rows_of(model: Path, train: Path | None, test: Path | None, count: int) -> tuple[list[Row], list[Row]]:
+    """`count` rows that calibrate and those that files are measured on: the demo's for its teacher."""
+    if model != DEMO:
+        return read_rows(train)[:count] if train else [], read_rows(test) if test else []
+    from edgestill.models.demo import grammar
+
+    def rows(split: str, count: int) -> list[Row]:
+        return [Row(({"role": "user", "content": row["prompt"]},
+                     {"role": "assistant", "content": row["completion"]})) for row in grammar.rows(split, count)]
+    return rows("train", count), rows("test", 400)
+
+
 def sit(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Make and measure every file."""
-    if options.model == DEMO:
-        from edgestill.models.demo import grammar
-
-        def rows(split: str, count: int) -> list[Row]:
-            return [Row(({"role": "user", "content": row["prompt"]},
-                         {"role": "assistant", "content": row["completion"]})) for row in grammar.rows(split, count)]
-        train, test = rows("train", options.calibration_rows), rows("test", 400)
-    else:
-        train = read_rows(options.train)[: options.calibration_rows]
-        test = read_rows(options.test)
+    train, test = rows_of(options.model, options.train, options.test, options.calibration_rows)
     options.out.mkdir(parents=True, exist_ok=True)
     sitting = Sitting(options.model, options.out, train, test, options.threads, options.tokens)
     print(f"{'file':34} {'bytes':>12} {'mean KL':>10} {'p99.9':>9} {'same top':>9}")
@@ -183,9 +186,9 @@ def sit(options: argparse.Namespace) -> list[dict[str, Any]]:
         sitting.make(f"onnx:int4 {method}", "onnx:int4", method)
     sitting.make("onnx:mixed at builder's bytes", "onnx:mixed", "gptq", budget=theirs["bytes"])
     sitting.make("onnx:int8", "onnx:int8")
-    if options.retrained:
+    for retrained in options.retrained:
         for target in ("gguf:Q4_0", "onnx:int4"):
-            sitting.make(f"{target} trained on the grid", target, "scale_search", source=options.retrained)
+            sitting.make(f"{target} {retrained.name}", target, "scale_search", source=retrained)
     return sitting.results
 
 
@@ -229,7 +232,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=DEMO)
     parser.add_argument("--train", type=Path, help="rows that calibrate")
     parser.add_argument("--test", type=Path, help="rows that every file is measured on")
-    parser.add_argument("--retrained", type=Path)
+    parser.add_argument("--retrained", type=Path, action="append", default=[])
     parser.add_argument("--calibration-rows", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=10_000, help="held-out tokens")
     parser.add_argument("--threads", type=int, default=1)
