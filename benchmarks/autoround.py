@@ -41,7 +41,10 @@ def main() -> None:
                          dataset=[{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])}
                                   for row in rows], iters=200, seqlen=options.length, nsamples=len(rows),
                          batch_size=8, device_map="cpu", enable_torch_compile=False)
-    rounding.quantize_and_save(str(options.out), format="fake")
+    aside = options.out.with_name(f"{options.out.name}.made")
+    rounding.quantize_and_save(str(aside), format="fake")
+    next(aside.iterdir()).rename(options.out)  # it names a folder of its own in there
+    aside.rmdir()
     print(f"{len(rows)} sequences of {options.length} tokens, {time.perf_counter() - started:.0f} s")
 
 

@@ -107,7 +107,8 @@ class Artifact:
 
 def is_of_model(name: str, model_file: str) -> bool:
     """Whether a file of an artifact is its model file or that one's external data; several graphs may share those."""
-    return name == model_file or name.endswith(f"{Path(model_file).suffix}_data")
+    suffix = Path(model_file).suffix
+    return name == model_file or name.endswith((f"{suffix}_data", f"{suffix}.data"))
 
 
 def is_artifact(path: Path) -> bool:

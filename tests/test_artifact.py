@@ -28,6 +28,15 @@ def test_a_sealed_folder_opens_and_verifies(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+@pytest.mark.parametrize("data", ["model.onnx_data", "model.onnx.data"])
+def test_external_data_are_bytes_of_the_model(tmp_path: Path, data: str) -> None:
+    with files.new_folder(tmp_path / "a") as folder:
+        for name, size in (("model.onnx", 10), (data, 70), ("tokenizer.json", 5)):
+            (folder / name).write_bytes(bytes(size))
+        artifact.seal(folder, stage="export", task=Task(), family="llama", scheme="onnx:int4", model_file="model.onnx")
+    assert artifact.open_artifact(tmp_path / "a").model_bytes() == 80
+
+
 def test_every_flipped_byte_is_found_and_its_file_named(tmp_path: Path) -> None:
     made = make(tmp_path / "a")
     for name in made.manifest.files:

@@ -42,7 +42,6 @@ class Steps:
         self._tokens, self._places = (ctypes.c_int32 * count)(), (ctypes.c_int32 * count)()
         self._wanted = (ctypes.c_int8 * count)(*[1] * count)
         self._batch = batch_of(engine._c, self._tokens, self._places, self._wanted, range(count))
-        self._owners = [self._batch.seq_id[index][0] for index in range(count)]
         self._change = threading.Condition()
         self._asked: dict[int, Asked] = {}
         self._expected: set[int] = set()
@@ -90,16 +89,12 @@ class Steps:
         self._thread.join()
 
     def _serve(self) -> None:
-        passed = False  # a pass came last: the next is a step, if one is asked for
+        passed: bool | None = False
         while True:
             with self._change:
-                while self._open and not (passes := bool(self._works) and not (passed and self._asked)) \
-                        and not (self._asked and self._expected <= self._asked.keys()):
-                    if not self._change.wait(_PATIENCE if self._asked else None):
-                        self._expected &= self._asked.keys()  # whoever has not come has left
-                if not self._open:
+                passed = self._next(passed)
+                if passed is None:
                     return
-                passed = passes
                 if passed:
                     work = self._works.popleft()
                 else:
@@ -109,24 +104,44 @@ class Steps:
             else:
                 self._step(asked)
 
+    def _next(self, passed: bool | None) -> bool | None:
+        """Wait for what is done next: a pass, True, a step, False, or the end, None. After a pass comes a step, if one
+        is asked for."""
+        while self._open:
+            if self._works and not (passed and self._asked):
+                return True
+            if self._asked and self._expected <= self._asked.keys():
+                return False
+            if not self._change.wait(_PATIENCE if self._asked else None):
+                self._expected &= self._asked.keys()  # whoever has not come has left
+        return None
+
     def _step(self, asked: dict[int, Asked]) -> None:
-        """One step of llama.cpp over tokens and places by stream; copies of their logits, for the next step
-        overwrites them."""
+        """Give everyone who asked the logits after his token."""
+        streams = sorted(asked)
+        try:
+            rows = self._decode([asked[stream][:2] for stream in streams], streams)
+        except Exception as error:  # all of them wait for this step, so all of them must know
+            for *_, future in asked.values():
+                future.set_exception(error)
+            return
+        for stream, row in zip(streams, rows, strict=True):
+            asked[stream][2].set_result(row)
+
+    def _decode(self, tokens: Sequence[tuple[int, int]], streams: Sequence[int]) -> NDArray[np.float32]:
+        """One step of llama.cpp over (token, place) of `streams`; a copy of their logits [streams, vocabulary], for the
+        next step overwrites them."""
         import numpy as np
 
-        engine, streams = self._engine, sorted(asked)
+        engine = self._engine
         for index, stream in enumerate(streams):
-            self._tokens[index], self._places[index], _ = asked[stream]
+            self._tokens[index], self._places[index] = tokens[index]
             self._batch.seq_id[index][0] = stream
         self._batch.n_tokens = len(streams)
         if engine._c.llama_decode(engine._context, self._batch):
-            for _, _, future in asked.values():
-                future.set_exception(failed(engine))
-            return
-        rows = np.ctypeslib.as_array(engine._c.llama_get_logits(engine._context),
-                                     (len(streams), engine.vocabulary_size))
-        for index, stream in enumerate(streams):
-            asked[stream][2].set_result(rows[index].copy())
+            raise failed(engine)
+        return np.ctypeslib.as_array(engine._c.llama_get_logits(engine._context),
+                                     (len(streams), engine.vocabulary_size)).copy()
 
 
 class GgufStream(GgufEngine):
