@@ -40,7 +40,7 @@ class Service:
         self.stations = {station.name: station for station in stations}
         self.counters = Counters()
         self._fallback = fallback
-        self.application = Gate(key, local_only, self.counters)
+        self.application = Gate(key, local_only, self.counters, self._full)
         for path, handler in {"/v1/chat/completions": self.chat, "/v1/completions": self.completion,
                               "/v1/embeddings": self.embeddings, "/classify": self.classify}.items():
             self.application.guard("POST", path, handler)
@@ -147,21 +147,22 @@ class Service:
 
     async def _events(self, visit: Visit, reply: Reply, first: Any, parts: AsyncGenerator[Any, None],
                       usage: bool) -> AsyncIterator[bytes]:
+        written, part = b"", first
         try:
-            for chunk in reply.add(first):
-                yield event(chunk)
-            async for part in parts:
-                for chunk in reply.add(part):
-                    yield event(chunk)
+            while part is not None:
+                written += b"".join(map(event, reply.add(part)))
+                if written and not visit.job.ready:  # what has come by now goes in one piece
+                    yield written
+                    written = b""
+                part = await anext(parts, None)
         except EdgestillError as error:  # the status is sent already: the error is the last event
-            yield event(refusal_of(error).body())
+            yield written + event(refusal_of(error).body())
             return
         if visit.left:
             self.counters.add("cancelled", model=visit.station.name)
             return
-        for chunk in reply.after(usage, self._finished(visit, reply)):
-            yield event(chunk)
-        yield b"data: [DONE]\n\n"
+        last = reply.after(usage, self._finished(visit, reply))
+        yield written + b"".join(map(event, last)) + b"data: [DONE]\n\n"
 
     async def _decided(self, fallback: Fallback, visit: Visit, parts: AsyncGenerator[Any, None],
                        wanted: asked.Asked) -> AsyncGenerator[Any, None]:
@@ -206,6 +207,15 @@ class Service:
         request.state.model = station.name
         station.check_room()
         return body, station
+
+    def _full(self) -> tuple[str, Refusal] | None:
+        """Why no work is taken in, when every model's queue is full, and the model that says so."""
+        found = None
+        for station in self.stations.values():
+            if (refusal := station.refusal) is None:
+                return None
+            found = station.name, refusal
+        return found
 
     def _named(self, name: str, only: Station | None = None) -> Station:
         if only is not None:

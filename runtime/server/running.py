@@ -29,11 +29,23 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Something of a request came; the time for its head is not counted anew with every byte."""
+        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            found = self.app.turned_away(data)
+            if found is not None:
+                self._turn_away(*found)
+                return
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._wait(None)
         elif self._patience is None:
             self._wait(HEADER_SECONDS)
+
+    def _turn_away(self, answer: bytes, closing: bool) -> None:
+        self._unset_keepalive_if_required()
+        self._wait(IDLE_SECONDS)
+        self.transport.write(answer)
+        if closing:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """The client reads slower than it is answered."""

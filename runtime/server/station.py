@@ -22,6 +22,9 @@ Work = Callable[[Any, threading.Event], Iterator[Any]]
 """What is done with a model, in one of its threads; the event says that nobody waits for it any more."""
 _END = object()
 _FADE = 0.9
+_FRAME = 1 / 60
+"""How often the loop looks at what an answer has become, in seconds: screens show no more, and every look takes time
+from the model. What comes after a longer silence is looked at as soon as it comes."""
 _NICENESS = 5
 """How far the threads that compute stand back behind the one that talks with clients, which needs little time but needs
 it at once: refusals of a full server then wait half as long for a core."""
@@ -34,7 +37,7 @@ class Job:
         self._work = work
         self._loop = asyncio.get_running_loop()
         self._items: deque[Any] = deque()
-        self._called = False  # the loop is woken once for all items that it has not yet looked at
+        self._called = self._ended = False  # whether the loop has been told to look, and will look again by itself
         self._came = asyncio.Event()
         self.asked, self.begun = time.perf_counter(), 0.0
         self.cancel = threading.Event()
@@ -56,6 +59,11 @@ class Job:
             self._came.clear()
             await self._came.wait()
 
+    @property
+    def ready(self) -> bool:
+        """Whether the next item has come already."""
+        return bool(self._items)
+
     def run(self, model: Any) -> Exception | None:
         """In a worker: do it; gives back the error that is to end it."""
         self.begun = time.perf_counter()
@@ -70,17 +78,24 @@ class Job:
 
     def end(self, error: Exception | None = None) -> None:
         """Nothing more comes."""
-        self._hand_over(error or _END)
+        self._ended = True
+        self._items.append(error or _END)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._came.set)
 
     def _hand_over(self, item: Any) -> None:
         self._items.append(item)
         if not self._called and not self._loop.is_closed():
             self._called = True
-            self._loop.call_soon_threadsafe(self._wake)
+            self._loop.call_soon_threadsafe(self._look)
 
-    def _wake(self) -> None:
-        self._called = False  # before the items are looked at: what is handed over from now on calls again
-        self._came.set()
+    def _look(self) -> None:
+        if self._items and not self._ended:
+            self._loop.call_later(_FRAME, self._look)
+        else:
+            self._called = False  # the next item calls; one that came in this moment is seen below
+        if self._items:
+            self._came.set()
 
 
 class Station:
@@ -113,13 +128,20 @@ class Station:
         """Requests that wait for a worker."""
         return len(self._waiting)
 
+    @property
+    def refusal(self) -> Refusal | None:
+        """429 when the queue is full."""
+        waiting = len(self._waiting)
+        if self.active + waiting < self.streams + self.places:
+            return None
+        wait = max(1, math.ceil(self._seconds * (waiting + 1) / self.streams))
+        return Refusal(f"{self.name}: {waiting} requests are waiting, the limit is {self.places}",
+                       status=429, code="queue_full", headers={"Retry-After": str(wait)})
+
     def check_room(self) -> None:
         """Refusal 429 when the queue is full."""
-        waiting = len(self._waiting)
-        if self.active + waiting >= self.streams + self.places:
-            wait = max(1, math.ceil(self._seconds * (waiting + 1) / self.streams))
-            raise Refusal(f"{self.name}: {waiting} requests are waiting, the limit is {self.places}",
-                          status=429, code="queue_full", headers={"Retry-After": str(wait)})
+        if (refusal := self.refusal) is not None:
+            raise refusal
 
     def submit(self, work: Work) -> Job:
         """Put work at the end of the queue; Refusal 429 when it is full."""

@@ -1,0 +1,86 @@
+"""A job's items on their way from a worker to the loop: in order, none lost, and not one wake-up for each."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from edgestill.runtime.server import station
+from edgestill.runtime.server.station import Job
+
+WAIT = 20.0
+
+
+async def pieces(work: Callable[[threading.Event], Iterator[Any]], saw: threading.Event) -> list[list[Any]]:
+    """What `work` yields, as the loop finds it: lists of items that had come together. `saw` is set after each."""
+    job = Job(lambda _, cancel: work(cancel))
+
+    def worker() -> None:
+        job.end(job.run(None))
+
+    thread = threading.Thread(target=worker)
+    thread.start()
+    found: list[list[Any]] = [[]]
+    async with asyncio.timeout(WAIT):
+        async for item in job:
+            found[-1].append(item)
+            if not job.ready:
+                saw.set()
+                found.append([])
+    thread.join()
+    return [piece for piece in found if piece]
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_nothing_is_lost_and_the_order_stays(count: int) -> None:
+    found = asyncio.run(pieces(lambda _: iter(range(count)), threading.Event()))
+    assert [item for piece in found for item in piece] == list(range(count))
+
+
+def test_the_first_comes_at_once_the_next_with_the_frame_and_the_last_with_the_end(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(station, "_FRAME", 3600)
+    saw = threading.Event()
+
+    def work(cancel: threading.Event) -> Iterator[int]:
+        yield 0
+        assert saw.wait(WAIT)
+        yield from range(1, 50)
+
+    assert asyncio.run(pieces(work, saw)) == [[0], list(range(1, 50))]
+
+
+def test_after_a_silence_an_item_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(station, "_FRAME", 0.001)
+    saw = threading.Event()
+
+    def work(cancel: threading.Event) -> Iterator[int]:
+        for number in range(5):
+            yield number
+            assert saw.wait(WAIT)
+            saw.clear()
+            cancel.wait(0.01)  # longer than a frame: the loop no longer looks by itself
+
+    assert asyncio.run(pieces(work, saw)) == [[0], [1], [2], [3], [4]]
+
+
+def test_an_error_comes_after_what_was_yielded() -> None:
+    def work(cancel: threading.Event) -> Iterator[int]:
+        yield 1
+        raise ValueError("planted")
+
+    seen: list[int] = []
+
+    async def read() -> None:
+        job = Job(lambda _, cancel: work(cancel))
+        threading.Thread(target=lambda: job.end(job.run(None))).start()
+        async with asyncio.timeout(WAIT):
+            async for item in job:
+                seen.append(item)
+
+    with pytest.raises(ValueError, match="planted"):
+        asyncio.run(read())
+    assert seen == [1]
