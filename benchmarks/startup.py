@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -44,10 +45,10 @@ def root_help() -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def bare_python() -> float:
-    """Milliseconds of an interpreter that does nothing: the floor of both."""
+def python(code: str) -> float:
+    """Milliseconds of an interpreter that does no more than this."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True)
     return (time.perf_counter() - started) * 1000
 
 
@@ -56,16 +57,19 @@ def main() -> None:
     parser.add_argument("artifacts", nargs="+", type=Path)
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
-    helps, floors = [], []
+    # An installed package is compiled once, not at every start: so is a checkout, in the first round.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    helps, floors, numpys = [], [], []
     firsts: dict[str, list[tuple[float, int]]] = {path.name: [] for path in arguments.artifacts}
-    for _ in range(arguments.repeats):
-        helps.append(root_help())
-        floors.append(bare_python())
-        for path in arguments.artifacts:
-            firsts[path.name].append(first_token(path))
+    for number in range(arguments.repeats + 1):
+        found = [root_help(), python("pass"), python("import numpy"), *map(first_token, arguments.artifacts)]
+        if number:
+            for values, value in zip((helps, floors, numpys, *firsts.values()), found, strict=True):
+                values.append(value)  # type: ignore[arg-type]
     json.dump({
         "help_ms": round(statistics.median(helps), 1),
         "bare_python_ms": round(statistics.median(floors), 1),
+        "bare_python_with_numpy_ms": round(statistics.median(numpys), 1),
         "first_token": {name: {"ms": round(statistics.median(ms for ms, _ in found), 1),
                                "peak_rss_mb": round(max(rss for _, rss in found) / 1e6, 1)}
                         for name, found in firsts.items()},

@@ -3,14 +3,17 @@ break it is ruled out before one is chosen."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..models.errors import MissingExtra, UsageError
+from .lean import submodule
 from .options import STRUCTURES, Options
 
 if TYPE_CHECKING:
@@ -33,12 +36,9 @@ class Grammars:
 
         Raises MissingExtra without llguidance, UsageError for a tokenizer it cannot read.
         """
+        self._library = _library()
         try:
-            from llguidance import LLTokenizer
-        except ImportError as error:
-            raise MissingExtra("llguidance", "structure") from error
-        try:
-            self._tokenizer = LLTokenizer(_readable(codec.tokenizer.to_str()), n_vocab=vocabulary_size,
+            self._tokenizer = self._library.LLTokenizer(_readable(codec.tokenizer.to_str()), n_vocab=vocabulary_size,
                                           eos_token=sorted(codec.stop_ids) or None)
         except ValueError as error:
             raise UsageError(f"schema: this model's tokenizer cannot be constrained: {error}",
@@ -59,22 +59,20 @@ class Grammars:
         return Constraint(self._compiled[key].deep_copy(), self._tokenizer.vocab_size, kind == "schema")
 
     def _matcher(self, kind: str, text: str) -> Any:
-        from llguidance import LLMatcher, LLParserLimits
-
-        depth = _nesting(text)
+        depth, library = _nesting(text), self._library
         if len(text) > SIZE_LIMIT or depth > NESTING_LIMIT:
             raise UsageError(f"{kind}: {len(text)} characters with {depth} nested brackets, the limits are "
                              f"{SIZE_LIMIT} and {NESTING_LIMIT}", f"write a smaller {kind}")
         try:
             if kind == "schema":
                 # Compact JSON: models are trained on it, and blanks cost tokens.
-                grammar = LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
+                grammar = library.LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
             elif kind == "regex":
-                grammar = LLMatcher.grammar_from_regex(text)
+                grammar = library.LLMatcher.grammar_from_regex(text)
             else:
-                grammar = LLMatcher.grammar_from_lark(_lark(kind, text))
-            limits = LLParserLimits(max_grammar_size=SYMBOL_LIMIT)
-            matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+                grammar = library.LLMatcher.grammar_from_lark(_lark(kind, text))
+            limits = library.LLParserLimits(max_grammar_size=SYMBOL_LIMIT)
+            matcher = library.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
             problem = matcher.get_error()
         except (TypeError, ValueError, RecursionError) as error:
             problem = str(error)
@@ -82,6 +80,16 @@ class Grammars:
             raise UsageError(f"{kind}: {' '.join(problem.split())[:_REASON]}",
                              f"correct the {kind}; an answer is never generated without it")
         return matcher
+
+
+def _library() -> Any:
+    """llguidance, or its compiled module alone: the rest of the package costs 50 ms and is not used here."""
+    with suppress(ModuleNotFoundError):
+        return submodule("llguidance", "_lib")
+    try:
+        return importlib.import_module("llguidance")  # another version, which names its module otherwise
+    except ModuleNotFoundError as error:
+        raise MissingExtra("llguidance", "structure") from error
 
 
 class Constraint:

@@ -209,10 +209,10 @@ class Generator:
 
     def _speculator(self, options: Options, draft: Generator | None) -> Speculator | None:
         """What guesses tokens, if anything does."""
-        from .speculation import Draft, Speculator
-
         if draft is None and not options.lookup:
             return None
+        from .speculation import Draft, Speculator
+
         name = "lookup" if draft is None else "draft"
         if (draft is not None and options.lookup) or draft is self:
             raise UsageError("generate: draft and lookup cannot both guess, and a model cannot guess for itself",

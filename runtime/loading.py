@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..models import kinds
 from ..models.errors import ArtifactError, UsageError
-from .classify import Classifier
-from .embed import Embedder
 from .foreign import codec_of, is_foreign, open_model, try_out
 from .generate import Generator
 from .tuned import recall
+
+if TYPE_CHECKING:
+    from .classify import Classifier
+    from .embed import Embedder
 
 MAX_THREADS = 512
 """An engine that asks the system for more threads than it can give ends the whole process."""
@@ -53,8 +56,12 @@ def load_streams(path: Path | str, count: int, threads: int = 0, context: int = 
         if format != "onnx":
             raise UsageError(f"{path}: classifiers run as onnx only, this one is {artifact.manifest.scheme}",
                              "edgestill export --to onnx:int8")
+        from .classify import Classifier
+
         return [Classifier(artifact, codec, threads)]
     if task.kind == "embed":
+        from .embed import Embedder
+
         return [Embedder(artifact, codec, threads)]
     kind = kinds.load("runtime.engines", format)
     engines = ([kind.open(artifact, threads=threads, context=context)] if count == 1

@@ -7,7 +7,6 @@ What cannot be read or written costs only the memory: an engine then takes the p
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -19,8 +18,6 @@ from .threads import allowed_cores
 
 if TYPE_CHECKING:
     from ..models.artifact import Artifact
-
-log = logging.getLogger(__name__)
 
 FILE = "threads.json"
 ENOUGH = 0.97
@@ -45,7 +42,7 @@ def remember(artifact: Artifact, speeds: Mapping[int, float]) -> int:
     try:
         files.write_json(path, _read(path) | {_key(artifact): entry})
     except OSError as error:
-        log.warning("%s: cannot remember the number of threads there: %s", path, error.strerror or error)
+        _warn("%s: cannot remember the number of threads there: %s", path, error.strerror or error)
     return threads
 
 
@@ -75,6 +72,12 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        log.warning("%s: cannot be read, so the number of threads is not known: %s", path, error)
+        _warn("%s: cannot be read, so the number of threads is not known: %s", path, error)
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _warn(message: str, *values: object) -> None:
+    import logging  # costs 7 ms, and mostly there is nothing to say
+
+    logging.getLogger(__name__).warning(message, *values)

@@ -46,6 +46,17 @@ def test_a_real_answer_needs_none_of_the_training_packages(
     assert not {module for module in loaded if module.split(".")[0] in FORBIDDEN}
     other = {"gguf": "onnxruntime", "onnx": "llama_cpp"}.get(name, "jinja2")
     assert other not in loaded
+    if name == "gguf":  # what costs more than a small model and is not needed for an answer
+        assert not loaded & {"importlib.metadata", "logging", "llama_cpp.llama", "llguidance.gbnf_to_lark"}
+
+
+@pytest.mark.parametrize("first", ["", "import llguidance, llama_cpp\n"])
+def test_the_whole_packages_can_be_imported_before_and_after(first: str) -> None:
+    modules(f"import json\n{first}from edgestill.runtime.constrain import _library\n"
+            "from edgestill.runtime.engines._llama import library\nlean = _library(), library()\n"
+            "import llguidance, llama_cpp.llama_cpp\n"
+            "assert llguidance.LLMatcher is lean[0].LLMatcher and llama_cpp.llama_cpp is lean[1]\n"
+            "print(json.dumps([]))")
 
 
 def test_the_front_door_imports_nothing_heavy() -> None:

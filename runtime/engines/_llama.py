@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
-import importlib.util
-import sys
 from collections import deque
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 from ...models.errors import MissingExtra
+from ..lean import submodule
 
 MESSAGES: deque[str] = deque(maxlen=8)
 """The last warnings and errors that llama.cpp logged: they say why a file was refused."""
@@ -21,22 +18,12 @@ _WARNING, _ERROR = 3, 4
 def library() -> Any:
     """The module `llama_cpp.llama_cpp`: plain ctypes functions. MissingExtra when it is not installed.
 
-    The package's own `__init__` imports a high-level interface that costs more than loading a small model,
-    so the one module is imported under an empty package that is taken away again.
+    The package's own `__init__` imports a high-level interface that costs more than loading a small model.
     """
-    if "llama_cpp" in sys.modules:
-        module = importlib.import_module("llama_cpp.llama_cpp")
-    else:
-        spec = importlib.util.find_spec("llama_cpp")
-        if spec is None or spec.submodule_search_locations is None:
-            raise MissingExtra("llama-cpp-python", "gguf")
-        package = ModuleType("llama_cpp")
-        package.__path__ = list(spec.submodule_search_locations)
-        sys.modules["llama_cpp"] = package
-        try:
-            module = importlib.import_module("llama_cpp.llama_cpp")
-        finally:
-            del sys.modules["llama_cpp"]
+    try:
+        module = submodule("llama_cpp", "llama_cpp")
+    except ModuleNotFoundError as error:
+        raise MissingExtra("llama-cpp-python", "gguf") from error
     module.llama_log_set(_callback(module), ctypes.c_void_p(0))  # each time: the high-level interface sets its own
     return module
 
