@@ -93,7 +93,8 @@ def test_schemas_that_cannot_be_enforced_are_refused(schema: dict[str, Any], cod
 
 
 def test_without_llguidance_the_extra_is_named(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "llguidance", None)
+    for name in ("llguidance", "llguidance._lib"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtra, match="llguidance") as error:
         Grammars(codec, codec.vocabulary_size)
     assert "edgestill[structure]" in error.value.hint
