@@ -203,7 +203,8 @@ class Generator:
 
     @cached_property
     def _lookup(self) -> Speculator:
-        from .speculation import Lookup, Speculator
+        from .lookup import Lookup
+        from .speculation import Speculator
 
         return Speculator(Lookup(lambda token: self.codec.decode([token], False)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from edgestill.models import kinds
 from edgestill.models.errors import UsageError
 from edgestill.runtime import load, speculation
 from edgestill.runtime.generate import Generator
-from edgestill.runtime.speculation import Lookup, Speculator
+from edgestill.runtime.lookup import Lookup
+from edgestill.runtime.speculation import Speculator
 from edgestill.runtime.text import Codec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +45,9 @@ class Always(Speculator):
         super().settle(right)
         self._rest = 0
 
+    def _cost(self) -> float:
+        return 0.0
+
 
 OPTIONS: list[dict[str, Any]] = [
     {}, {"stop": ["e"]}, {"temperature": 1.2, "seed": 3, "top_p": 0.9}, {"repetition_penalty": 1.2}, {"schema": CALL},
@@ -72,29 +77,55 @@ def test_answers_are_the_same_with_guesses(options: dict[str, Any], model: Gener
 
 @settings(max_examples=100)
 @given(texts=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=12), min_size=1, max_size=4),
-       split=st.integers(0, 6))
-def test_guesses_are_what_followed_before(texts: list[list[int]], split: int) -> None:
+       split=st.integers(0, 6), worth=st.floats(0, 1))
+def test_guesses_are_what_followed_before(texts: list[list[int]], split: int, worth: float) -> None:
     lookup = Lookup("abcde".__getitem__)
     for number, text in enumerate(texts):
         prompt, ids = text[:split + 1], text[split + 1:]
-        lookup.propose(prompt, [], 5)
-        found = lookup.propose(prompt, ids, 5)
+        lookup.propose(prompt, [], 5, worth)
+        found = lookup.propose(prompt, ids, 5, worth)
         assert len(found) <= 5
-        if found:
-            said = [*prompt, *ids]
-            seen = [*texts[:number], said]
-            follows = [[after[place + 1:][:len(found)] for place in range(len(after) - 1) if after[place] == said[-1]]
-                       for after in seen]
-            assert any(found == part for parts in follows for part in parts)
+        seen = {pair for one in (*texts[:number], text) for pair in pairwise(one)}
+        assert set(pairwise([text[-1], *found])) <= seen
+        assert lookup.propose(prompt, ids, 5, worth) == found  # asking changes nothing
+        surer = lookup.propose(prompt, ids, 5, (1 + worth) / 2)
+        assert found[:len(surer)] == surer
 
 
 def test_words_are_found_without_their_blanks() -> None:
     words = ["play", " bob", " dylan", " please", "{", '"', "bob", "x"]
     lookup = Lookup(words.__getitem__)
     prompt = [0, 1, 2, 3]
-    assert lookup.propose(prompt, [4, 5], 3) == []
-    assert lookup.propose(prompt, [4, 5, 6], 3) == [2, 3, 4]
-    assert lookup.propose(prompt, [4, 5, 6, 7], 3) == []
+    assert lookup.propose(prompt, [4, 5], 3, 0.1) == []
+    assert lookup.propose(prompt, [4, 5, 6], 3, 0.1) == [2, 3, 4]
+    assert lookup.propose(prompt, [4, 5, 6], 3, 0.5) == [2]
+    assert lookup.propose(prompt, [4, 5, 6], 3, 0.6) == []  # a name may end after any word: one half is known of it
+    assert lookup.propose(prompt, [4, 5, 6, 7], 3, 0.1) == []
+
+
+def test_what_always_follows_is_sure_and_what_stops_following_is_forgotten() -> None:
+    lookup = Lookup(str)
+    for number in range(20):
+        prompt, ids = [100 + number], [1, 2]
+        lookup.propose(prompt, ids, 4, 0.5)
+        ids += [3, 4, 5, 6]  # the end of an answer is read when the next one begins
+    assert lookup.propose([200], [1, 2], 4, 0.8) == [3, 4, 5, 6]
+    for number in range(20):
+        lookup.propose([300 + number], [1, 2, 3, 4, 7, 8], 4, 0.5)
+    assert lookup.propose([400], [1, 2, 3, 4], 4, 0.8) == [7, 8]
+
+
+def test_a_word_that_two_words_follow_in_the_prompt_is_no_guess() -> None:
+    assert Lookup(str).propose([1, 2, 9, 1, 3], [5, 1], 4, 0.0) == []
+    assert Lookup(str).propose([1, 2, 9, 1, 2, 8], [5, 1], 1, 0.0) == [2]
+
+
+def test_a_lookup_remembers_a_bounded_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgestill.runtime.lookup._REMEMBERED", 100)
+    lookup = Lookup(str)
+    for number in range(50):
+        lookup.propose([number], list(range(number, number + 40)), 4, 0.5)
+    assert len(lookup._said) <= 100 + 2 * 40
 
 
 class Clocked:
@@ -111,17 +142,20 @@ class Clocked:
         return None
 
     def extend(self, ids: list[int]) -> Any:
-        self._clock[0] += self._each * len(ids)
+        self._clock[0] += 1.0 + self._each * (len(ids) - 1)
         self.passes.append(len(ids))
 
 
-@pytest.mark.parametrize(("each", "right", "rests"), [(0.2, True, False), (0.2, False, False), (0.9, True, False),
+@pytest.mark.parametrize(("each", "right", "rests"), [(0.2, True, False), (0.2, False, True), (0.9, True, False),
                                                       (0.9, False, True), (2.0, True, True)])
 def test_guessing_rests_where_it_is_slower(each: float, right: bool, rests: bool,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    worths = []
+
     class Guesses:
-        def propose(self, prompt: list[int], ids: list[int], count: int) -> list[int]:
-            return [5] * count
+        def propose(self, prompt: list[int], ids: list[int], count: int, worth: float) -> list[int]:
+            worths.append(worth)
+            return [5] * min(count, 7)
 
     clock = [0.0]
     monkeypatch.setattr(speculation.time, "perf_counter", lambda: clock[0])
@@ -135,6 +169,7 @@ def test_guessing_rests_where_it_is_slower(each: float, right: bool, rests: bool
         ids += [5] * (gained + 1)
     plain = sum(size == 1 for size in engine.passes) / len(engine.passes)
     assert (plain > 0.8) == rests and speculator.right <= speculator.guessed
+    assert worths[-1] == pytest.approx(min(each, 0.95))  # what a guess costs
 
 
 def test_guesses_that_cannot_be_are_refused(model: Generator, draft: Generator, tmp_path: Path,
