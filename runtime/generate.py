@@ -92,7 +92,8 @@ class Generator:
             self.codec.check_length(sum(map(len, texts)), self.engine.context_length)
         run = self._run(self.codec.prompt_ids(chat, tools), settings, self._constraint(settings, bool(tools), tools),
                         started, cancel, chat)
-        run.prefix, run.speculator = prefix, self._speculator(settings, draft)
+        run.prefix = prefix
+        self._speculate(run, draft)
         return self._pieces(run, None if tools else settings.schema)
 
     def generate_ids(self, ids: Sequence[int], max_new_tokens: int | None = None, *, draft: Generator | None = None,
@@ -101,7 +102,7 @@ class Generator:
         the task's schema does not bind). Options and errors as in `stream`."""
         settings = Options.of({**options, "max_new_tokens": max_new_tokens})
         run = self._run(list(ids), settings, self._constraint(settings, True), time.perf_counter(), cancel)
-        run.speculator = self._speculator(settings, draft)
+        self._speculate(run, draft)
         for _ in run:
             pass
         return generation(run, "")
@@ -110,7 +111,7 @@ class Generator:
         """Go on from token ids piece by piece; the task's schema does not bind. Options and errors as in `stream`."""
         settings = Options.of(options)
         run = self._run(list(ids), settings, self._constraint(settings, True), time.perf_counter(), cancel)
-        run.speculator = self._speculator(settings, None)
+        self._speculate(run, None)
         return self._pieces(run, settings.schema)
 
     def prefix(self, text: str = "", *, messages: Messages | None = None, tools: Messages = ()) -> Prefix:
@@ -202,16 +203,35 @@ class Generator:
                              "make it again with this model: model.prefix(…)")
 
     @cached_property
+    def _exact_rows(self) -> int:
+        from .exactness import exact_rows
+        from .speculation import LONGEST
+
+        return exact_rows(self.engine, LONGEST + 1)
+
+    @cached_property
     def _lookup(self) -> Speculator:
         from .lookup import Lookup
         from .speculation import Speculator
 
         return Speculator(Lookup(lambda token: self.codec.decode([token], False)))
 
-    def _speculator(self, options: Options, draft: Generator | None) -> Speculator | None:
-        """What guesses tokens, if anything does."""
-        if draft is None and not options.lookup:
-            return None
+    def _speculate(self, run: Run, draft: Generator | None) -> None:
+        """Let something guess the tokens of an answer, where that is asked for and leaves the answer as it is: whatever
+        is drawn or told of probabilities must come from the very numbers of passes without guesses."""
+        if draft is None and not run.options.lookup:
+            return
+        from .speculation import LONGEST
+
+        speculator = self._speculator(run.options, draft)
+        redone = run.options.temperature == 0 and run.options.logprobs is None
+        longest = LONGEST if redone else self._exact_rows - 1
+        if longest:
+            speculator.begin(longest)
+            run.speculator, run.doubted = speculator, longest >= self._exact_rows
+
+    def _speculator(self, options: Options, draft: Generator | None) -> Speculator:
+        """What guesses tokens."""
         from .speculation import Draft, Speculator
 
         name = "lookup" if draft is None else "draft"
@@ -231,7 +251,6 @@ class Generator:
                                  f"this one has {self.codec.vocabulary_size})", "draft with a model of the same family")
             found = Speculator(Draft(draft.engine, self.engine.vocabulary_size))
             self._drafts = draft, found
-        found.begin()
         return found
 
     def _constraint(self, options: Options, free: bool, tools: Messages = ()) -> Constraint | None:

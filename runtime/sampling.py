@@ -52,6 +52,15 @@ def greedy(logits: NDArray[np.float32]) -> int:
     return token
 
 
+def lead(logits: NDArray[np.float32], token: int) -> float:
+    """By how much, in nats, `token` is likelier than the likeliest other one of logits [vocabulary]."""
+    own = logits[token]
+    logits[token] = -np.inf
+    other = logits.max()
+    logits[token] = own
+    return float(own - other)
+
+
 class Sampler:
     """Draws tokens; the same settings and logits give the same tokens."""
 

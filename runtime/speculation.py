@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from .decoding import common
-from .engine import EXTEND
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 
     from .engine import Engine
 
-_LONGEST = EXTEND - 1
+LONGEST = 15
+"""Most guesses in a pass."""
 _FADE, _TRIALS, _PLAIN_EVERY, _SHORTEST_REST, _LONGEST_REST = 0.95, 8, 64, 32, 1024
 _SHARE_FADE = 0.9
 _UNKNOWN, _LEAST, _MOST = 0.5, 0.05, 0.95
@@ -102,11 +102,13 @@ class Speculator:
         self._rest, self._pause = 0, _SHORTEST_REST
         self._steps = self._count = 0
         self._seconds = 0.0
+        self._longest = LONGEST
         self.guessed = self.right = 0
         """Tokens guessed in this answer, and those of them that were right."""
 
-    def begin(self) -> None:
-        """Begin another answer."""
+    def begin(self, longest: int = LONGEST) -> None:
+        """Begin another answer, with at most `longest` guesses in a pass."""
+        self._longest = longest
         self.guessed = self.right = 0
 
     def step(self, engine: Engine, prompt: list[int], ids: list[int],
@@ -116,7 +118,7 @@ class Speculator:
         `limit` is the length at which the answer ends. `settle` must follow when there are guesses.
         """
         start = time.perf_counter()
-        room = min(_LONGEST, limit - len(ids) - 1, engine.context_length - engine.position - 1)
+        room = min(self._longest, limit - len(ids) - 1, engine.context_length - engine.position - 1)
         self._steps += 1
         guesses: list[int] = []
         if self._rest > 0:
@@ -142,6 +144,10 @@ class Speculator:
             self._guessed = _Rate()
         else:
             self._pause = _SHORTEST_REST
+
+    def lose(self, seconds: float) -> None:
+        """Note time that earlier guesses cost besides."""
+        self._guessed.note(seconds, 0)
 
     def _cost(self) -> float:
         """Of a guess more in a pass, in tokens without one."""

@@ -18,15 +18,18 @@ from edgestill.runtime.text import Codec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from . import tiny
+from . import packed, tiny
 from .test_constrain import CALL
 
 PROMPTS = ["turn off the kitchen light", "abc abc abc abc", "the light, the light"]
 
 
-@pytest.fixture(scope="module", params=kinds.names("runtime.engines"))
-def model(request: pytest.FixtureRequest, packed_llama: dict[str, Path]) -> Iterator[Generator]:
-    with load(packed_llama[request.param], threads=1) as one:
+@pytest.fixture(scope="module", params=[*kinds.names("runtime.engines"), "gguf:Q8_0"])
+def model(request: pytest.FixtureRequest, packed_llama: dict[str, Path], tiny_llama: Path,
+          tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+    folder = packed_llama.get(request.param)
+    with load(folder or packed.pack(tiny_llama, tmp_path_factory.mktemp("exact") / "q8", request.param),
+              threads=1) as one:
         assert isinstance(one, Generator)
         yield one
 
@@ -69,9 +72,13 @@ def test_answers_are_the_same_with_guesses(options: dict[str, Any], model: Gener
             guessed, right = guessed + looked.guessed_tokens, right + looked.accepted_tokens
         drafted = model.generate(prompt, max_new_tokens=60, draft=draft, **options)
         assert drafted.ids == plain.ids and len(drafted.logprobs) == len(plain.logprobs)
-        if not options:
-            assert drafted.accepted_tokens == drafted.guessed_tokens > 5
-    assert "stop" in options or (guessed > 0 and right > 0)
+        if not options and model.engine.vocabulary_size == draft.engine.vocabulary_size:
+            assert drafted.accepted_tokens > 5
+    drawn = options.get("temperature", 0) > 0 or "logprobs" in options
+    if drawn and model._exact_rows == 1:
+        assert guessed == 0  # a draw, or a number that is told, would show which pass it came from
+    else:
+        assert "stop" in options or (guessed > 0 and right > 0)
     assert model.generate(PROMPTS[0], max_new_tokens=60).guessed_tokens == 0
 
 

@@ -1,6 +1,7 @@
 """Several answers at a time from one GGUF file: one step of llama.cpp makes the next token of every answer that waits.
 
-Weights are read once a step, whatever the number of answers, so four together cost far less than four times one.
+Weights are read once a step, so four together cost far less than four times one. Where llama.cpp's kernels for several
+rows round otherwise than for one, as for floats, a step computes them one after the other.
 Each stream is used by a thread of its own. Prompts are read in passes of their own between the steps, cut exactly as
 they would be alone.
 """
@@ -15,6 +16,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine import check_ids
+from ..exactness import exact_rows
 from .gguf import GgufEngine, batch_of, failed
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class Steps:
     def __init__(self, engine: GgufEngine, count: int) -> None:
         """`engine` has a context of `count` sequences."""
         self._engine = engine
+        # An answer may not depend on how many others are made at the same time.
+        self._together = exact_rows(engine, count)
         self._tokens, self._places = (ctypes.c_int32 * count)(), (ctypes.c_int32 * count)()
         self._wanted = (ctypes.c_int8 * count)(*[1] * count)
         self._batch = batch_of(engine._c, self._tokens, self._places, self._wanted, range(count))
@@ -120,7 +124,8 @@ class Steps:
         """Give everyone who asked the logits after his token."""
         streams = sorted(asked)
         try:
-            rows = self._decode([asked[stream][:2] for stream in streams], streams)
+            rows = [row for part in range(0, len(streams), self._together)
+                    for row in self._decode(asked, streams[part:part + self._together])]
         except Exception as error:  # all of them wait for this step, so all of them must know
             for *_, future in asked.values():
                 future.set_exception(error)
@@ -128,14 +133,14 @@ class Steps:
         for stream, row in zip(streams, rows, strict=True):
             asked[stream][2].set_result(row)
 
-    def _decode(self, tokens: Sequence[tuple[int, int]], streams: Sequence[int]) -> NDArray[np.float32]:
-        """One step of llama.cpp over (token, place) of `streams`; a copy of their logits [streams, vocabulary], for the
-        next step overwrites them."""
+    def _decode(self, asked: dict[int, Asked], streams: Sequence[int]) -> NDArray[np.float32]:
+        """llama.cpp over the tokens of `streams`; a copy of their logits [streams, vocabulary], for the next call
+        overwrites them."""
         import numpy as np
 
         engine = self._engine
         for index, stream in enumerate(streams):
-            self._tokens[index], self._places[index] = tokens[index]
+            self._tokens[index], self._places[index] = asked[stream][:2]
             self._batch.seq_id[index][0] = stream
         self._batch.n_tokens = len(streams)
         if engine._c.llama_decode(engine._context, self._batch):
