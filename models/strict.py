@@ -7,6 +7,7 @@ limit and the nearest known key. Limits stand beside the field they belong to: `
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -39,7 +40,7 @@ def build(cls: type[T], table: Mapping[str, Any], name: str = "") -> T:
     """
     if not isinstance(table, Mapping):
         raise UsageError(f"{name}: a table was expected, got {table!r}", "write it as [table] with keys below it")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast(Any, cls))
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
     for key in table:
         if key not in fields:
@@ -57,6 +58,12 @@ def build(cls: type[T], table: Mapping[str, Any], name: str = "") -> T:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UsageError(f"{full}: is required and was not given", f"add {key} = … below [{name}]")
     return cls(**values)
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a class's fields; resolving them takes 1.5 ms, and options are built for every answer."""
+    return typing.get_type_hints(cls)
 
 
 def convert(expected: Any, value: Any, name: str) -> Any:

@@ -34,7 +34,7 @@ class Lookup:
         self._ids: list[int] = []
         self._read = 0
 
-    def propose(self, prompt: list[int], ids: list[int], count: int, worth: float) -> list[int]:
+    def propose(self, prompt: list[int], ids: list[int], count: int, least: float) -> list[tuple[int, float]]:
         """See `Drafter.propose`."""
         if prompt is not self._prompt:
             self._catch_up()  # with the end of the answer before
@@ -42,13 +42,13 @@ class Lookup:
         self._ids = ids
         self._catch_up()
         words, likely = self._words[-max(_SAID):], 1.0
-        found: list[int] = []
+        found: list[tuple[int, float]] = []
         while len(found) < count:
             token, share = self._next(words)
             likely *= share
-            if likely < worth or token is None:
+            if likely < least or token is None:
                 break
-            found.append(token)
+            found.append((token, likely))
             words.append(self._name(token))
         return found
 

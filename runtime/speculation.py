@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 
 LONGEST = 15
 """Most guesses in a pass."""
-_FADE, _TRIALS, _PLAIN_EVERY, _SHORTEST_REST, _LONGEST_REST = 0.95, 8, 64, 32, 1024
+_FADE, _TRIALS, _PLAIN_EVERY, _STRETCH, _SHORTEST_REST, _LONGEST_REST = 0.98, 32, 64, 3, 32, 1024
 _SHARE_FADE = 0.9
-_UNKNOWN, _LEAST, _MOST = 0.5, 0.05, 0.95
-"""What a guess costs, in tokens without one: before it is measured, and the limits of what is believed."""
+_LEAST, _MOST = 0.05, 0.95
+"""The limits of what is believed of a guess's cost, in tokens without one."""
+_LINE_FADE, _NO_SPREAD = 0.99, 1e-3
 
 
 class Drafter(Protocol):
     """Guesses how a text goes on."""
 
-    def propose(self, prompt: list[int], ids: list[int], count: int, worth: float) -> list[int]:
-        """Up to `count` tokens after `prompt` and `ids`, as long as it is at least `worth` likely that all of them are
-        right; none where it has no idea."""
+    def propose(self, prompt: list[int], ids: list[int], count: int, least: float) -> list[tuple[int, float]]:
+        """Up to `count` tokens after `prompt` and `ids`, each with how likely it and those before it are right, as long
+        as that is at least `least`; none where it has no idea."""
         ...
 
 
@@ -65,13 +66,13 @@ class Draft:
         self._right = Share()
         self._last: tuple[list[int], int, list[int]] = ([], 0, [])
 
-    def propose(self, prompt: list[int], ids: list[int], count: int, worth: float) -> list[int]:
-        """See `Drafter.propose`. One guess at least: the time it loses is what ends it."""
+    def propose(self, prompt: list[int], ids: list[int], count: int, least: float) -> list[tuple[int, float]]:
+        """See `Drafter.propose`."""
         engine, text = self._engine, [*prompt, *ids]
         self._learn(prompt, ids)
         share = self._right.value
-        if 0 < worth < 1 and share < 1:
-            count = min(count, max(1, int(math.log(worth) / math.log(share))))
+        if least > 0:
+            count = min(count, int(math.log(least) / math.log(share)))
         count = min(count, engine.context_length - len(text))
         if count < 1:
             return []
@@ -82,7 +83,7 @@ class Draft:
         # Models of one vocabulary may be padded to different sizes.
         wrong = next((place for place, token in enumerate(found) if token >= self._vocabulary_size), count)
         self._last = prompt, len(ids), found[:wrong]
-        return found[:wrong]
+        return [(token, share ** (place + 1)) for place, token in enumerate(found[:wrong])]
 
     def _learn(self, prompt: list[int], ids: list[int]) -> None:
         asked, start, guesses = self._last
@@ -98,9 +99,10 @@ class Speculator:
 
     def __init__(self, drafter: Drafter) -> None:
         self._drafter = drafter
-        self._plain, self._guessed, self._more = _Rate(), _Rate(), _Rate()
+        self._plain, self._guessed, self._more = _Rate(), _Rate(), _Line()
         self._rest, self._pause = 0, _SHORTEST_REST
         self._steps = self._count = 0
+        self._was_plain = False
         self._seconds = 0.0
         self._longest = LONGEST
         self.guessed = self.right = 0
@@ -120,23 +122,31 @@ class Speculator:
         start = time.perf_counter()
         room = min(self._longest, limit - len(ids) - 1, engine.context_length - engine.position - 1)
         self._steps += 1
+        plain = self._rest > 0 or self._plain.steps < _STRETCH or self._steps % _PLAIN_EVERY < _STRETCH
         guesses: list[int] = []
-        if self._rest > 0:
-            self._rest -= 1
-        elif room > 0 and self._plain.steps >= 2 and self._steps % _PLAIN_EVERY:
-            guesses = self._drafter.propose(prompt, ids, room, self._cost())
+        if not plain and room > 0:
+            guesses = self._worth(self._drafter.propose(prompt, ids, room, self._more.slope))
         rows = engine.extend([ids[-1], *guesses]) if guesses else (engine.decode(ids[-1]),)
         self._seconds, self._count = time.perf_counter() - start, len(guesses)
-        if not guesses:
-            self._plain.note(self._seconds, 1)
+        if plain:
+            self._rest = max(0, self._rest - 1)
+            if self._was_plain:  # engines set themselves up anew for a pass of another size
+                self._plain.note(self._seconds, 1)
+        elif not guesses:
+            self._judge(1)  # to look for guesses takes time, too
+        self._was_plain = plain
         return rows, guesses
 
     def settle(self, right: int) -> None:
         """Note how many guesses of the last step were right."""
-        self._guessed.note(self._seconds, right + 1)
-        self._more.note(self._seconds - self._plain.seconds_per_token, self._count)
+        self._more.note(self._count, self._seconds / self._plain.seconds_per_token - 1)
         self.guessed += self._count
         self.right += right
+        self._judge(right + 1)
+
+    def _judge(self, tokens: int) -> None:
+        """Rest, for longer each time, where steps with guesses are slower than those without."""
+        self._guessed.note(self._seconds, tokens)
         if self._guessed.steps < _TRIALS:
             return
         if self._guessed.seconds_per_token > self._plain.seconds_per_token:
@@ -149,11 +159,36 @@ class Speculator:
         """Note time that earlier guesses cost besides."""
         self._guessed.note(seconds, 0)
 
-    def _cost(self) -> float:
-        """Of a guess more in a pass, in tokens without one."""
-        if not self._more.steps:
-            return _UNKNOWN
-        return min(_MOST, max(_LEAST, self._more.seconds_per_token / self._plain.seconds_per_token))
+    def _worth(self, found: Sequence[tuple[int, float]]) -> list[int]:
+        """As many of the guesses as gain the most tokens beyond what they cost; none where that is none."""
+        best, size, gain = 0.0, 0, 0.0
+        for place, (_, likely) in enumerate(found, 1):
+            gain += likely
+            if gain - self._more(place) > best:
+                best, size = gain - self._more(place), place
+        return [token for token, _ in found[:size]]
+
+
+class _Line:
+    """What guesses cost, in tokens without: least squares of base + slope * guesses, the newest counting most. It
+    begins with two points as if a guess cost a half."""
+
+    def __init__(self) -> None:
+        self._sums = [0.0] * 5
+        for guesses in (2, 8):
+            self.note(guesses, guesses / 2)
+
+    def note(self, guesses: int, cost: float) -> None:
+        values = (1.0, guesses, cost, guesses * guesses, guesses * cost)
+        self._sums = [_LINE_FADE * total + value for total, value in zip(self._sums, values, strict=True)]
+        n, x, y, xx, xy = self._sums
+        spread = n * xx - x * x
+        slope = (n * xy - x * y) / spread if spread > _NO_SPREAD * xx else y / x
+        self.slope = min(_MOST, max(_LEAST, slope))
+        self._base = max(0.0, (y - self.slope * x) / n)
+
+    def __call__(self, guesses: int) -> float:
+        return self._base + self.slope * guesses
 
 
 class _Rate:
