@@ -24,7 +24,7 @@ from typing import Any
 from decoding import candidates, interleaved, made, prompt_of, ratios
 from edgestill.runtime import load
 from edgestill.runtime.profiling import machine
-from edgestill.runtime.rows import read_rows
+from edgestill.runtime.rows import Row, read_rows
 
 SCHEMA = Path(__file__).resolve().parent.parent / "models" / "demo" / "schema.json"
 SAMPLING = {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "min_p": 0.02, "seed": 1, "repetition_penalty": 1.1}
@@ -129,6 +129,40 @@ def lookup(path: Path, questions: Sequence[str], threads: int) -> dict[str, floa
             "guessed": guessed, "accepted": accepted}
 
 
+def replayed(path: Path, rows: Sequence[Row], threads: int) -> dict[str, float]:
+    """As `lookup`, of a model that would say the rows' own answers: the engine computes all of them, and the logits
+    of the right token are raised afterwards. So a shape of random weights shows what guesses gain it on a task."""
+    with load(path, threads=threads) as model:
+        engine, start, answer = model.engine, 0, list[int]()
+        fast = {name: getattr(engine, name) for name in ("prefill", "decode", "extend")}
+
+        def raised(name: str) -> Callable[[Any], Any]:
+            def run(ids: Any) -> Any:
+                logits = fast[name](ids)
+                for back, row in enumerate(logits[::-1] if name == "extend" else (logits,)):
+                    place = engine.position - back - start
+                    row[answer[min(place, len(answer) - 1)] if place >= 0 else 0] = 1e4
+                return logits
+            return run
+
+        for name in fast:
+            setattr(engine, name, raised(name))
+        spent, tokens, guessed, accepted = {False: 0.0, True: 0.0}, 0, 0, 0
+        for index, row in enumerate(rows):
+            prompt = model.codec.prompt_ids(row)
+            start, answer = len(prompt), model.codec.encode(row.answer)
+            for way in ((False, True), (True, False))[index % 2]:
+                engine.truncate(0)
+                done = model.generate_ids(prompt, len(answer), lookup=way, stop_ids=[])
+                assert done.ids == answer, row.question
+                spent[way] += (len(answer) - 1) / done.decode_tokens_per_s
+                guessed, accepted = guessed + done.guessed_tokens, accepted + done.accepted_tokens
+            tokens += len(answer) - 1
+    return {"answers": len(rows), "plain_tokens_per_s": round(tokens / spent[False], 1),
+            "lookup_tokens_per_s": round(tokens / spent[True], 1), "ratio": round(spent[False] / spent[True], 3),
+            "guessed": guessed, "accepted": accepted}
+
+
 def classifying(path: Path, data: Path, threads: int, repeats: int) -> dict[str, Any]:
     """Texts/s at batch 1 and 32, beside scikit-learn's TF-IDF and linear SVM on the same texts."""
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -189,8 +223,12 @@ def main() -> None:
                 "prefix": {path.name: prefix(path, prompt, count, given) for path in files}}
     for path in given.demo:
         result[f"overhead_us {path.name}"] = {count: overhead(path, count, given.repeats) for count in counts}
+    copying = read_rows(given.copying_rows) if given.copying_rows else []
+    for path in files if copying and given.config else ():
+        result[f"lookup, answers replayed {path.name}"] = {count: replayed(path, copying[:60], count)
+                                                           for count in counts}
     for path in given.copying:
-        questions = [row.question for row in read_rows(given.copying_rows)[:200]]
+        questions = [row.question for row in copying[:200]]
         result[f"lookup {path.name}"] = {count: lookup(path, questions, count) for count in counts}
     if given.classifier:
         result["classifying"] = {count: classifying(given.classifier, given.labelled, count, given.repeats)
