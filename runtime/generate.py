@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..models.artifact import Artifact
     from .constrain import Constraint, Grammars
     from .engine import Engine
+    from .guessing import Guessing
     from .prefix import Prefix
-    from .speculation import Speculator
     from .text import Codec
     from .tools import ToolCall, ToolFormat
 
@@ -38,7 +38,6 @@ class Generator:
         """`max_new_tokens` is the default limit of an answer."""
         self.engine, self.codec, self.artifact = engine, codec, artifact
         self._max_new_tokens = max_new_tokens
-        self._drafts: tuple[Generator, Speculator] | None = None
 
     @property
     def threads(self) -> int:
@@ -93,7 +92,7 @@ class Generator:
         run = self._run(self.codec.prompt_ids(chat, tools), settings, self._constraint(settings, bool(tools), tools),
                         started, cancel, chat)
         run.prefix = prefix
-        self._speculate(run, draft)
+        self._let_guess(run, draft)
         return self._pieces(run, None if tools else settings.schema)
 
     def generate_ids(self, ids: Sequence[int], max_new_tokens: int | None = None, *, draft: Generator | None = None,
@@ -102,7 +101,7 @@ class Generator:
         the task's schema does not bind). Options and errors as in `stream`."""
         settings = Options.of({**options, "max_new_tokens": max_new_tokens})
         run = self._run(list(ids), settings, self._constraint(settings, True), time.perf_counter(), cancel)
-        self._speculate(run, draft)
+        self._let_guess(run, draft)
         for _ in run:
             pass
         return generation(run, "")
@@ -111,7 +110,7 @@ class Generator:
         """Go on from token ids piece by piece; the task's schema does not bind. Options and errors as in `stream`."""
         settings = Options.of(options)
         run = self._run(list(ids), settings, self._constraint(settings, True), time.perf_counter(), cancel)
-        self._speculate(run, None)
+        self._let_guess(run, None)
         return self._pieces(run, settings.schema)
 
     def prefix(self, text: str = "", *, messages: Messages | None = None, tools: Messages = ()) -> Prefix:
@@ -202,56 +201,15 @@ class Generator:
             raise UsageError(f"{name}: made by another model ({prefix.model[:12]}…, this one is {self._digest[:12]}…)",
                              "make it again with this model: model.prefix(…)")
 
-    @cached_property
-    def _exact_rows(self) -> int:
-        from .exactness import exact_rows
-        from .speculation import LONGEST
-
-        return exact_rows(self.engine, LONGEST + 1)
+    def _let_guess(self, run: Run, draft: Generator | None) -> None:
+        if draft is not None or run.options.lookup:
+            self._guessing.join(run, draft)
 
     @cached_property
-    def _lookup(self) -> Speculator:
-        from .lookup import Lookup
-        from .speculation import Speculator
+    def _guessing(self) -> Guessing:
+        from .guessing import Guessing
 
-        return Speculator(Lookup(lambda token: self.codec.decode([token], False)))
-
-    def _speculate(self, run: Run, draft: Generator | None) -> None:
-        """Let something guess the tokens of an answer, where that is asked for and leaves the answer as it is: whatever
-        is drawn or told of probabilities must come from the very numbers of passes without guesses."""
-        if draft is None and not run.options.lookup:
-            return
-        from .speculation import LONGEST
-
-        speculator = self._speculator(run.options, draft)
-        redone = run.options.temperature == 0 and run.options.logprobs is None
-        longest = LONGEST if redone else self._exact_rows - 1
-        if longest:
-            speculator.begin(longest)
-            run.speculator, run.doubted = speculator, longest >= self._exact_rows
-
-    def _speculator(self, options: Options, draft: Generator | None) -> Speculator:
-        """What guesses tokens."""
-        from .speculation import Draft, Speculator
-
-        name = "lookup" if draft is None else "draft"
-        if (draft is not None and options.lookup) or draft is self:
-            raise UsageError("generate: draft and lookup cannot both guess, and a model cannot guess for itself",
-                             "give one of them")
-        if not all(model.engine.rewinds for model in (self, draft) if model is not None):
-            raise UsageError(f"{name}: the model keeps a running state, which cannot go back where a guess is wrong",
-                             f"leave out {name}")
-        if draft is None:
-            found = self._lookup
-        elif self._drafts is not None and self._drafts[0] is draft:
-            found = self._drafts[1]
-        else:
-            if draft.codec.tokenizer.get_vocab() != self.codec.tokenizer.get_vocab():
-                raise UsageError(f"draft: another vocabulary ({draft.codec.vocabulary_size} tokens, "
-                                 f"this one has {self.codec.vocabulary_size})", "draft with a model of the same family")
-            found = Speculator(Draft(draft.engine, self.engine.vocabulary_size))
-            self._drafts = draft, found
-        return found
+        return Guessing(self)
 
     def _constraint(self, options: Options, free: bool, tools: Messages = ()) -> Constraint | None:
         """What binds the answer; the task's schema does not when it is `free`."""

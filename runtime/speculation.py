@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 LONGEST = 15
 """Most guesses in a pass."""
 _FADE, _TRIALS, _PLAIN_EVERY, _STRETCH, _SHORTEST_REST, _LONGEST_REST = 0.98, 32, 64, 3, 32, 1024
-_SHARE_FADE = 0.9
+_SHARE_FADE, _SUREST = 0.9, 0.999
+_CHANCE = 0.8
+"""How likely a draft's guesses are held to be right, at least, when an answer begins: what is never tried is never
+learned."""
 _LEAST, _MOST = 0.05, 0.95
 """The limits of what is believed of a guess's cost, in tokens without one."""
 _LINE_FADE, _NO_SPREAD = 0.99, 1e-3
@@ -40,10 +43,11 @@ class Drafter(Protocol):
 
 
 class Share:
-    """How often something held, the newest times counting most; a half before anything is known."""
+    """How often something held, the newest times counting most."""
 
-    def __init__(self) -> None:
-        self._held, self._all = 1.0, 2.0
+    def __init__(self, before: float = 0.5) -> None:
+        """`before` anything is known."""
+        self._held, self._all = 2 * before, 2.0
 
     def note(self, held: bool) -> None:
         """It did, or did not."""
@@ -52,8 +56,8 @@ class Share:
 
     @property
     def value(self) -> float:
-        """Between 0 and 1."""
-        return self._held / self._all
+        """Between 0 and 1, both excluded: nothing is certain."""
+        return min(_SUREST, max(1 - _SUREST, self._held / self._all))
 
 
 class Draft:
@@ -63,7 +67,7 @@ class Draft:
     def __init__(self, engine: Engine, vocabulary_size: int) -> None:
         """`vocabulary_size` is that of the model which checks."""
         self._engine, self._vocabulary_size = engine, vocabulary_size
-        self._right = Share()
+        self._right = Share(_CHANCE)
         self._last: tuple[list[int], int, list[int]] = ([], 0, [])
 
     def propose(self, prompt: list[int], ids: list[int], count: int, least: float) -> list[tuple[int, float]]:
@@ -92,6 +96,8 @@ class Draft:
                 self._right.note(guess == token)
                 if guess != token:
                     break
+        elif self._right.value < _CHANCE:
+            self._right = Share(_CHANCE)
 
 
 class Speculator:

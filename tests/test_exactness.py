@@ -14,6 +14,7 @@ from edgestill.runtime import decoding, load
 from edgestill.runtime.engines import _gguf_streams
 from edgestill.runtime.exactness import exact_rows
 from edgestill.runtime.generate import Generator
+from edgestill.runtime.guessing import Guessing
 from edgestill.runtime.loading import load_streams
 from edgestill.runtime.sampling import lead
 from edgestill.runtime.speculation import Speculator
@@ -92,11 +93,11 @@ def test_near_ties_of_a_guessed_pass_are_decided_without_guesses(near: float, sa
                 row[first], row[second] = row[second], row[first]
         return rows
 
-    monkeypatch.setattr("edgestill.runtime.speculation.Speculator", Always)
+    monkeypatch.setattr("edgestill.runtime.guessing.Speculator", Always)
     monkeypatch.setattr(model.engine, "extend", turned)
     monkeypatch.setattr(decoding, "NEAR", near)
-    model.__dict__.pop("_lookup", None)
-    model.__dict__["_exact_rows"] = 1
+    model.__dict__["_guessing"] = guessing = Guessing(model)
+    guessing.__dict__["_exact_rows"] = 1
     guessed, answers = 0, []
     for _ in range(2):  # the second time the answers are known
         looked = [model.generate(prompt, max_new_tokens=60, lookup=True) for prompt in PROMPTS]

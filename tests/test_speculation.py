@@ -7,13 +7,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import UsageError
 from edgestill.runtime import load, speculation
 from edgestill.runtime.generate import Generator
+from edgestill.runtime.guessing import Guessing
 from edgestill.runtime.lookup import Lookup
-from edgestill.runtime.speculation import Speculator
+from edgestill.runtime.speculation import Draft, Speculator
 from edgestill.runtime.text import Codec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,9 +62,8 @@ OPTIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_answers_are_the_same_with_guesses(options: dict[str, Any], model: Generator, draft: Generator,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speculation, "Speculator", Always)
-    monkeypatch.setattr(model, "_drafts", None)
-    model.__dict__.pop("_lookup", None)
+    monkeypatch.setattr("edgestill.runtime.guessing.Speculator", Always)
+    model.__dict__["_guessing"] = Guessing(model)
     guessed = right = told = 0
     for prompt in PROMPTS:
         plain = model.generate(prompt, max_new_tokens=60, **options)
@@ -74,7 +75,7 @@ def test_answers_are_the_same_with_guesses(options: dict[str, Any], model: Gener
         assert drafted.ids == plain.ids and len(drafted.logprobs) == len(plain.logprobs)
         told += drafted.accepted_tokens
     drawn = options.get("temperature", 0) > 0 or "logprobs" in options
-    if drawn and model._exact_rows == 1:
+    if drawn and model._guessing._exact_rows == 1:
         assert guessed == 0  # a draw, or a number that is told, would show which pass it came from
     else:
         assert "stop" in options or (guessed > 0 and (drawn or right > 0))
@@ -125,6 +126,41 @@ def test_what_always_follows_is_sure_and_what_stops_following_is_forgotten() -> 
     for number in range(20):
         lookup.propose([300 + number], [1, 2, 3, 4, 7, 8], 4, 0.5)
     assert proposed(lookup, [400], [1, 2, 3, 4], 4, 0.8)[0] == [7, 8]
+
+
+class Says:
+    """A draft's engine that always says the same token."""
+
+    context_length = 10 ** 6
+
+    def __init__(self, token: int) -> None:
+        self.held, self._logits = list[int](), np.eye(8)[token]
+
+    @property
+    def position(self) -> int:
+        return len(self.held)
+
+    def truncate(self, length: int) -> None:
+        del self.held[length:]
+
+    def prefill(self, ids: list[int]) -> Any:
+        self.held += ids
+        return self._logits
+
+    def decode(self, token: int) -> Any:
+        return self.prefill([token])
+
+
+@pytest.mark.parametrize(("said", "sizes"), [(3, [15, 15, 15]), (4, [0, 1, 0])])
+def test_a_draft_learns_how_often_it_is_right_and_has_a_chance_with_every_answer(said: int, sizes: list[int]) -> None:
+    draft = Draft(Says(3), 8)  # type: ignore[arg-type]
+    prompt, ids = [1], [2]
+    for _ in range(20_000 if said == 3 else 100):
+        ids += [said] * (len(draft.propose(prompt, ids, 15, 0.6)) or 1)
+    assert len(draft.propose(prompt, ids, 15, 0.6)) == sizes[0]
+    assert len(draft.propose([1], [2], 15, 0.6)) >= sizes[1]
+    draft.propose([1], [2, *[said] * 15], 15, 0.6)
+    assert draft._right.value == pytest.approx(0.999 if said == 3 else 0.8, abs=0.2)
 
 
 def test_a_word_that_two_words_follow_in_the_prompt_is_no_guess() -> None:
