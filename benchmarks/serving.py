@@ -68,23 +68,31 @@ def speed(stamps: list[float]) -> float:
     return (len(stamps) - 1) / (stamps[-1] - stamps[0])
 
 
-def measure(path: Path, threads: int, streams: int, tokens: int, rounds: int) -> dict[str, Any]:
-    """Medians over rounds, ratios within rounds."""
+def measure(path: Path, threads: int, streams: int, tokens: int, rounds: int, restarts: int) -> dict[str, Any]:
+    """Medians over rounds, ratios within rounds; `added` also for each restart. One program's processes differ among
+    themselves by up to 9 %, so both are started several times."""
     found: dict[str, list[float]] = {name: [] for name in ("bare", "served", "added", "together", "gain", "slowest")}
-    with served(path, threads=threads, streams=streams) as (_, port), load(path, threads=threads) as model:
-        for _ in range(rounds):
-            alone = bare(model, tokens)
-            one = speed(streamed(port, tokens, 0))
-            with ThreadPoolExecutor(streams) as pool:
-                all_stamps = list(pool.map(lambda number: streamed(port, tokens, number), range(streams)))
-            begin, end = max(stamps[0] for stamps in all_stamps), min(stamps[-1] for stamps in all_stamps)
-            speeds = [sum(begin <= stamp <= end for stamp in stamps) / (end - begin) for stamps in all_stamps]
-            for name, value in (("bare", alone), ("served", one), ("added", alone / one - 1),
-                                ("together", sum(speeds)), ("gain", sum(speeds) / one),
-                                ("slowest", min(speeds) * streams / sum(speeds))):
-                found[name].append(value)
+    for _ in range(restarts):
+        with served(path, threads=threads, streams=streams) as (_, port), load(path, threads=threads) as model:
+            for _ in range(rounds):
+                one_round(model, port, streams, tokens, found)
+    added = [statistics.median(found["added"][start:start + rounds]) for start in range(0, restarts * rounds, rounds)]
     return {"artifact": str(path), "threads": threads, "streams": streams, "tokens": tokens, "rounds": rounds,
-            **{name: round(statistics.median(values), 3) for name, values in found.items()}}
+            **{name: round(statistics.median(values), 3) for name, values in found.items()},
+            "added_by_restart": [round(value, 3) for value in added]}
+
+
+def one_round(model: Any, port: int, streams: int, tokens: int, found: dict[str, list[float]]) -> None:
+    """Measure everything once."""
+    alone = bare(model, tokens)
+    one = speed(streamed(port, tokens, 0))
+    with ThreadPoolExecutor(streams) as pool:
+        all_stamps = list(pool.map(lambda number: streamed(port, tokens, number), range(streams)))
+    begin, end = max(stamps[0] for stamps in all_stamps), min(stamps[-1] for stamps in all_stamps)
+    speeds = [sum(begin <= stamp <= end for stamp in stamps) / (end - begin) for stamps in all_stamps]
+    for name, value in (("bare", alone), ("served", one), ("added", alone / one - 1), ("together", sum(speeds)),
+                        ("gain", sum(speeds) / one), ("slowest", min(speeds) * streams / sum(speeds))):
+        found[name].append(value)
 
 
 def main() -> None:
@@ -92,11 +100,13 @@ def main() -> None:
     gain: all streams over one; slowest: the slowest stream over their mean."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("artifacts", nargs="+", type=Path)
-    for name, value in (("threads", 2), ("streams", 4), ("tokens", 128), ("rounds", 5)):
+    for name, value in (("threads", 2), ("streams", 4), ("tokens", 128), ("rounds", 3),
+                        ("restarts", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
     for path in given.artifacts:
-        print(json.dumps(measure(path, given.threads, given.streams, given.tokens, given.rounds)), flush=True)
+        print(json.dumps(measure(path, given.threads, given.streams, given.tokens, given.rounds, given.restarts)),
+              flush=True)
 
 
 if __name__ == "__main__":
