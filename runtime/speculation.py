@@ -92,6 +92,7 @@ class Draft:
     def _learn(self, prompt: list[int], ids: list[int]) -> None:
         asked, start, guesses = self._last
         if asked is prompt:
+            self._last = prompt, 0, []  # each guess counts once
             for guess, token in zip(guesses, ids[start:], strict=False):
                 self._right.note(guess == token)
                 if guess != token:
@@ -114,7 +115,7 @@ class Speculator:
         self.guessed = self.right = 0
         """Tokens guessed in this answer, and those of them that were right."""
 
-    def begin(self, longest: int = LONGEST) -> None:
+    def begin(self, longest: int) -> None:
         """Begin another answer, with at most `longest` guesses in a pass."""
         self._longest = longest
         self.guessed = self.right = 0

@@ -17,7 +17,8 @@ from edgestill.runtime.generate import Generator
 from edgestill.runtime.guessing import Guessing
 from edgestill.runtime.loading import load_streams
 from edgestill.runtime.sampling import lead
-from edgestill.runtime.speculation import Speculator
+
+from .test_speculation import Always
 
 PROMPTS = ["turn off the kitchen light", "abc abc abc abc", "the light, the light", "play a song by someone"]
 
@@ -58,17 +59,6 @@ def test_the_lead_of_a_token() -> None:
     logits = np.array([1.0, 4.0, 3.5, -2.0], np.float32)
     assert (lead(logits, 1), lead(logits, 2)) == (0.5, -0.5)
     assert logits.tolist() == [1.0, 4.0, 3.5, -2.0]
-
-
-class Always(Speculator):
-    """Guesses whatever it costs."""
-
-    def settle(self, right: int) -> None:
-        super().settle(right)
-        self._rest = 0
-
-    def _worth(self, found: Any) -> list[int]:
-        return [token for token, _ in found]
 
 
 @pytest.fixture(scope="module", params=kinds.names("runtime.engines"))
