@@ -10,8 +10,9 @@ _INCOMPLETE = "\ufffd"
 class TextStream:
     """Turns ids, one at a time, into pieces of text whose sum is the text of all ids."""
 
-    def __init__(self, decode: Callable[[list[int]], str]) -> None:
-        self._decode = decode
+    def __init__(self, decode: Callable[[list[int]], str], lengths: dict[int, int]) -> None:
+        """`lengths` keeps, from stream to stream, how many characters a token has alone."""
+        self._decode, self._lengths = decode, lengths
         self._window: list[int] = []
         self._read = 0
         self._shown = 0
@@ -26,7 +27,13 @@ class TextStream:
         # The last piece's ids stay in front as context: decoders treat a text's first token specially.
         self._window = self._window[self._read:]
         self._read = len(self._window)
-        self._shown = len(self._decode(self._window))
+        if self._read > 1:  # a character of several tokens
+            self._shown = len(self._decode(self._window))
+        else:
+            shown = self._lengths.get(token)
+            if shown is None:
+                shown = self._lengths[token] = len(self._decode(self._window))
+            self._shown = shown
         return piece
 
     def flush(self) -> str:

@@ -103,13 +103,13 @@ def test_streams_share_a_pass_only_as_far_as_it_is_exact(together: int, packed_l
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_gguf_streams, "exact_rows", lambda engine, most: min(most, together))
     sizes = []
-    fast = _gguf_streams.Steps._decode
+    fast = _gguf_streams.Driver._decode
 
     def noted(self: Any, asked: Any, streams: Any) -> Any:
         sizes.append(len(streams))
         return fast(self, asked, streams)
 
-    monkeypatch.setattr(_gguf_streams.Steps, "_decode", noted)
+    monkeypatch.setattr(_gguf_streams.Driver, "_decode", noted)
     monkeypatch.setattr(_gguf_streams, "_PATIENCE", 0.2)
     models = load_streams(packed_llama["gguf"], 3, 1)
     with ThreadPoolExecutor(3) as pool:

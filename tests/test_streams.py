@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -83,3 +85,19 @@ def test_no_stream_waits_for_an_answer_that_is_over(packed_llama: dict[str, Path
         assert found == [answer((alone, size)) for size in (1, 7, 20)]
     for model in models:
         model.close()
+
+
+def test_the_thread_behind_streams_ends_with_them(packed_llama: dict[str, Path]) -> None:
+    def threads() -> int:
+        return sum(thread.name == "llama.cpp" for thread in threading.enumerate())
+
+    before, models = threads(), load_streams(packed_llama["gguf"], 2, 1)
+    assert models[1].generate("turn off", max_new_tokens=4, stop_ids=[]).ids
+    assert threads() == before + 1
+    del models
+    gc.collect()
+    for _ in range(500):
+        if threads() == before:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the thread lives on")

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine import check_ids
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Asked = tuple[int, int, Future[NDArray[np.float32]]]
-    """A token, its place, and where its logits are awaited."""
+    Reply = SimpleQueue[Any]
+    """Where an answer is awaited: what was asked for, or the exception that it ended with."""
+    Message = tuple[int, tuple[int, int] | Callable[[], Any] | None, Reply | None]
+    """A stream, and what it wants: the logits after a token at a place, a pass of its own, or, None, nothing more."""
 
 T = TypeVar("T")
 _PATIENCE = 0.01
@@ -32,7 +35,7 @@ _PATIENCE = 0.01
 
 
 class Steps:
-    """Drives one context: steps of all streams that decode, and passes over one stream's prompt.
+    """What streams ask of the thread that drives their context; it ends when they are gone.
 
     All of it runs in one thread. OpenMP keeps a team of workers for every thread that calls it, and once the teams of
     a process are more than the cores, its barriers sleep instead of spinning: 100 switches a token, 15 % of its time.
@@ -40,113 +43,121 @@ class Steps:
 
     def __init__(self, engine: GgufEngine, count: int) -> None:
         """`engine` has a context of `count` sequences."""
-        self._engine = engine
+        inbox: SimpleQueue[Message | None] = SimpleQueue()
+        self._tell = inbox.put
+        self._thread = threading.Thread(target=Driver(engine, count, inbox).run, name="llama.cpp", daemon=True)
+        self._thread.start()
+        self._end = weakref.finalize(self, inbox.put, None)
+
+    def step(self, stream: int, token: int, place: int) -> NDArray[np.float32]:
+        """The logits [vocabulary] after `token` of a stream, computed together with what the others ask for; a view,
+        valid until the stream's next step."""
+        return self._answer(stream, (token, place))  # type: ignore[no-any-return]
+
+    def alone(self, stream: int, work: Callable[[], T]) -> T:
+        """What `work` gives, which uses the context for this stream alone, between two steps of the others."""
+        return self._answer(stream, work)  # type: ignore[no-any-return]
+
+    def rest(self, stream: int) -> None:
+        """No step waits for this stream any more."""
+        self._tell((stream, None, None))
+
+    def close(self) -> None:
+        """End the thread after what it does now."""
+        self._end()
+        self._thread.join()
+
+    def _answer(self, stream: int, asked: tuple[int, int] | Callable[[], Any]) -> Any:
+        reply: Reply = SimpleQueue()
+        self._tell((stream, asked, reply))
+        answer = reply.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Driver:
+    """Reads what streams want from a queue, and drives the context: steps of all that decode, and passes of one."""
+
+    def __init__(self, engine: GgufEngine, count: int, inbox: SimpleQueue[Message | None]) -> None:
+        import numpy as np
+
+        self._engine, self._inbox = engine, inbox
         # An answer may not depend on how many others are made at the same time.
         self._together = exact_rows(engine, count)
         self._tokens, self._places = (ctypes.c_int32 * count)(), (ctypes.c_int32 * count)()
         self._wanted = (ctypes.c_int8 * count)(*[1] * count)
         self._batch = batch_of(engine._c, self._tokens, self._places, self._wanted, range(count))
-        self._change = threading.Condition()
-        self._asked: dict[int, Asked] = {}
+        self._rows = np.empty((count, engine.vocabulary_size), np.float32)
+        self._asked: dict[int, tuple[tuple[int, int], Reply]] = {}
         self._expected: set[int] = set()
-        self._works: deque[Callable[[], None]] = deque()
-        self._open = True
-        self._thread = threading.Thread(target=self._serve, name="llama.cpp", daemon=True)
-        self._thread.start()
+        self._works: deque[tuple[Callable[[], Any], Reply]] = deque()
+        self._passed = False
 
-    def step(self, stream: int, token: int, place: int) -> NDArray[np.float32]:
-        """The logits [vocabulary] after `token` of a stream, computed together with what the others ask for."""
-        future: Future[NDArray[np.float32]] = Future()
-        with self._change:
-            self._asked[stream] = token, place, future
-            self._expected.add(stream)
-            self._change.notify()
-        return future.result()
-
-    def alone(self, stream: int, work: Callable[[], T]) -> T:
-        """What `work` gives, which uses the context for this stream alone, between two steps of the others."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(work())
-            except Exception as error:
-                future.set_exception(error)
-
-        with self._change:
-            self._works.append(run)
-            self._expected.discard(stream)
-            self._change.notify()
-        return future.result()
-
-    def rest(self, stream: int) -> None:
-        """No step waits for this stream any more."""
-        with self._change:
-            self._expected.discard(stream)
-            self._change.notify()
-
-    def close(self) -> None:
-        """End the thread after what it does now."""
-        with self._change:
-            self._open = False
-            self._change.notify()
-        self._thread.join()
-
-    def _serve(self) -> None:
-        passed: bool | None = False
+    def run(self) -> None:
+        """Until it is told to end."""
         while True:
-            with self._change:
-                passed = self._next(passed)
-                if passed is None:
-                    return
-                if passed:
-                    work = self._works.popleft()
-                else:
-                    asked, self._asked = self._asked, {}
-            if passed:
-                work()
-            else:
-                self._step(asked)
-
-    def _next(self, passed: bool | None) -> bool | None:
-        """Wait for what is done next: a pass, True, a step, False, or the end, None. After a pass comes a step, if one
-        is asked for."""
-        while self._open:
-            if self._works and not (passed and self._asked):
-                return True
-            if self._asked and self._expected <= self._asked.keys():
-                return False
-            if not self._change.wait(_PATIENCE if self._asked else None):
+            able = self._next()
+            if able is not None and self._inbox.empty():
+                able()
+                continue
+            try:
+                message = self._inbox.get(timeout=_PATIENCE if self._asked else None)
+            except Empty:
                 self._expected &= self._asked.keys()  # whoever has not come has left
-        return None
+                continue
+            if message is None:
+                return
+            self._take(*message)
 
-    def _step(self, asked: dict[int, Asked]) -> None:
+    def _take(self, stream: int, wanted: Any, reply: Any) -> None:
+        if isinstance(wanted, tuple):
+            self._asked[stream] = wanted, reply
+            self._expected.add(stream)
+            return
+        self._expected.discard(stream)
+        if wanted is not None:
+            self._works.append((wanted, reply))
+
+    def _next(self) -> Callable[[], None] | None:
+        """What can be done now. After a pass comes a step, if one is asked for."""
+        if self._works and not (self._passed and self._asked):
+            return self._pass
+        return self._step if self._asked and self._expected <= self._asked.keys() else None
+
+    def _pass(self) -> None:
+        self._passed = True
+        work, reply = self._works.popleft()
+        try:
+            reply.put(work())
+        except Exception as error:
+            reply.put(error)
+
+    def _step(self) -> None:
         """Give everyone who asked the logits after his token."""
+        self._passed = False
+        asked, self._asked = self._asked, {}
         streams = sorted(asked)
         try:
-            rows = [row for part in range(0, len(streams), self._together)
-                    for row in self._decode(asked, streams[part:part + self._together])]
+            for part in range(0, len(streams), self._together):
+                self._decode(asked, streams[part:part + self._together])
         except Exception as error:  # all of them wait for this step, so all of them must know
-            for *_, future in asked.values():
-                future.set_exception(error)
+            for _, reply in asked.values():
+                reply.put(error)
             return
-        for stream, row in zip(streams, rows, strict=True):
-            asked[stream][2].set_result(row)
+        for stream, (_, reply) in asked.items():
+            reply.put(self._rows[stream])
 
-    def _decode(self, asked: dict[int, Asked], streams: Sequence[int]) -> NDArray[np.float32]:
-        """llama.cpp over the tokens of `streams`; a copy of their logits [streams, vocabulary], for the next call
-        overwrites them."""
-        import numpy as np
-
+    def _decode(self, asked: dict[int, Any], streams: Sequence[int]) -> None:
+        """llama.cpp over the tokens of `streams`; their logits are copied, for the next call overwrites them."""
         engine = self._engine
         for index, stream in enumerate(streams):
-            self._tokens[index], self._places[index] = asked[stream][:2]
+            self._tokens[index], self._places[index] = asked[stream][0]
             self._batch.seq_id[index][0] = stream
         self._batch.n_tokens = len(streams)
         if engine._c.llama_decode(engine._context, self._batch):
             raise failed(engine)
-        return np.ctypeslib.as_array(engine._c.llama_get_logits(engine._context),
-                                     (len(streams), engine.vocabulary_size)).copy()
+        self._rows[streams] = engine._rows_of(len(streams))
 
 
 class GgufStream(GgufEngine):
