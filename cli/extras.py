@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from ..models.errors import MissingExtra
 
 EXTRAS: dict[str, dict[str, str]] = {
@@ -16,7 +18,9 @@ EXTRAS: dict[str, dict[str, str]] = {
     },
     "gguf": {"llama_cpp": "llama-cpp-python"},
     "structure": {"llguidance": "llguidance", "jsonschema": "jsonschema"},
-    "serve": {"starlette": "starlette", "uvicorn": "uvicorn"},
+    # uvicorn takes uvloop by itself where it is there; it is not for Windows.
+    "serve": {"starlette": "starlette", "uvicorn": "uvicorn"} | (
+        {"uvloop": "uvloop"} if sys.platform != "win32" else {}),
     "train": {
         "torch": "torch",
         "transformers": "transformers",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from typing import Any
 
 import h11
@@ -15,6 +16,9 @@ from .gate import HEADER_BYTES, Gate
 HEADER_SECONDS, READ_SECONDS, IDLE_SECONDS, LAST_SECONDS = 10.0, 30.0, 15, 5
 """How long a client may take to send a request's head, to read what was sent to it, and to send the next request; how
 long answers may go on once the server is told to stop."""
+_SWITCH_SECONDS = 0.001
+"""How long a thread that computes may keep Python from the one that talks with clients; Python's own 5 ms, waited for
+several times a request, are what a refusal of a busy small model took longest for."""
 
 
 class Protocol(H11Protocol):
@@ -81,7 +85,12 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: Any = None) -> None:
         """Until a signal or `should_exit` ends it."""
-        super().run([self._bound])
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        try:
+            super().run([self._bound])
+        finally:
+            sys.setswitchinterval(before)
 
 
 def bind(host: str, port: int) -> socket.socket:
