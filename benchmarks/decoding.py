@@ -34,7 +34,7 @@ from edgestill.models.task import Task
 from edgestill.runtime import load
 from edgestill.runtime.threads import allowed_cores
 
-PROCESSES = 3
+PROCESSES = 5
 """One after the other for every candidate: the same program may be 5 % slower in one process than in the next."""
 SILENT: Any = None
 """llama.cpp's log callback, kept alive as long as llama.cpp may call it."""
