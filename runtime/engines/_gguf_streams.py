@@ -161,7 +161,7 @@ class Driver:
 
 
 class GgufStream(GgufEngine):
-    """One sequence of a shared context; see `Engine`. Arrays it returns are its own."""
+    """One sequence of a shared context; see `Engine`."""
 
     def __init__(self, owner: GgufEngine, steps: Steps, sequence: int) -> None:
         """`owner` holds the model and the context, which live as long as any stream does."""
