@@ -17,8 +17,8 @@ HEADER_SECONDS, READ_SECONDS, IDLE_SECONDS, LAST_SECONDS = 10.0, 30.0, 15, 5
 """How long a client may take to send a request's head, to read what was sent to it, and to send the next request; how
 long answers may go on once the server is told to stop."""
 _SWITCH_SECONDS = 0.001
-"""How long a thread that computes may keep Python from the one that talks with clients. Python's own 5 ms are waited for
-several times a request where a small model answers many at a time."""
+"""How long a thread that computes may keep Python from the one that talks with clients. Python's own 5 ms are waited
+for several times a request where a small model answers many at a time."""
 
 
 class Protocol(H11Protocol):
