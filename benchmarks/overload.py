@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from serving import served
+from serving import post, served
 
 PROMPTS = [f"turn {state} the {light} light in the {room} {when}" for state in ("on", "off")
            for light in ("small", "big") for room in ("kitchen", "hall", "bedroom")
@@ -77,11 +77,9 @@ class Client:
 
     def ask(self, prompt: str) -> None:
         """Send a request."""
-        body = json.dumps({"messages": [{"role": "user", "content": prompt}], "max_tokens": self._tokens}).encode()
         started = time.perf_counter()
-        connection = socket.create_connection(("127.0.0.1", self._port))
-        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                           b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        request = {"messages": [{"role": "user", "content": prompt}], "max_tokens": self._tokens}
+        connection = post(self._port, "/v1/chat/completions", request)
         self._open.register(connection, selectors.EVENT_READ, Asked(prompt, connection, started))
 
     def look(self, until: float) -> None:

@@ -53,14 +53,20 @@ def bare(model: Any, tokens: int) -> float:
     return (len(stamps) - 1) / (stamps[-1] - stamps[0])
 
 
+def post(port: int, path: str, request: dict[str, Any]) -> socket.socket:
+    """A connection over which a request was sent, and which ends with its answer."""
+    body = json.dumps(request).encode()
+    connection = socket.create_connection(("127.0.0.1", port), timeout=600)
+    connection.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                       b"Content-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body))
+    return connection
+
+
 def streamed(port: int, tokens: int, number: int) -> list[float]:
     """When the pieces of one streamed answer arrived. They are counted as they come off the socket: a client that takes
     every line apart needs the cores that compute the next token."""
-    body = json.dumps({"prompt": f"{number} {PROMPT}", "max_tokens": tokens, "stream": True}).encode()
-    head = (f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n").encode()
-    with socket.create_connection(("127.0.0.1", port), timeout=600) as connection:
-        connection.sendall(head + body)
+    request = {"prompt": f"{number} {PROMPT}", "max_tokens": tokens, "stream": True}
+    with post(port, "/v1/completions", request) as connection:
         stamps: list[float] = []
         while data := connection.recv(2**16):
             stamps += [time.perf_counter()] * data.count(b"data: {")

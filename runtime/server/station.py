@@ -24,7 +24,7 @@ _END = object()
 _FADE = 0.9
 _FRAME = 1 / 30
 """How often the loop looks at what an answer has become, in seconds: text that grows so often flows, and a look takes
-.5 ms from the model. What comes after a longer silence is looked at as soon as it comes."""
+.6 ms from the model. What comes after a longer silence is looked at as soon as it comes."""
 _NICENESS = 5
 """How far the threads that compute stand back behind the one that talks with clients, which needs little time but needs
 it at once: refusals of a full server then wait half as long for a core."""
