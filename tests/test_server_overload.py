@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -144,3 +146,16 @@ def test_a_full_server_still_tells_who_may_not_ask_at_all(head: str, path: str, 
     with full(packed_llama, key="right") as (served, gate), \
             closing(HTTPConnection("127.0.0.1", served.port)) as connection:
         assert said(connection, written(b"{}", head, path))[0] == status
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows priorities of single threads")
+def test_threads_that_compute_stand_back(packed_llama: dict[str, Path]) -> None:
+    own, before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), set(os.listdir("/proc/self/task"))
+    with running([Station.open("tiny", packed_llama["onnx"], 1, 1, 2)]) as served:
+        status, answer, _ = served.ask("POST", "/v1/chat/completions", question(0))
+        assert status == 200 and answer["choices"][0]["message"]["content"]
+        made = {int(thread) for thread in set(os.listdir("/proc/self/task")) - before}
+        workers = {thread.native_id for thread in threading.enumerate() if thread.name == "tiny-0"}
+        back = {thread for thread in made if os.getpriority(os.PRIO_PROCESS, thread) > own}
+        assert workers < back and made - back  # the worker and the engine's own, and not the one that serves
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
