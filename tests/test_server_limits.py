@@ -17,8 +17,7 @@ import pytest
 from edgestill.cli.main import call
 from edgestill.models.errors import UsageError
 from edgestill.runtime.loading import load_streams
-from edgestill.runtime.server import check_address, names_of
-from edgestill.runtime.server import running as connection
+from edgestill.runtime.server import check_address, door, gate, names_of
 from edgestill.runtime.server.station import Station
 
 from .serving import Running, running
@@ -176,9 +175,7 @@ def test_a_full_queue_refuses_at_once_and_keeps_the_order(served: Running) -> No
 
 
 def test_slow_clients_are_dropped(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgestill.runtime.server import gate
-
-    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(door, "HEADER_SECONDS", 0.2)
     monkeypatch.setattr(gate, "BODY_SECONDS", 0.2)
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     for sent, answer in ((b"", b""), (head, b""), (head + b"Authorization: Bearer %s\r\nContent-Length: 9\r\n\r\n{"

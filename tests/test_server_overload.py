@@ -19,8 +19,11 @@ from typing import Any
 import pytest
 from edgestill.models import kinds
 from edgestill.runtime.loading import load_streams
+from edgestill.runtime.server import door
+from edgestill.runtime.server.running import bind
 from edgestill.runtime.server.station import Station
 
+from . import serving
 from .serving import Running, running
 
 STREAMS, PLACES, REQUESTS = 2, 3, 40
@@ -69,16 +72,16 @@ def test_what_is_too_much_is_refused_while_the_rest_is_answered_as_alone(engine:
 
 
 @contextmanager
-def full(packed: dict[str, Path], **options: Any) -> Iterator[tuple[Running, threading.Event]]:
+def full(packed: dict[str, Path], name: str = "tiny", **options: Any) -> Iterator[tuple[Running, threading.Event]]:
     """A server whose one worker is busy until the event is set, and that has no places to wait."""
-    with running([Station("tiny", load_streams(packed["onnx"], 1, 1), 0)], **options) as served:
+    with running([Station(name, load_streams(packed["onnx"], 1, 1), 0)], **options) as served:
         gate = threading.Event()
-        model = served.service.stations["tiny"].model
+        model = served.service.stations[name].model
         fast = model.engine.decode
         model.engine.decode = lambda token: (gate.wait(), fast(token))[1]
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(served.ask, "POST", "/v1/chat/completions", question(0))
-            while not served.service.stations["tiny"].active:
+            while not served.service.stations[name].active:
                 time.sleep(0.005)
             try:
                 yield served, gate
@@ -148,14 +151,42 @@ def test_a_full_server_still_tells_who_may_not_ask_at_all(head: str, path: str, 
         assert said(connection, written(b"{}", head, path))[0] == status
 
 
+@pytest.mark.parametrize("apart", [0.0, 0.02], ids=["many at once", "one by one"])
+def test_a_client_that_takes_none_of_its_refusals_is_dropped(apart: float, packed_llama: dict[str, Path],
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(host: str, port: int) -> socket.socket:
+        bound = bind(host, port)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return bound
+
+    monkeypatch.setattr(door, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(serving, "bind", small)
+    with full(packed_llama, "long" * 1000) as (served, _), socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", served.port))
+        with pytest.raises(ConnectionError):
+            while True:
+                connection.sendall(written(b"{}"))
+                time.sleep(apart)
+
+
+def test_a_server_ends_though_clients_that_asked_nothing_are_connected(packed_llama: dict[str, Path]) -> None:
+    with full(packed_llama) as (served, _):
+        silent, refused = (socket.create_connection(("127.0.0.1", served.port), timeout=2) for _ in range(2))
+        refused.sendall(written(b"{}"))
+        assert refused.recv(65536).startswith(b"HTTP/1.1 429")
+    for connection in silent, refused:
+        with connection:
+            assert connection.recv(1) == b""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows priorities of single threads")
-def test_threads_that_compute_stand_back(packed_llama: dict[str, Path]) -> None:
-    own, before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), set(os.listdir("/proc/self/task"))
-    with running([Station.open("tiny", packed_llama["onnx"], 1, 1, 2)]) as served:
-        status, answer, _ = served.ask("POST", "/v1/chat/completions", question(0))
-        assert status == 200 and answer["choices"][0]["message"]["content"]
-        made = {int(thread) for thread in set(os.listdir("/proc/self/task")) - before}
-        workers = {thread.native_id for thread in threading.enumerate() if thread.name == "tiny-0"}
-        back = {thread for thread in made if os.getpriority(os.PRIO_PROCESS, thread) > own}
-        assert workers < back and made - back  # the worker and the engine's own, and not the one that serves
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
+def test_no_thread_that_computes_stands_back(packed_llama: dict[str, Path]) -> None:
+    """Beside another busy program, engines whose threads wait for each other would be a hundred times slower."""
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    for packed in packed_llama.values():
+        with running([Station.open("tiny", packed, 1, 1, 2)]) as served:
+            assert served.ask("POST", "/v1/chat/completions", question(0))[0] == 200
+            assert {os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir("/proc/self/task")} == {own}

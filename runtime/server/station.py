@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +21,6 @@ _FADE = 0.9
 _FRAME = 1 / 30
 """How often the loop looks at what an answer has become, in seconds: text that grows so often flows, and a look takes
 .6 ms from the model. What comes after a longer silence is looked at as soon as it comes."""
-_NICENESS = 5
-"""How far the threads that compute stand back behind the one that talks with clients, which needs little time but needs
-it at once: refusals of a full server then wait half as long for a core."""
 
 
 class Job:
@@ -119,9 +112,8 @@ class Station:
 
     @classmethod
     def open(cls, name: str, path: Path, places: int, streams: int, threads: int, context: int = 0) -> Station:
-        """Load a model, the engine's own threads standing back too; errors as in `load`."""
-        with ThreadPoolExecutor(1, initializer=_stand_back) as loader:  # threads inherit what started them has
-            return cls(name, loader.submit(load_streams, path, streams, threads, context).result(), places)
+        """Load a model; errors as in `load`."""
+        return cls(name, load_streams(path, streams, threads, context), places)
 
     @property
     def waiting(self) -> int:
@@ -174,7 +166,6 @@ class Station:
             model.close()
 
     def _serve(self, model: Any) -> None:
-        _stand_back()
         while True:
             with self._change:
                 while self._open and not self._waiting:
@@ -188,11 +179,3 @@ class Station:
                 self.active -= 1
                 self._seconds = _FADE * self._seconds + (1 - _FADE) * (time.perf_counter() - job.begun)
             job.end(error)  # whoever asks again at once finds the worker free
-
-
-def _stand_back() -> None:
-    """Lower the priority of this thread and of those that it starts. Only Linux knows priorities of single threads."""
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        with suppress(OSError):  # a sandbox may forbid it, and nothing depends on it
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
