@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -101,3 +103,21 @@ def test_the_thread_behind_streams_ends_with_them(packed_llama: dict[str, Path])
             return
         time.sleep(0.01)
     raise AssertionError("the thread lives on")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads of a process are counted in /proc")
+def test_one_thread_alone_has_a_team_of_openmp(packed_llama: dict[str, Path]) -> None:
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    def used() -> tuple[Any, int]:
+        before = threads()
+        models = load_streams(packed_llama["gguf"], 2, 2)
+        models[0].generate("turn off", max_new_tokens=2)
+        return models, threads() - before
+
+    with ThreadPoolExecutor(1) as opener:  # which has no team from elsewhere
+        models, made = opener.submit(used).result()
+        assert made == 2  # the one behind the streams, and the other of its team
+    for model in models:
+        model.close()
