@@ -45,6 +45,24 @@ def labels_of(folder: Path) -> list[str]:
     return [str(names[key]) for key in sorted(names, key=int)]
 
 
+def head_size(folder: Path) -> int:
+    """The size of an attention head, for graphs that leave it symbolic."""
+    decoder = read_table(folder / "genai_config.json", "model", "decoder")
+    config = read_table(folder / "config.json")
+    heads = config.get("num_attention_heads")
+    size = decoder.get("head_size") or config.get("head_dim") or (heads and config.get("hidden_size", 0) // heads)
+    if not size:
+        raise ArtifactError(f"{folder}: the graph does not say the size of an attention head",
+                            "put genai_config.json or config.json beside the graph")
+    return int(size)
+
+
+def context_of(folder: Path) -> int:
+    """The model's own context length, 0 when no file says it."""
+    table = read_table(folder / "genai_config.json", "model")
+    return int(table.get("context_length") or read_table(folder / "config.json").get("max_position_embeddings") or 0)
+
+
 def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ArtifactError(f"{name}: a JSON object was expected, found {type(value).__name__}",

@@ -16,6 +16,7 @@ from edgestill.models import kinds
 from edgestill.models.artifact import Artifact, Manifest, open_artifact
 from edgestill.models.errors import ArtifactError, MissingExtra, UsageError
 from edgestill.models.task import Task
+from edgestill.runtime import configs
 from edgestill.runtime import engine as shared_engine
 from numpy.typing import NDArray
 
@@ -227,7 +228,7 @@ def test_onnx_reads_prompts_without_their_logits(packed_llama: dict[str, Path], 
     assert ours._last_only
     monkeypatch.setattr(other, "_last_only", False)  # as for a graph that was made elsewhere
     assert ours.prefill(IDS[:150]).tobytes() == other.prefill(IDS[:150]).tobytes()
-    assert "logits_from" not in [item.name for item in ours._session.get_inputs()]
+    assert "logits_from" not in [item.name for item in ours._sessions[0].get_inputs()]
     same(ours.extend(IDS[150:155]), wanted[150:155])
 
 
@@ -237,13 +238,12 @@ def test_onnx_refuses_other_graphs(packed_bert: Path) -> None:
 
 
 def test_onnx_reads_the_head_size_beside_a_symbolic_graph(packed_llama: dict[str, Path], tmp_path: Path) -> None:
-    module = kinds.load("runtime.engines", "onnx")
-    assert module._head_size(packed_llama["onnx"]) == 16
+    assert configs.head_size(packed_llama["onnx"]) == 16
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 64, "num_attention_heads": 4}))
-    assert (module._head_size(tmp_path), module._context_of(tmp_path)) == (16, 0)
+    assert (configs.head_size(tmp_path), configs.context_of(tmp_path)) == (16, 0)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ArtifactError, match="size of an attention head"):
-        module._head_size(tmp_path)
+        configs.head_size(tmp_path)
 
 
 def test_a_missing_engine_names_the_extra(packed_llama: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,65 +13,106 @@ from typing import Any
 
 import pytest
 from edgestill.models import kinds
+from edgestill.models.artifact import open_artifact
 from edgestill.runtime import load
 from edgestill.runtime.engines import _gguf_streams, _onnx_streams
-from edgestill.runtime.engines._onnx_streams import Turns
+from edgestill.runtime.engines._onnx_streams import Cores
 from edgestill.runtime.loading import load_streams
 
 ENDLESS = 60.0
 
 
-def turns_of(steps: int, leave: bool = True) -> str:
-    """Who computed, in order: `a`, which begins, and `b`, which waits from a's first step on; `steps` each."""
-    turns, order = Turns(), []
+def cores_of(cores: Cores, steps: int, leave: bool = True) -> dict[str, str]:
+    """How many each of two streams had at every step: `a`, which begins alone, and `b`, which comes after its first."""
+    had = {"a": "", "b": ""}
 
     def take(name: str, waits: threading.Thread | None = None) -> None:
         for _ in range(steps):
-            with turns.of(name):
-                order.append(name)
+            with cores.of(name) as narrow:
+                had[name] += "1" if narrow else "2"
                 if waits is not None and waits.ident is None:
                     waits.start()
-                while waits is not None and waits.is_alive() and not turns._waiting and "b" not in order:
-                    pass
+                    while not cores._waiting:
+                        pass
+                time.sleep(0.002)
         if leave or name == "b":
-            turns.rest(name)
+            cores.rest(name)
 
     second = threading.Thread(target=take, args=("b",))
     take("a", second)
     second.join(60)
     assert not second.is_alive()
-    return "".join(order)
+    return had
 
 
-def test_a_stream_keeps_its_turn_for_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_onnx_streams, "_PATIENCE", ENDLESS)
+def test_a_stream_alone_takes_all_cores_and_one_in_company() -> None:
+    had = cores_of(Cores(2), 20)
+    assert had["a"] == "2" + "1" * 19 and had["b"].startswith("1" * 10)
+    with Cores(1).of("a") as narrow:
+        assert not narrow
+
+
+def test_a_stream_that_leaves_without_a_word_loses_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_onnx_streams, "_SLICE", ENDLESS)
-    assert turns_of(20) == "a" * 20 + "b" * 20
-    monkeypatch.setattr(_onnx_streams, "_SLICE", 0.0)
-    assert turns_of(20).startswith("ab")
+    had = cores_of(Cores(2, shared=False), 3, leave=False)
+    assert had == {"a": "222", "b": "222"}
 
 
-def test_a_stream_that_leaves_without_a_word_loses_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_onnx_streams, "_SLICE", ENDLESS)
-    assert turns_of(3, leave=False) == "aaabbb"
+@pytest.mark.parametrize("shared", [True, False])
+def test_no_more_compute_at_once_than_there_are_cores(shared: bool) -> None:
+    cores, lock, now, seen = Cores(3, shared), threading.Lock(), 0, []
+
+    def take(stream: int) -> None:
+        nonlocal now
+        for _ in range(50):
+            with cores.of(stream) as narrow:
+                with lock:
+                    now += 1 if narrow else 3
+                    seen.append(now)
+                time.sleep(0.0005)
+                with lock:
+                    now -= 1 if narrow else 3
+        cores.rest(stream)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, range(8), timeout=60))
+    assert len(seen) == 400 and max(seen) == 3 and now == 0
+    assert sum(one < 3 for one in seen) > 0 if shared else set(seen) == {3}
 
 
-def test_a_run_that_fails_gives_its_turn_back() -> None:
-    turns = Turns()
-    with pytest.raises(ZeroDivisionError), turns.of("a"):
+def test_a_run_that_fails_gives_its_cores_back() -> None:
+    cores = Cores(2)
+    with pytest.raises(ZeroDivisionError), cores.of("a"):
         raise ZeroDivisionError
-    with turns.of("b"):
-        assert turns._holder == "b"
+    cores.rest("a")
+    with cores.of("b") as narrow:
+        assert not narrow
 
 
-@pytest.mark.parametrize("engine", kinds.names("runtime.engines"))
-def test_no_stream_waits_for_an_answer_that_is_over(packed_llama: dict[str, Path], engine: str,
+def test_onnx_streams_share_the_cores_only_where_one_thread_gives_the_bits_of_two_and_it_is_worth_it(
+        packed_llama: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for same, seconds, sessions in ((True, 1.0, 2), (False, 1.0, 1), (True, 0.001, 1)):
+        monkeypatch.setattr(_onnx_streams, "same_bits", lambda one, other, same=same: same)
+        monkeypatch.setattr(_onnx_streams, "seconds_a_token", lambda engine, seconds=seconds: seconds)
+        assert {len(model.engine._sessions) for model in load_streams(packed_llama["onnx"], 2, 2)} == {sessions}
+    one, other = (kinds.load("runtime.engines", "onnx").open(open_artifact(packed_llama["onnx"]), threads, 0)
+                  for threads in (1, 2))
+    monkeypatch.undo()
+    assert _onnx_streams.same_bits(one, other) and 0 < _onnx_streams.seconds_a_token(one) < 1
+    right = other.decode
+    monkeypatch.setattr(other, "decode", lambda token: right(token) + 1e-6)
+    assert not _onnx_streams.same_bits(one, other)
+
+
+@pytest.mark.parametrize(("engine", "worth"), [("gguf", 0.0), ("onnx", 0.0), ("onnx", ENDLESS)])
+def test_no_stream_waits_for_an_answer_that_is_over(packed_llama: dict[str, Path], engine: str, worth: float,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waited would wait for a minute here."""
     for module in (_gguf_streams, _onnx_streams):
         monkeypatch.setattr(module, "_PATIENCE", ENDLESS)
     monkeypatch.setattr(_onnx_streams, "_SLICE", 0.001)
-    models = load_streams(packed_llama[engine], 3, 1)
+    monkeypatch.setattr(_onnx_streams, "_WORTH", worth)
+    models = load_streams(packed_llama[engine], 3, 2)
 
     def answer(work: tuple[Any, int]) -> list[list[int]]:
         model, size = work

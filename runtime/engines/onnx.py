@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...models.artifact import FOREIGN
 from ...models.errors import ArtifactError
-from ..configs import read_table
+from ..configs import context_of, head_size
 from ..engine import EXTEND, Cache, check_ids, chosen_context, rows_per_pass
 from ..threads import allowed_cores
 
@@ -41,7 +41,7 @@ def open(artifact: Artifact, threads: int, context: int) -> OnnxEngine | ConcatE
 
     Raises ArtifactError when the graph cannot be loaded or is no decoder of this kind.
     """
-    limit = artifact.manifest.dimensions.get("context") or _context_of(artifact.folder)
+    limit = artifact.manifest.dimensions.get("context") or context_of(artifact.folder)
     threads, length = threads or allowed_cores(), chosen_context(context, limit)
     if artifact.manifest.stage == FOREIGN:
         from .. import onnx_header
@@ -84,21 +84,31 @@ def session(path: Path, threads: int, *, patterns: bool = False) -> Any:
                             "copy the artifact again, or export it again") from error
 
 
+class _Runs:
+    """A session with its bindings: to one token, one for each way round of the states, and to several."""
+
+    def __init__(self, session: Any, ways: int) -> None:
+        self.run = session.run_with_iobinding
+        self.single, self.several = [session.io_binding() for _ in range(ways)], session.io_binding()
+
+
 class OnnxEngine(Cache):
     """See `Engine`."""
 
     block = 16
     """onnxruntime's kernels for one row differ from those for several; whole blocks take the same ones."""
 
-    def __init__(self, path: Path, folder: Path, threads: int, context_length: int, opened: Any = None) -> None:
-        """Load `path`, or take it as `opened`, for at most `context_length` tokens; `folder` holds its configs."""
+    def __init__(self, path: Path, folder: Path, threads: int, context_length: int,
+                 sessions: Sequence[Any] = ()) -> None:
+        """Load `path`, or take it from `sessions`, for at most `context_length` tokens; `folder` holds its configs.
+        The first session runs until `_runs` is set to another's."""
         import numpy as np
 
         super().__init__()
         self.threads, self.context_length = threads, context_length
-        self._session = opened or session(path, threads)
-        inputs = {item.name: item for item in self._session.get_inputs()}
-        outputs = {item.name: item for item in self._session.get_outputs()}
+        self._sessions = sessions = sessions or [session(path, threads)]
+        inputs = {item.name: item for item in sessions[0].get_inputs()}
+        outputs = {item.name: item for item in sessions[0].get_outputs()}
         self._past = [name for name in inputs if name.startswith("past_key_values.")]
         states = [name for name in inputs if name.startswith("past.")]
         known = {"input_ids", "attention_mask", *self._past, *states}
@@ -112,7 +122,7 @@ class OnnxEngine(Cache):
         self.vocabulary_size = int(outputs["logits"].shape[-1])
         self._rows = rows_per_pass(self.vocabulary_size)
         heads, size = inputs[self._past[0]].shape[1], inputs[self._past[0]].shape[3]
-        self._heads, self._size = int(heads), size if isinstance(size, int) else _head_size(folder)
+        self._heads, self._size = int(heads), size if isinstance(size, int) else head_size(folder)
         self._dtype = np.dtype(_DTYPES[inputs[self._past[0]].type])
         if self._dtype == np.float16:
             log.warning("%s computes in float16, for WebGPU: slow on CPUs, for which onnx:int4 is made", path)
@@ -122,7 +132,7 @@ class OnnxEngine(Cache):
         self._place = np.zeros((*(self._places or ()), 1, 1), np.int64)
         self._logits = np.zeros(self.vocabulary_size, np.float32)
         self._scratch = np.empty((0, self.vocabulary_size), np.float32)
-        self._last_only = any(item.name == _FROM for item in self._session.get_overridable_initializers())
+        self._last_only = any(item.name == _FROM for item in sessions[0].get_overridable_initializers())
         self._from = np.zeros(1, np.int64)
         self._mask = np.ones(0, np.int64)
         self._cache: list[NDArray[Any]] = []
@@ -131,8 +141,8 @@ class OnnxEngine(Cache):
                         for name in states}
         self.rewinds = not states
         self._turn = 0
-        self._single = [self._session.io_binding() for _ in range(2 if states else 1)]
-        self._several = self._session.io_binding()
+        self._all_runs = [_Runs(one, 2 if states else 1) for one in sessions]
+        self._runs = self._all_runs[0]
         self.reserve(min(_FIRST_CAPACITY, context_length))
 
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
@@ -161,11 +171,11 @@ class OnnxEngine(Cache):
             self.reserve(position + 1)
         self._token[0, 0] = token
         self._place.fill(position)
-        binding = self._single[self._turn]
+        binding = self._runs.single[self._turn]
         binding.bind_input("attention_mask", "cpu", 0, self._mask.dtype, (1, position + 1), self._mask_pointer)
-        self._session.run_with_iobinding(binding)
+        self._runs.run(binding)
         self.held.append(token)
-        self._turn = (self._turn + 1) % len(self._single)
+        self._turn = (self._turn + 1) % len(self._runs.single)
         return self._logits
 
     def extend(self, ids: Sequence[int]) -> NDArray[np.float32]:
@@ -233,17 +243,18 @@ class OnnxEngine(Cache):
         self._cache, self._capacity = grown, capacity
         self._mask = np.ones(capacity, np.int64)
         self._mask_pointer = self._mask.ctypes.data
-        for binding in (*self._single, self._several):
-            for array, past in zip(grown, self._past, strict=True):
-                binding.bind_input(past, "cpu", 0, array.dtype, shape, array.ctypes.data)
-                binding.bind_output(_present(past), "cpu", 0, array.dtype, shape, array.ctypes.data)
-        for turn, binding in enumerate(self._single):
-            self._bind(binding, turn, self._token, self._place, self._logits.reshape(1, 1, -1))
+        for runs in self._all_runs:
+            for binding in (*runs.single, runs.several):
+                for array, past in zip(grown, self._past, strict=True):
+                    binding.bind_input(past, "cpu", 0, array.dtype, shape, array.ctypes.data)
+                    binding.bind_output(_present(past), "cpu", 0, array.dtype, shape, array.ctypes.data)
+            for turn, binding in enumerate(runs.single):
+                self._bind(binding, turn, self._token, self._place, self._logits.reshape(1, 1, -1))
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._cache = []
-        del self._single, self._several, self._session
+        del self._runs, self._all_runs, self._sessions
 
     def _pass(self, ids: Sequence[int], out: NDArray[np.float32]) -> None:
         """Run several tokens after what the cache holds; the logits of the last ones go to `out` [n, vocabulary]."""
@@ -253,14 +264,15 @@ class OnnxEngine(Cache):
         tokens = np.array(ids, np.int64)[None]
         places = np.empty((*(self._places or ()), 1, len(ids)), np.int64)
         places[:] = np.arange(self.position, total)
-        self._bind(self._several, self._turn, tokens, places, out[None])
+        several = self._runs.several
+        self._bind(several, self._turn, tokens, places, out[None])
         if self._last_only:
             self._from[0] = len(ids) - len(out)
-            self._several.bind_input(_FROM, "cpu", 0, self._from.dtype, self._from.shape, self._from.ctypes.data)
-        self._several.bind_input("attention_mask", "cpu", 0, self._mask.dtype, (1, total), self._mask_pointer)
-        self._session.run_with_iobinding(self._several)
+            several.bind_input(_FROM, "cpu", 0, self._from.dtype, self._from.shape, self._from.ctypes.data)
+        several.bind_input("attention_mask", "cpu", 0, self._mask.dtype, (1, total), self._mask_pointer)
+        self._runs.run(several)
         self._note(ids)
-        self._turn = (self._turn + 1) % len(self._single)
+        self._turn = (self._turn + 1) % len(self._runs.single)
 
     def _read(self, length: int) -> list[NDArray[Any]]:
         """Views of what the next run reads: `length` tokens of every cache, and every state."""
@@ -280,21 +292,3 @@ class OnnxEngine(Cache):
 def _present(past: str) -> str:
     """The output that continues a cache's input."""
     return past.replace("past_key_values.", "present.").replace("past.", "present.")
-
-
-def _head_size(folder: Path) -> int:
-    """The size of an attention head, for graphs that leave it symbolic."""
-    decoder = read_table(folder / "genai_config.json", "model", "decoder")
-    config = read_table(folder / "config.json")
-    heads = config.get("num_attention_heads")
-    size = decoder.get("head_size") or config.get("head_dim") or (heads and config.get("hidden_size", 0) // heads)
-    if not size:
-        raise ArtifactError(f"{folder}: the graph does not say the size of an attention head",
-                            "put genai_config.json or config.json beside the graph")
-    return int(size)
-
-
-def _context_of(folder: Path) -> int:
-    """The model's own context length, 0 when no file says it."""
-    table = read_table(folder / "genai_config.json", "model")
-    return int(table.get("context_length") or read_table(folder / "config.json").get("max_position_embeddings") or 0)
