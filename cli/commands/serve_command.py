@@ -24,7 +24,7 @@ from .. import options, output
 @click.option("--api-key", envvar="EDGESTILL_API_KEY", default="", metavar="KEY",
               help="Key that clients must send; better set as EDGESTILL_API_KEY.")
 @click.option("--streams", type=click.IntRange(1, 64), default=4, show_default=True,
-              help="Answers that a generator makes at a time.")
+              help="Answers that a generator makes at a time; several may hold an ONNX model's weights twice.")
 @click.option("--queue", "places", type=click.IntRange(0, 10000), default=64, show_default=True,
               help="Requests to a model that may wait; more are refused with 429.")
 @click.option("--context", type=click.IntRange(0), default=0,
