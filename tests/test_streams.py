@@ -23,7 +23,7 @@ ENDLESS = 60.0
 
 
 def cores_of(cores: Cores, steps: int, leave: bool = True) -> dict[str, str]:
-    """How many each of two streams had at every step: `a`, which begins alone, and `b`, which comes after its first."""
+    """What two streams had at every step, 1 core or (2) all: `a`, which begins alone, and `b`, which comes then."""
     had = {"a": "", "b": ""}
 
     def take(name: str, waits: threading.Thread | None = None) -> None:
@@ -45,9 +45,11 @@ def cores_of(cores: Cores, steps: int, leave: bool = True) -> dict[str, str]:
     return had
 
 
-def test_a_stream_alone_takes_all_cores_and_one_in_company() -> None:
+def test_a_stream_takes_all_cores_and_one_in_company_of_as_many() -> None:
     had = cores_of(Cores(2), 20)
     assert had["a"] == "2" + "1" * 19 and had["b"].startswith("1" * 10)
+    had = cores_of(Cores(3), 20)
+    assert had == {"a": "2" * 20, "b": "2" * 20}  # all three: of two streams with one each a core would be idle
     with Cores(1).of("a") as narrow:
         assert not narrow
 

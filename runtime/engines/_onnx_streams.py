@@ -1,9 +1,9 @@
 """Several answers at a time from one ONNX graph: caches of their own over the same weights, on the cores there are.
 
-A stream that is alone computes with all threads. In company each takes one, and as many compute at once as there are
-threads: such runs wait for nobody, and together they make 1.2 to 1.3 times the tokens (135M parameters, 2 threads).
+Streams take turns with all threads, until they are as many as the threads. Then each takes one, and as many compute at
+once: such runs wait for nobody, and together they make 1.2 to 1.3 times the tokens (135M parameters, 2 threads).
 onnxruntime gives a session its threads for good, so there are two, which hold the weights twice. Streams of small
-models take turns with all threads instead.
+models always take turns.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Cores:
             self._leave(stream)
 
     def _wanted(self, stream: object) -> int:
-        alone = not self._waiting and self._holds.keys() <= {stream}
-        return self._count if alone or not self._shared else 1
+        here = {stream, *self._holds, *self._waiting}
+        return 1 if self._shared and len(here) >= self._count else self._count
 
     def _taken(self, stream: object) -> _Hold:
         self._leave(stream)
@@ -97,7 +97,7 @@ class Cores:
         gone = time.perf_counter() - _PATIENCE
         for other in [other for other, hold in self._holds.items() if hold.left <= gone]:
             del self._holds[other]
-        return sum(hold.cores for hold in self._holds.values()) + (1 if self._shared else self._count) <= self._count
+        return sum(hold.cores for hold in self._holds.values()) + self._wanted(stream) <= self._count
 
     def _leave(self, stream: object) -> None:
         self._holds.pop(stream, None)
@@ -132,7 +132,7 @@ def streams(first: OnnxEngine, path: Path, folder: Path, count: int) -> list[Onn
     """`count` engines over the session of `first`; and over a second one of one thread where that gives the same bits,
     for an answer may not depend on how many others are made at the same time, and where it is worth it."""
     sessions = [*first._sessions]
-    if first.threads > 1:
+    if 1 < first.threads <= count:
         narrow = OnnxEngine(path, folder, 1, first.context_length)
         if seconds_a_token(narrow) >= _WORTH and same_bits(first, narrow):
             sessions += narrow._sessions
