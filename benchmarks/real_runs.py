@@ -1,7 +1,8 @@
 """The main job on a real pretrained model: `init` then `run` on rows as people have them, as a new user types it.
 
 Three tasks: SNIPS voice commands as text → JSON (400 rows), SGD dialogues as chats with tools (200 conversations), and
-Bitext's support answers as free text (400 rows). Prints exit code, minutes and peak memory of each run, and what shipped.
+Bitext's support answers as free text (400 rows). Prints exit code, minutes and peak memory of each run, and what
+shipped.
 
     python benchmarks/real_models.py --out out/real
     python benchmarks/real_runs.py --data ../shared/data --out out/real [--task snips]

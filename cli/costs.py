@@ -28,6 +28,11 @@ SHIPPED_READING, SHIPPED_DECODING = 2.5, 0.45
 """The same for a shipped 4-bit file in its engine, against the float32 rate: decoding waits for memory."""
 CHARACTERS = 3.5
 """Characters of a token, where the tokenizer is not at hand."""
+CALIBRATION_PASSES = {"gptq": 3.0, "scale_search": 1.2}
+"""Forward passes that a method's calibration is worth."""
+ENCODING_SECONDS = {"gptq": 5e-7, "scale_search": 2e-7, "rtn": 1e-8}
+"""Of each weight."""
+PROOF_TOKENS, CERTIFY_ROWS = 12_000, 128
 PROCESS_BYTES = 700_000_000
 """Python with torch and transformers loaded."""
 ACTIVATION_BYTES = 10**9
@@ -69,7 +74,7 @@ def shape(model: str) -> Shape | None:
     if model in catalogue.names():
         return Shape(catalogue.entry(model).parameters)
     folder = Path(model)
-    found = _stored(folder)
+    found = stored_parameters(folder)
     if not found:
         return None
     config = read_table(folder / "config.json")
@@ -113,6 +118,17 @@ def shipped(model: Shape, rows: Lengths, rate: float) -> Cost:
     return Cost(seconds, model.parameters + PROCESS_BYTES)
 
 
+def export(model: Shape, coded: bool, method: str, calibration_rows: int, train: Lengths, test: Lengths,
+           rate: float) -> Cost:
+    """Of packing and proving one target."""
+    calibration = min(calibration_rows, train.rows) * train.tokens / max(1, train.rows) if coded else 0
+    passes = CALIBRATION_PASSES.get(method, 1.0) * calibration + 3 * PROOF_TOKENS
+    seconds = 2 * model.parameters * passes / (FORWARD * rate) + model.parameters * ENCODING_SECONDS.get(method, 0.0)
+    answered = Lengths(min(test.rows, CERTIFY_ROWS), test.prompt_tokens, test.answer_tokens)
+    seconds += answering(model, answered, rate).seconds + shipped(model, answered, rate).seconds
+    return Cost(seconds, 10 * model.parameters + PROCESS_BYTES)
+
+
 def matrix_rate(size: int = 768, repeats: int = 5) -> float:
     """Operations a second of a float32 matrix product on all cores of this process: the fastest of a few."""
     import numpy as np
@@ -126,7 +142,7 @@ def matrix_rate(size: int = 768, repeats: int = 5) -> float:
     return 2 * size**3 / min(times)
 
 
-def _stored(folder: Path) -> int:
+def stored_parameters(folder: Path) -> int:
     """Weights in the safetensors files of a folder, by their headers."""
     count = 0
     for path in sorted(folder.glob("*.safetensors")):

@@ -17,6 +17,7 @@ from ..models.family import of_config
 from ..models.runfile import RunFile, Training
 from ..models.strict import build
 from ..runtime.configs import read_table
+from . import costs
 
 if TYPE_CHECKING:
     from ..runtime.rows import Row
@@ -25,6 +26,9 @@ DEFAULT_STUDENT = {"generate": "smollm2-135m", "classify": "minilm-l6"}
 TASKS = ("generate", "classify")
 UNKNOWN_CONTEXT = 131072
 """A hub model's context is read when it is downloaded; until then the rows alone set the lengths."""
+MOST_TRAINED_WHOLE = 50_000_000
+"""Parameters above which adapters are trained: gradients and moments of all weights take three times their memory."""
+LORA_LEARNING_RATE = 5e-4
 TOKEN_CHARACTERS = 3
 """Characters of a token, at the least, in the languages that these tokenizers were made for."""
 
@@ -37,6 +41,7 @@ class Model:
     tasks: tuple[str, ...]
     context: int
     learning_rate: float = Training().learning_rate
+    adapter: str = "full"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Start:
     teacher: str
     """Empty where the catalogue has no larger model of the student's series."""
     learning_rate: float
+    adapter: str
 
 
 def model(name: str) -> Model:
@@ -64,6 +70,8 @@ def model(name: str) -> Model:
     """
     if name in catalogue.names():
         entry = catalogue.entry(name)
+        if entry.parameters > MOST_TRAINED_WHOLE:
+            return Model(name, (entry.task,), entry.context, entry.learning_rate_lora, "lora")
         return Model(name, (entry.task,), entry.context, entry.learning_rate_full)
     folder = Path(name)
     if folder.is_dir():
@@ -72,6 +80,8 @@ def model(name: str) -> Model:
             raise ArtifactError(f"{folder}: no config.json in it that says anything",
                                 "give a Hugging Face folder, a catalogue name or a hub name")
         family = of_config(config, training=True)
+        if costs.stored_parameters(folder) > MOST_TRAINED_WHOLE:
+            return Model(name, tuple(family.tasks), family.context(config), LORA_LEARNING_RATE, "lora")
         return Model(name, tuple(family.tasks), family.context(config))
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         return Model(name, TASKS, UNKNOWN_CONTEXT)
@@ -108,6 +118,7 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
         student=chosen.name,
         teacher=teacher.name if teacher else "",
         learning_rate=chosen.learning_rate,
+        adapter=chosen.adapter,
     )
 
 
@@ -118,7 +129,9 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
     quoted = {name: json.dumps(text, ensure_ascii=False) for name, text in (
         ("train", _relative(data, base)), ("test", _relative(test, base) if test else ""))}
     mapping = "{" + ", ".join(f"{json.dumps(ours)} = {json.dumps(theirs)}" for ours, theirs in columns.items()) + "}"
-    rate = f"{start.learning_rate:g}"
+    training = [f"learning_rate = {start.learning_rate:g}"]
+    if start.adapter == "lora":
+        training += ['adapter = {kind = "lora", rank = 16}  # merged at the end; {kind = "full"} trains every weight']
     lines = [
         "# Made for your data by `edgestill init`. Next: edgestill run " + out.name + " -o out",
         "# Every key that is not here has a default; `edgestill run --dry-run` prints them all.", "",
@@ -150,12 +163,12 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
         lines += ["", "[teacher]", 'kind = "local"',
                   f"model = {_name(start.teacher, base)}  # must share the student's tokenizer",
                   "tune = true  # first fine-tune it on your rows, as [tune] says", "", "[tune]", "epochs = 3.0",
-                  f"learning_rate = {rate}", "", "[distill]", "epochs = 3.0", f"learning_rate = {rate}",
+                  *training, "", "[distill]", "epochs = 3.0", *training,
                   "labels_control = true  # also train the student on labels alone, to see what the teacher adds",
                   'losses = [{kind = "forward_kl", weight = 1.0}, {kind = "ce", weight = 0.5}]']
     else:
         lines += ["", "[tune]  # training on labels alone; add [teacher] and [distill] to learn from a larger model",
-                  "epochs = 3.0", f"learning_rate = {rate}"]
+                  "epochs = 3.0", *training]
     targets = ("onnx:int8",) if start.task == "classify" else ("gguf:Q4_0", "onnx:int4")
     for target in targets:
         lines += ["", "[[export]]", f'target = "{target}"']

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from ..models.errors import UsageError
+from ..models.family import of_config
 from ..runtime.threads import allowed_cores
+
+ACTIVATION_BYTES, GPU_ACTIVATION_BYTES = 10**9, 8 * 10**9
+MOST_TOKENS = 8192
 
 
 def threads() -> int:
@@ -47,6 +52,20 @@ def resolve_precision(wanted: str, device: str) -> str:
     if wanted == "bf16" and not possible:
         raise UsageError(f"precision: bf16 cannot be computed on {device}", "set precision to auto or fp32")
     return ("bf16" if fast else "fp32") if wanted == "auto" else wanted
+
+
+def micro_batch_tokens(config: Mapping[str, Any], device: str = "cpu") -> int:
+    """Padded tokens of a forward pass whose activations take about ACTIVATION_BYTES, from a model's config.json.
+
+    What the backward pass needs of a layer was measured on SmolLM2-135M in float32, with adapters and without: 28,000
+    numbers a token, some 24 hidden states and 9 of the feed-forward's. More tokens gain nothing on a processor: the
+    matrices are read once for all of them.
+    """
+    family = of_config(config, training=True)
+    layers, hidden = int(family.of(config, "layers")), int(family.of(config, "hidden"))
+    wide = int(family.of(config, "feed_forward", 4 * hidden))
+    room = GPU_ACTIVATION_BYTES if device.startswith("cuda") else ACTIVATION_BYTES
+    return max(16, min(MOST_TOKENS, room // (4 * layers * (24 * hidden + 9 * wide))))
 
 
 def keep_freed_memory() -> None:

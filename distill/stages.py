@@ -21,6 +21,7 @@ from . import finish
 from .checkpoint import locked
 from .loading import load_model, new_model
 from .sources import Source, check, resolve, weights_digest
+from .templates import with_template
 from .training import Job, run_job
 
 TEACHERS = "distill.teachers"
@@ -80,6 +81,8 @@ def prepare_student(run: RunFile | Path | str, out: Path | str, overrides: Seque
     source = _start(run, base, teacher)
     _check_family(source, run.task)
     chosen, task = run.student, run.task
+    if chosen.template:
+        source = with_template(source, chosen.template, base, Path(out).with_name(Path(out).name + ".template"))
     model = load_model(source.folder, task, run.distill.seed)
     kept = None
     if chosen.layers:
@@ -170,6 +173,10 @@ def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]]
         source = resolve(str(prepared.absolute()), key="student")
     else:
         source = _start(run, base, teacher)
+        if chosen.template:
+            work = out.with_name(out.name + ".work")
+            with locked(work):
+                source = with_template(source, chosen.template, base, work / "student-template")
     _check_family(source, run.task)
     return source
 

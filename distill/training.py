@@ -15,6 +15,7 @@ from ..models.artifact import is_artifact, open_artifact, versions
 from ..models.errors import UsageError
 from ..models.progress import told
 from ..models.runfile import Loop, RunFile, kind_config
+from ..runtime.configs import read_table
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
 from . import finish, loop, machine, temperature
@@ -161,9 +162,15 @@ def read_tokens(job: Job, codec: Codec, bench: Bench) -> dict[str, TokenSet]:
 
 def make_schedules(job: Job, codec: Codec, bench: Bench, sets: Mapping[str, TokenSet]) -> dict[str, Schedule]:
     """The batches of every set."""
-    settings = job.settings
-    return {name: Schedule(tokens, settings.batch_size, settings.micro_batch_tokens, settings.seed, job.classify,
-                           bench.device, codec.pad_id or 0) for name, tokens in sets.items()}
+    settings, size = job.settings, micro_batch_tokens(job, bench.device)
+    return {name: Schedule(tokens, settings.batch_size, size, settings.seed, job.classify, bench.device,
+                           codec.pad_id or 0) for name, tokens in sets.items()}
+
+
+def micro_batch_tokens(job: Job, device: str) -> int:
+    """Padded tokens of a forward pass: what the run file says, or what the model's activations leave room for."""
+    config = read_table(job.student.folder / "config.json")
+    return job.settings.micro_batch_tokens or machine.micro_batch_tokens(config, device)
 
 
 def text_objectives(job: Job, model: Any, terms: list[Term], source: Source | None, codec: Codec,
@@ -205,7 +212,7 @@ def _class_objectives(job: Job, model: Any, terms: list[Term], source: Source | 
         theirs = Codec.from_folder(source.folder)
         for name, schedule in schedules.items():
             rows = [job.splits[name][place] for place in schedule.tokens.sources]
-            logits = ask(teacher.to(device), theirs, rows, precision, job.settings.micro_batch_tokens)
+            logits = ask(teacher.to(device), theirs, rows, precision, micro_batch_tokens(job, device))
             known[name] = torch.from_numpy(logits[:, order]).to(device)
     return {name: ClassObjective(model, terms, known.get(name), precision) for name in schedules}
 

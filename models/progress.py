@@ -1,4 +1,4 @@
-"""Where long work stands: the work says it with `at`, and whoever waits has it told once a minute, or draws a bar of it.
+"""Where long work stands: the work says it with `at`, and whoever waits has it told once a minute, or draws a bar.
 
 One place for the whole process, since one command does one thing at a time; where nobody looks, `at` costs nothing.
 """

@@ -54,6 +54,8 @@ class Student:
     """trim: keep only the tokens that the rows use, all bytes and all special tokens."""
     initialise: str = limited("weights", choices=("weights", "random"))
     """random: the model's shape and tokenizer with new weights."""
+    template: str = ""
+    """Chat template to train with and ship in place of the model's own: a file, or `chatml`, which has tools."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,9 @@ class Loop:
     """Optimizer steps; above 0 it replaces `epochs`."""
     batch_size: int = limited(16, minimum=1, maximum=65536)
     """Rows per optimizer step."""
-    micro_batch_tokens: int = limited(8192, minimum=16)
-    """Padded tokens per forward pass; an optimizer step accumulates as many passes as it needs."""
+    micro_batch_tokens: int = limited(0, minimum=0)
+    """Padded tokens per forward pass; an optimizer step accumulates as many passes as it needs. 0: as many as about
+    1 GB of activations hold."""
     learning_rate: float = limited(2e-4, minimum=0.0, maximum=1.0)
     warmup: float = limited(0.03, minimum=0.0, maximum=1.0)
     """Share of the steps over which the learning rate rises from 0; it then falls along a cosine."""

@@ -6,6 +6,7 @@ training. Below 500M parameters it forgets less than full training.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,8 @@ def attach(model: Any, config: Config, task_kind: str, seed: int) -> tuple[Any, 
     kind = TaskType.SEQ_CLS if task_kind == "classify" else TaskType.CAUSAL_LM
     settings = LoraConfig(task_type=kind, r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout,
                           target_modules="all-linear", fan_in_fan_out=model.config.model_type == "gpt2")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name that will change
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, settings)
     return wrapped.get_base_model(), wrapped.merge_and_unload

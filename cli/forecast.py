@@ -1,0 +1,56 @@
+"""What the stages of a plan will cost, from the run file, its rows and its models: said before any of it is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..models.scheme import CODED, MIXED, Scheme
+from . import costs
+from .costs import Cost, Lengths, Shape
+
+if TYPE_CHECKING:
+    from .stages import Plan
+
+
+def forecast(plan: Plan) -> dict[str, Cost]:
+    """Stage → cost, for the stages that take their time with the model; nothing where its size is not known yet."""
+    run = plan.run
+    student = costs.shape(run.student.model or run.teacher.get("model", ""))
+    if student is None or run.task.kind != "generate":
+        return {}
+    rate = costs.matrix_rate()
+    count = _counter(run.student.model)
+    rows = {split: costs.lengths(found, count) for split, found in plan.rows.items()}
+    return {stage.name: cost for stage in plan.stages
+            if (cost := _cost(stage.name, plan, student, rows, rate)) is not None}
+
+
+def _cost(stage: str, plan: Plan, student: Shape, rows: dict[str, Lengths], rate: float) -> Cost | None:
+    run, test = plan.run, rows["test"]
+    verb, _, target = stage.rpartition(" ")
+    if stage.startswith(("tune", "distill", "train")):
+        settings = run.distill if "distill" in stage else run.tune
+        learned = rows["train"]
+        return costs.training(student, learned, settings.epochs, str(settings.adapter.get("kind")), rate)
+    export = next((each for each in run.export if each.target == target), None)
+    if export is None:
+        return costs.answering(student, test, rate) if stage.startswith("evaluate") else None
+    if verb == "evaluate":
+        return costs.shipped(student, test, rate)
+    if verb == "export and certify":
+        return costs.export(student, Scheme.parse(target).type in (*CODED, MIXED), str(export.method.get("kind")),
+                            export.calibration_rows, rows["train"], test, rate)
+    return None
+
+
+def _counter(model: str) -> Callable[[str], int] | None:
+    """Tokens of a text by the model's own tokenizer, where it lies here."""
+    path = Path(model) / "tokenizer.json"
+    if not path.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    tokenizer: Any = Tokenizer.from_file(str(path))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
