@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..models.progress import duration
 from ..models.scheme import CODED, MIXED, Scheme
 from . import costs
 from .costs import Cost, Lengths, Shape
+from .output import size
+from .resolve import data_sources
 
 if TYPE_CHECKING:
     from .stages import Plan
+
+WORTH_TELLING = 30.0
+"""Seconds."""
 
 
 def forecast(plan: Plan) -> dict[str, Cost]:
     """Stage → cost, for the stages that take their time with the model; nothing where its size is not known yet."""
     run = plan.run
     student = costs.shape(run.student.model or run.teacher.get("model", ""))
-    if student is None or run.task.kind != "generate":
+    local = all((Path(run.data.dir) / source).exists() for source in data_sources(run).values())
+    if student is None or run.task.kind != "generate" or not local:
         return {}
     rate = costs.matrix_rate()
     count = _counter(run.student.model)
     rows = {split: costs.lengths(found, count) for split, found in plan.rows.items()}
     return {stage.name: cost for stage in plan.stages
             if (cost := _cost(stage.name, plan, student, rows, rate)) is not None}
+
+
+def lines(found: Mapping[str, Cost], stages: Sequence[str]) -> list[str]:
+    """What to tell before `stages` are done: the whole, and each stage of more than half a minute."""
+    costed = {stage: found[stage] for stage in stages if stage in found}
+    if not costed:
+        return []
+    seconds, most = sum(cost.seconds for cost in costed.values()), max(cost.peak_bytes for cost in costed.values())
+    whole = f"about {duration(seconds)} and {size(most)} of memory on this machine, within a factor of two:"
+    return [whole, *(f"  {stage}: {duration(cost.seconds)}, {size(cost.peak_bytes)}"
+                     for stage, cost in costed.items() if cost.seconds >= WORTH_TELLING)]
 
 
 def _cost(stage: str, plan: Plan, student: Shape, rows: dict[str, Lengths], rate: float) -> Cost | None:

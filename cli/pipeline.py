@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..models import artifact, files
+from ..models import artifact, files, progress
 from ..models.errors import ArtifactError, EdgestillError
 
 LEDGER = "stages.json"
@@ -71,6 +71,7 @@ def run(stages: Sequence[Stage], folder: Path, say: Callable[[str], None]) -> li
             if entry.get("begun") != key or "digest" in entry:
                 _remove(output)
             say(title)
+            progress.at(stage.name)
             ledger[stage.name] = {"begun": key}
             files.write_json(folder / LEDGER, ledger)
             started = time.perf_counter()

@@ -11,7 +11,9 @@ import click
 
 from ..models import files, kinds, toml_text
 from ..models.errors import CheckFailed
-from . import output, pipeline, quiet, resolve
+from ..models.progress import duration
+from . import forecast, output, pipeline, progress, quiet, resolve
+from .costs import Cost
 from .stages import Plan
 from .summary import ModelSummary, Summary, read_summary
 
@@ -28,7 +30,8 @@ def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json:
     if dry_run:
         _show_plan(plan, out, as_json)
         return
-    with quiet.stdout_kept_clean():
+    with quiet.stdout_kept_clean(), progress.shown():
+        _tell_costs(plan)
         pipeline.run(plan.stages, plan.folder, output.note)
     summary = read_summary(plan.folder)
     if as_json:
@@ -76,6 +79,13 @@ def show(summary: Summary, out: Path) -> None:
     output.note(f"report: {out / 'report.html'}")
 
 
+def _tell_costs(plan: Plan) -> None:
+    """Minutes and memory of what is to be done, before it is."""
+    wanted = [name for name, state, _ in pipeline.plan(plan.stages, plan.folder) if state == "make"]
+    for line in forecast.lines(forecast.forecast(plan), wanted) if wanted else ():
+        output.note(line)
+
+
 def _line(model: ModelSummary, summary: Summary, held: bool) -> list[Any]:
     from .gather import measured
 
@@ -89,12 +99,17 @@ def _line(model: ModelSummary, summary: Summary, held: bool) -> list[Any]:
             *map(output.cell, numbers), proven]
 
 
+def _cost_cells(cost: Cost | None) -> list[str]:
+    return ["", ""] if cost is None else [duration(cost.seconds), output.size(cost.peak_bytes)]
+
+
 def _show_plan(plan: Plan, out: Path, as_json: bool) -> None:
-    lines = pipeline.plan(plan.stages, plan.folder)
+    lines, costs = pipeline.plan(plan.stages, plan.folder), forecast.forecast(plan)
     if as_json:
         output.result({"out": out, "run": plan.run, "stages": [
-            {"name": name, "state": state, "output": path} for name, state, path in lines]})
+            {"name": name, "state": state, "output": path, "cost": costs.get(name)} for name, state, path in lines]})
         return
-    output.table(["stage", "state", "output"], [
-        [name, state, str(out / path.relative_to(plan.folder))] for name, state, path in lines], title="plan")
+    output.table(["stage", "state", "time", "memory", "output"], [
+        [name, state, *_cost_cells(costs.get(name) if state == "make" else None),
+         str(out / path.relative_to(plan.folder))] for name, state, path in lines], title="plan")
     click.echo("\n" + toml_text.to_toml(plan.run), nl=False)

@@ -9,7 +9,7 @@ import click
 
 from ..models import runfile, toml_text
 from ..models.artifact import open_artifact
-from . import output, quiet
+from . import output, progress, quiet
 
 
 def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
@@ -28,7 +28,7 @@ def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_ru
 
     if verb == "distill" and run.grid_aware and not run.teacher:
         verb = "grid_aware"
-    with quiet.stdout_kept_clean():
+    with quiet.stdout_kept_clean(), progress.shown():
         folder = getattr(distill, verb)(run_file, out, overrides)
     artifact = open_artifact(folder)
     if as_json:

@@ -43,7 +43,7 @@ def test_chatml_writes_every_part_of_a_conversation() -> None:
         "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_a_folder_with_another_template_reads_its_calls_and_shares_its_weights(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_folder_with_another_template_reads_its_calls_and_has_its_weights(tiny_llama: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.jinja"
     own.write_text((kinds.folder("models.templates") / "chatml.jinja").read_text(encoding="utf-8"), encoding="utf-8")
     found = with_template(resolve(str(tiny_llama)), "own.jinja", tmp_path, tmp_path / "student")

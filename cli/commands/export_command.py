@@ -12,7 +12,7 @@ from ...models.files import refuse_non_empty
 from ...models.runfile import Export, check_budget, kind_config
 from ...models.scheme import MIXED, Scheme
 from ...models.task import Task
-from .. import inputs, options, output, quiet
+from .. import inputs, options, output, progress, quiet
 
 
 @click.command("export", epilog=options.example(
@@ -73,7 +73,7 @@ def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, colu
             test = inputs.read_rows(rows_file, columns, overrides, "test", skip_bad)
     from ...quantize import export
 
-    with quiet.stdout_kept_clean():
+    with quiet.stdout_kept_clean(), progress.shown():
         made = export(source, wanted, out, rows=train, test_rows=test, task=task, with_apps=with_apps)
     _note(with_apps)
     _show(made | places, as_json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import inputs, options, output, quiet
+from .. import inputs, options, output, progress, quiet
 
 if TYPE_CHECKING:
     from ...quantize.witness import Witness
@@ -42,7 +42,7 @@ def command(artifacts: tuple[Path, ...], rows: Path | None, against: Path | None
 
     chosen = inputs.read_rows(rows, columns, overrides, skip_bad=skip_bad) if rows else None
     certificates = {}
-    with quiet.stdout_kept_clean():
+    with quiet.stdout_kept_clean(), progress.shown():
         witness = _witness(against, chosen) if against else None
         for artifact in artifacts:
             certificates[str(artifact)] = verify(artifact, chosen, threads, witness, clients)

@@ -1,0 +1,63 @@
+"""Minutes and memory that a plan states before it spends them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from edgestill.cli import costs, forecast, resolve
+from edgestill.cli.costs import Cost, Lengths, Shape
+from edgestill.cli.stages import Plan
+from edgestill.distill import machine
+from edgestill.runtime.rows import Row
+
+SMOLLM2 = Shape(134_515_008, 49152)
+CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536}
+
+
+def test_training_that_was_measured_is_foretold_within_a_factor_of_two() -> None:
+    """SmolLM2-135M with adapters: 140 tokens/s on two cores of 47 GFLOP/s each, 1.9 GB."""
+    found = costs.training(SMOLLM2, Lengths(400, 20_000, 12_000), 1.0, "lora", rate=94e9)
+    assert found.seconds == pytest.approx(32_000 / 140, rel=0.5)
+    assert found.peak_bytes == pytest.approx(2.2e9, rel=0.3)
+    whole = costs.training(SMOLLM2, Lengths(400, 20_000, 12_000), 1.0, "full", rate=94e9)
+    assert whole.seconds == pytest.approx(1.5 * found.seconds)
+    assert whole.peak_bytes - found.peak_bytes == 12 * SMOLLM2.parameters
+
+
+def test_micro_batches_are_as_large_as_a_gigabyte_of_activations() -> None:
+    assert machine.micro_batch_tokens(CONFIG) == 301
+    assert machine.micro_batch_tokens(CONFIG, "cuda:0") == 8 * 301 + 3
+    small = CONFIG | {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}
+    assert machine.micro_batch_tokens(small) == 8192
+    huge = CONFIG | {"num_hidden_layers": 800, "hidden_size": 8192, "intermediate_size": 29568}
+    assert machine.micro_batch_tokens(huge) == 16
+
+
+def test_lengths_are_the_tokenizers_where_it_is_there_and_by_characters_elsewhere() -> None:
+    row = Row(messages=({"role": "user", "content": "1234567"}, {"role": "assistant", "content": "12345678901234"}))
+    assert costs.lengths([row]) == Lengths(1, 2, 4)
+    assert costs.lengths([row, row], count=len) == Lengths(2, 14, 28)
+
+
+def test_a_plan_tells_stages_that_take_long_and_what_they_need(tiny_llama: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"question {index}", "completion": f"answer {index}"} for index in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "run.toml").write_text(
+        f'[data]\ntrain = "rows.jsonl"\n[student]\nmodel = "{tiny_llama}"\n[[export]]\ntarget = "gguf:Q4_0"\n', "utf-8")
+    plan = Plan(resolve.read(tmp_path / "run.toml"), tmp_path / "out", "", print)
+    found = forecast.forecast(plan)
+    assert set(found) == {"tune the student", "evaluate the student", "export and certify gguf:Q4_0",
+                          "evaluate gguf:Q4_0"}
+    assert all(cost.seconds > 0 and cost.peak_bytes > costs.PROCESS_BYTES for cost in found.values())
+    told = forecast.lines({"tune": Cost(600, 2 * 10**9), "check": Cost(1, 10**9)}, ["tune", "check", "report"])
+    assert told == ["about 10 min and 2 GB of memory on this machine, within a factor of two:", "  tune: 10 min, 2 GB"]
+    assert forecast.lines(found, []) == []
+
+
+def test_what_is_not_here_yet_is_not_foretold(tmp_path: Path) -> None:
+    assert costs.shape("someone/some-model") is None
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    assert costs.shape(str(tmp_path)) is None
+    assert costs.shape("smollm2-135m") == Shape(134_515_008)
