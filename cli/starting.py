@@ -111,7 +111,7 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
     return Start(
         task=task,
         rows=len(rows),
-        labels=len({row.label for row in rows if row.label}),
+        labels=len({name for row in rows for name in row.named}),
         json_answers=_all_json(rows),
         max_tokens=min(longest, chosen.context),
         max_new_tokens=min(answers, chosen.context),

@@ -126,6 +126,10 @@ def _fill_task(task: Task, splits: Mapping[str, Sequence[Row]]) -> Task:
         wanted = "text and label" if task.kind == "classify" else "messages, prompt and completion, or text"
         raise DataError(f"{first.where}: a {first.kind} row, and task.kind is {task.kind!r}",
                         f"rows for {task.kind} hold {wanted}: change task.kind or map the columns in data.columns")
+    pair = next((row for name in ("train", "validation") for row in splits[name] if row.pair), None)
+    if pair is not None:
+        raise DataError(f"{pair.where}: a pair of texts, and models are trained on single texts",
+                        "join both texts in one column, or map the one to learn from in data.columns")
     if task.kind == "classify" and not task.labels:
         return replace(task, labels=sorted({row.label for row in splits["train"]}))
     return task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .outputs import HEADS
 from .strict import limited
 
 
@@ -18,6 +19,12 @@ class Task:
     """generate: a JSON schema file that answers must satisfy."""
     labels: list[str] = field(default_factory=list)
     """classify: the labels in order of their id; empty means all labels of the training rows, sorted."""
+    head: str = limited("auto", choices=("auto", *HEADS))
+    """classify: what the model's numbers mean. softmax: one label of several; sigmoid: any number of labels, each with
+    its own probability; score: numbers as they are, such as ratings; sigmoid_score: numbers through a sigmoid, as many
+    rerankers have them; auto: as the model's config.json says."""
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """classify, with a sigmoid: label → the lowest probability at which it is given; 0.5 for those not named."""
     pooling: str = limited("auto", choices=("auto", "mean", "cls"))
     """embed: which states of the tokens make the vector; auto: as sentence-transformers' files beside the model say,
     mean without them."""

@@ -178,7 +178,7 @@ class Subject:
             with self.encoder() as encoder:
                 if isinstance(encoder, Embedder):
                     return nearest_answers(encoder.embed_all, rows)
-                return [found.label for found in encoder.classify_all([row.text for row in rows])]
+                return [found.answer for found in encoder.classify_all([row.texts for row in rows])]
         return [self.prompts.decode(self.greedy(self.prompts.prompt_ids(row), self.answer_tokens)) for row in rows]
 
     @cached_property

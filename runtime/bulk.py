@@ -14,7 +14,8 @@ from typing import Any
 
 from ..models import files
 from ..models.errors import EdgestillError, UsageError
-from .classify import Classification, Classifier
+from .classify import Classifier
+from .head import Classification
 from .prefix import model_digest
 
 CHUNK = 64
@@ -58,7 +59,7 @@ def classify_into(out: Path, model: Classifier, texts: Sequence[str], top: int =
     """
     digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
     source = {"texts": digest, "model": model_digest(model.artifact), "labels": model.labels,
-              "temperature": model.temperature, "top": top, "abstain": abstain, "batch": batch}
+              "temperature": model.head.temperature, "top": top, "abstain": abstain, "batch": batch}
     _claim(out, source)
     # Batches must fall as in a run in one go: the bits of an int8 graph's answers hang on them.
     chunk = -(-CHUNK // batch) * batch

@@ -1,34 +1,24 @@
-"""Labels from an ONNX encoder: one forward pass, calibrated probabilities."""
+"""What an ONNX encoder says of texts: labels with calibrated probabilities, or scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..models.errors import ArtifactError
-from .configs import labels_of
-from .encoder import Graph, TextEncoder
+from .configs import classifier_config
+from .encoder import Graph, Text, TextEncoder
+from .head import Classification, Head
 
 if TYPE_CHECKING:
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from ..models.artifact import Artifact
     from .text import Codec
 
-
-@dataclass(frozen=True)
-class Classification:
-    """The likeliest label of a text."""
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-    truncated: bool = False
-    """Whether the text was longer than the model can read and its end was left out."""
+__all__ = ["Classification", "Classifier"]
 
 
 class Classifier(TextEncoder):
@@ -37,46 +27,44 @@ class Classifier(TextEncoder):
     def __init__(self, artifact: Artifact, codec: Codec, threads: int = 0) -> None:
         """Load the graph; `threads` 0 means the physical cores.
 
-        Raises ArtifactError when the graph is no classifier, or has another number of labels than the task.
+        Raises ArtifactError when the graph is no classifier, or has another number of outputs than the task labels, and
+        what `Head.of` raises.
         """
         super().__init__(artifact, codec, threads)
         self._model = Graph(artifact.model_path, self.threads, "logits")
-        self.labels = list(artifact.manifest.task.labels) or labels_of(artifact.folder)
-        given = self._model.width
-        if given is not None and given != len(self.labels):
-            raise ArtifactError(f"{artifact.model_path}: {given} labels, the task has {len(self.labels)}",
-                                "export the classifier again")
-        self.temperature = float(artifact.manifest.settings.get("temperature", 1.0))
+        config, manifest = classifier_config(artifact.folder), artifact.manifest
+        try:
+            self.head = Head.of(manifest.task, config, self._model.width, manifest.settings.get("temperature", 1.0))
+        except ArtifactError as error:
+            raise ArtifactError(f"{artifact.model_path}: {error.message}", error.hint) from error
+        self.labels = list(self.head.labels)
+        self._deaf = int(config.get("type_vocab_size") or 0) > 1 and "token_type_ids" not in self._model.inputs
 
-    def classify(self, text: str) -> Classification:
-        """The label of one text."""
+    def classify(self, text: Text) -> Classification:
+        """What the model says of one text, or of a pair of texts."""
         return self.classify_all([text])[0]
 
-    def classify_all(self, texts: Sequence[str], batch: int = 1) -> list[Classification]:
-        """The labels of texts, in their order.
+    def classify_all(self, texts: Sequence[Text], batch: int = 1) -> list[Classification]:
+        """What it says of each text, in their order.
 
         Larger batches are faster on many cores, with texts of like length together. In an int8 graph the scale of
-        the activations spans the batch, so probabilities then differ slightly from those of each text by itself.
+        the activations spans the batch, so numbers then differ slightly from those of each text by itself.
         """
         found: dict[int, Classification] = {}
         for chosen, encodings in self.batches(texts, batch):
-            probabilities = self._probabilities([encoding.ids for encoding in encodings])
-            for index, encoding, row in zip(chosen, encodings, probabilities, strict=True):
-                found[index] = self._classification(row, bool(encoding.overflowing))
+            logits = self.logits([encoding.ids for encoding in encodings],
+                                 [encoding.type_ids for encoding in encodings])
+            for index, encoding, row in zip(chosen, encodings, logits, strict=True):
+                found[index] = self.head.classification(row, bool(encoding.overflowing))
         return [found[index] for index in range(len(texts))]
 
-    def logits(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Logits [n, labels] of a batch of token ids, padded to the longest."""
-        result: NDArray[np.float32] = self._model.run(ids, self.codec.pad_id or 0)[0]
+    def logits(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> NDArray[np.float32]:
+        """Logits [n, outputs] of a batch of token ids, padded to the longest; `types` as in `Graph.run`.
+
+        Raises ArtifactError for a pair of texts where the model tells them apart and its graph takes no types.
+        """
+        if self._deaf and any(map(any, types)):
+            raise ArtifactError(f"{self.artifact.model_path}: the model tells the texts of a pair apart, and its graph "
+                                "has no input token_type_ids", "export the model again, or give single texts")
+        result: NDArray[np.float32] = self._model.run(ids, self.codec.pad_id or 0, types)[0]
         return result
-
-    def _probabilities(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        scores = self.logits(ids).astype(np.float64) / self.temperature
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        probabilities: NDArray[np.float64] = scores / scores.sum(axis=1, keepdims=True)
-        return probabilities
-
-    def _classification(self, row: NDArray[np.float64], truncated: bool) -> Classification:
-        best = int(row.argmax())
-        return Classification(self.labels[best], float(row[best]),
-                              {label: float(value) for label, value in zip(self.labels, row, strict=True)}, truncated)

@@ -36,13 +36,12 @@ def check_folder(folder: Path) -> None:
         read_table(folder / name)
 
 
-def labels_of(folder: Path) -> list[str]:
-    """The labels that config.json names, in the order of their ids; ArtifactError when it names none."""
-    names = read_table(folder / "config.json", "id2label")
-    if not names:
-        raise ArtifactError(f"{folder}: config.json names no labels (id2label has no ids)",
-                            "write them there as id2label, {\"0\": …, \"1\": …}, or export the classifier again")
-    return [str(names[key]) for key in sorted(names, key=int)]
+def classifier_config(folder: Path) -> dict[str, Any]:
+    """config.json with what sentence-transformers says of a cross-encoder's output, which may stand in a file of its
+    own."""
+    config = read_table(folder / "config.json")
+    activation = read_table(folder / "config_sentence_transformers.json").get("activation_fn")
+    return config if activation is None else {"sentence_transformers": {"activation_fn": activation}} | config
 
 
 def head_size(folder: Path) -> int:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .text import Codec
 
 
+Text = str | tuple[str, str]
+"""A text, or two that are read as one pair."""
+
+
 class Graph:
     """A loaded encoder graph of which one output is read."""
 
@@ -28,17 +32,19 @@ class Graph:
         from .engines.onnx import session
 
         self._session, self._output = session(path, threads), output
-        self._inputs = {item.name for item in self._session.get_inputs()}
+        self.inputs = {item.name for item in self._session.get_inputs()}
         outputs = {item.name: item.shape for item in self._session.get_outputs()}
         known = {"input_ids", "attention_mask", "token_type_ids"}
-        if not {"input_ids", "attention_mask"} <= self._inputs <= known or output not in outputs:
-            raise ArtifactError(f"{path}: no encoder graph with the output {output!r} (inputs {sorted(self._inputs)}, "
+        if not {"input_ids", "attention_mask"} <= self.inputs <= known or output not in outputs:
+            raise ArtifactError(f"{path}: no encoder graph with the output {output!r} (inputs {sorted(self.inputs)}, "
                                 f"outputs {sorted(outputs)})", "export the model with edgestill export --to onnx:int8")
         self.width: int | None = outputs[output][-1] if isinstance(outputs[output][-1], int) else None
         """Size of the output's last dimension, where the graph says it."""
 
-    def run(self, ids: Sequence[Sequence[int]], pad_id: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The output for a batch of token ids, and the mask [n, longest] that is 1 where there is a token."""
+    def run(self, ids: Sequence[Sequence[int]], pad_id: int,
+            types: Sequence[Sequence[int]] = ()) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The output for a batch of token ids, and the mask [n, longest] that is 1 where there is a token. `types` says
+        which of a pair's texts each token belongs to; without it, all are the first's."""
         length = max(1, *(len(row) for row in ids))
         tokens = np.full((len(ids), length), pad_id, np.int64)
         mask = np.zeros((len(ids), length), np.int64)
@@ -46,8 +52,10 @@ class Graph:
             tokens[index, :len(row)] = row
             mask[index, :len(row)] = 1
         feeds = {"input_ids": tokens, "attention_mask": mask}
-        if "token_type_ids" in self._inputs:
+        if "token_type_ids" in self.inputs:
             feeds["token_type_ids"] = np.zeros_like(tokens)
+            for index, row in enumerate(types):
+                feeds["token_type_ids"][index, :len(row)] = row
         return self._session.run([self._output], feeds)[0], mask
 
     def close(self) -> None:
@@ -69,11 +77,12 @@ class TextEncoder:
         if length:
             codec.tokenizer.enable_truncation(length)
 
-    def batches(self, texts: Sequence[str], batch: int) -> Iterator[tuple[list[int], list[Encoding]]]:
+    def batches(self, texts: Sequence[Text], batch: int) -> Iterator[tuple[list[int], list[Encoding]]]:
         """The texts in batches, the shortest first: their indices and encodings."""
         if batch < 1:
             raise UsageError(f"batch: {batch} is below the limit 1", "use 1 or more")
-        encodings = [self.codec.encoding(text) for text in texts]
+        encodings = [self.codec.encoding(text) if isinstance(text, str) else self.codec.encoding(text[0], pair=text[1])
+                     for text in texts]
         order = sorted(range(len(texts)), key=lambda index: len(encodings[index].ids))
         for start in range(0, len(order), batch):
             chosen = order[start:start + batch]

@@ -177,7 +177,8 @@ def _answers(model: Any, rows: Sequence[Row], options: dict[str, Any], progress:
     for start in range(0, len(rows), size):
         batch = rows[start:start + size]
         if hasattr(model, "classify_all"):
-            answers += [result.label for result in model.classify_all([row.question for row in batch])]
+            answers += [result.answer for result in model.classify_all([row.texts if row.text else row.question
+                                                                         for row in batch])]
         else:
             answers += [_generated(model, row, options) for row in batch]
         if progress:

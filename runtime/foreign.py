@@ -6,6 +6,7 @@ process before it is opened in this one. What only they need is imported inside 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ..models.artifact import FOREIGN, Artifact, FileEntry, Manifest, Tokenizer,
 from ..models.errors import ArtifactError, UsageError
 from ..models.scheme import bits_of
 from ..models.task import Task
-from .configs import check_folder, labels_of, read_table
+from .configs import check_folder, classifier_config, read_table
 from .text import Codec
 
 UNVERIFIED = "origin unverified"
@@ -129,7 +130,13 @@ def _onnx(folder: Path, path: Path) -> Artifact:
     name = str(names[0]) if isinstance(names, list) and names else ""
     task = Task()
     if name.endswith("ForSequenceClassification"):
-        task = Task(kind="classify", labels=labels_of(folder))
+        from .head import Head
+
+        head = Head.of(Task(kind="classify"), classifier_config(folder))
+        task = Task(kind="classify", labels=list(head.labels), head=head.kind)
+    elif re.search(r"For(?!CausalLM|ConditionalGeneration)\w+$", name):
+        raise UsageError(f"{path}: config.json says {name}, and heads of that kind are not run",
+                         "give a generator (…ForCausalLM) or a classifier (…ForSequenceClassification)")
     needed = {"input_ids", "attention_mask"} - header.inputs | {"logits"} - header.outputs
     if needed:
         raise ArtifactError(f"{path}: no {' and no '.join(sorted(needed))} among its inputs and outputs",

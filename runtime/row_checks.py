@@ -135,7 +135,7 @@ def check_splits(splits: Mapping[str, Sequence[Row]], codec: Encoder | None = No
     for name, rows in splits.items():
         faults = list((bad or {}).get(name, ()))
         tokens, longest = _tokens(rows, codec, max_tokens)
-        labels = dict(Counter(row.label for row in rows if row.label).most_common())
+        labels = dict(Counter(name for row in rows for name in row.named).most_common())
         empty = [row for row in rows if not row.question.strip() or (row.messages and not row.answer.strip())]
         kinds = sorted({row.kind for row in rows})
         reports[name] = SplitReport(

@@ -14,26 +14,25 @@ from typing import Any
 
 from ..models import kinds
 from .row_faults import RowFault
-from .row_formats import parse_json
+from .row_messages import Message, compact_json, read_messages, read_tools
+from .row_targets import PAIRS, kind_of, targets
 
-Message = dict[str, Any]
-
-OUR_COLUMNS = ("prompt", "completion", "messages", "tools", "text", "label")
+OUR_COLUMNS = ("prompt", "completion", "messages", "tools", "text", "pair", "label", "score")
 ALIASES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations"),
     "prompt": ("prompt", "instruction", "question"),
     "completion": ("completion", "response", "output", "answer"),
-    "text": ("text", "utterance", "sentence", "query"),
-    "label": ("label", "intent", "category"),
+    "text": ("text", "utterance", "sentence", "query", "sentence1", "premise"),
+    "label": ("label", "labels", "intent", "category"),
+    "score": ("score",),
     "tools": ("tools",),
 }
-_ROLES = ("system", "developer", "user", "assistant", "tool")
-_OTHER_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of data. Exactly one of `messages` and `text` is filled; `label` goes with `text`."""
+    """One row of data. Exactly one of `messages` and `text` is filled; with `text` goes one of `label`, `labels` and
+    `score`, or none."""
 
     messages: tuple[Message, ...] = ()
     """A conversation as chat templates take it; its last message is the assistant's."""
@@ -42,11 +41,30 @@ class Row:
     label: str = ""
     where: str = ""
     """"train.jsonl:17", for messages."""
+    pair: str = ""
+    """The second text of a pair that a model reads together."""
+    labels: tuple[str, ...] | None = None
+    """Every label that applies, of a text that may have any number of them."""
+    score: float | None = None
+    """The number that is to be found, such as a rating."""
 
     @property
     def kind(self) -> str:
-        """chat, label or text."""
-        return "chat" if self.messages else "label" if self.label else "text"
+        """chat, label, labels, score or text."""
+        if self.messages:
+            return "chat"
+        return "labels" if self.labels is not None else "score" if self.score is not None else (
+            "label" if self.label else "text")
+
+    @property
+    def texts(self) -> str | tuple[str, str]:
+        """The text, or both texts of a pair."""
+        return (self.text, self.pair) if self.pair else self.text
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The labels that the row names: one, several or none."""
+        return self.labels if self.labels is not None else (self.label,) if self.label else ()
 
     @property
     def prompt_messages(self) -> tuple[Message, ...]:
@@ -55,13 +73,18 @@ class Row:
 
     @property
     def question(self) -> str:
-        """What the last user message says, or the text."""
+        """What the last user message says, or the text; of a pair, both."""
         users = [message for message in self.messages if message["role"] == "user"]
-        return str(users[-1]["content"]) if users else self.text
+        return str(users[-1]["content"]) if users else f"{self.text}\n\n{self.pair}" if self.pair else self.text
 
     @property
     def answer(self) -> str:
-        """What the last assistant message says (its tool calls as JSON where it says nothing), or the label."""
+        """What the last assistant message says (its tool calls as JSON where it says nothing), or the label, the list
+        of labels or the score as a classifier writes them."""
+        if self.labels is not None:
+            return json.dumps(list(self.labels), ensure_ascii=False)
+        if self.score is not None:
+            return repr(self.score)
         if not self.messages or self.messages[-1]["role"] != "assistant":
             return self.label
         last = self.messages[-1]
@@ -70,19 +93,15 @@ class Row:
         return compact_json([call["function"] for call in last["tool_calls"]])
 
 
-def compact_json(value: Any) -> str:
-    """JSON without blanks, as a model should write it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 @dataclass(frozen=True)
 class Shape:
     """The columns that a file's rows are read from: our name → the file's name."""
 
     kind: str
-    """messages, pair (prompt and completion), label or text."""
+    """messages, pair (prompt and completion), label (or labels), score or text."""
     columns: Mapping[str, str]
-    label_type: type | None = None
+    target: str = ""
+    """What the column of labels holds."""
 
     def describe(self) -> str:
         """Such as "text and label"."""
@@ -112,8 +131,8 @@ class Shaper:
                 raise RowFault(f"mixed schemas: this row has {found.describe()}, those before {shape.describe()}",
                                "keep rows of one shape in a file, or say which columns to read in data.columns")
         row = _BUILDERS[shape.kind](record, shape, where)
-        if shape.kind == "label":
-            shape = _same_label_type(shape, record[shape.columns["label"]])
+        if shape.kind in ("label", "score"):
+            shape = _same_target(shape, record)
         self._shape = shape
         return row
 
@@ -132,7 +151,7 @@ def detect(names: Iterable[str], mapping: Mapping[str, str]) -> Shape:
         return found[0] if found else None
 
     for kind, keys in (("messages", ("messages",)), ("pair", ("prompt", "completion")),
-                       ("label", ("text", "label")), ("text", ("text",))):
+                       ("label", ("text", "label")), ("score", ("text", "score")), ("text", ("text",))):
         if mapping and not _wanted(kind, mapping):
             continue
         columns = {}
@@ -146,6 +165,8 @@ def detect(names: Iterable[str], mapping: Mapping[str, str]) -> Shape:
                 columns["tools"] = mapping.get("tools", "tools")
             if columns.get("prompt") == "instruction" and "input" in known:
                 columns["input"] = "input"
+            if "text" in columns and (pair := _second(columns["text"], known, mapping)):
+                columns["pair"] = pair
             return Shape(kind, columns)
     raise RowFault(f"no column that can be used among: {', '.join(map(repr, known[:12]))}",
                    "name the columns in data.columns, such as prompt = 'their name'; "
@@ -158,9 +179,17 @@ def _wanted(kind: str, mapping: Mapping[str, str]) -> bool:
         return kind == "messages"
     if "prompt" in mapping or "completion" in mapping:
         return kind == "pair"
-    if "label" in mapping:
-        return kind == "label"
+    for name in ("label", "score"):
+        if name in mapping:
+            return kind == name
     return kind == "text" if "text" in mapping else kind in ("messages", "pair")
+
+
+def _second(first: str, known: Sequence[str], mapping: Mapping[str, str]) -> str | None:
+    """The column with the second text of a pair; where the first one's is mapped, so must be the second's."""
+    if "pair" in mapping or "text" in mapping:
+        return mapping.get("pair")
+    return next((name for name in PAIRS.get(first, ()) if name in known), None)
 
 
 def _input_as_prompt(names: Sequence[str]) -> str | None:
@@ -174,11 +203,16 @@ def _missing(name: str, record: Mapping[str, Any]) -> RowFault:
                     f"{suggestion}every row needs it; name the right one in data.columns")
 
 
-def _same_label_type(shape: Shape, value: Any) -> Shape:
-    if shape.label_type is not None and shape.label_type is not type(value):
-        raise RowFault(f"mixed schemas: the label is {type(value).__name__}, in the rows before it is "
-                       f"{shape.label_type.__name__}", "write all labels as text, or all as numbers")
-    return replace(shape, label_type=type(value))
+def _same_target(shape: Shape, record: Mapping[str, Any]) -> Shape:
+    value = record[shape.columns[shape.kind]]
+    found = kind_of(targets(record, shape.columns[shape.kind], shape.kind))
+    if found == "one label":
+        found += f" ({type(value).__name__})"
+    if shape.target not in ("", found):
+        raise RowFault(f"mixed schemas: {shape.columns[shape.kind]!r} holds {found}, in the rows before it holds "
+                       f"{shape.target}", "write all labels as text, all as whole numbers, or all as lists; all scores "
+                       "with a decimal point")
+    return replace(shape, target=found)
 
 
 def _text(record: Mapping[str, Any], column: str) -> str:
@@ -193,26 +227,22 @@ def _text(record: Mapping[str, Any], column: str) -> str:
 
 
 def _text_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
-    return Row(text=_text(record, shape.columns["text"]), where=where)
+    if shape.kind == "text":
+        return Row(text=_text(record, shape.columns["text"]), where=where, pair=_pair(record, shape))
+    found = targets(record, shape.columns[shape.kind], shape.kind)
+    return Row(text=_text(record, shape.columns["text"]), where=where, pair=_pair(record, shape), **found)
 
 
-def _label_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
-    column = shape.columns["label"]
-    value = record[column]
-    if isinstance(value, list):
-        raise RowFault(f"the column {column!r} holds a list; a row has one label", "keep one label a row")
-    if isinstance(value, (bool, int)):
-        value = str(value).lower()
-    label = _text({column: value}, column)
-    return Row(text=_text(record, shape.columns["text"]), label=label, where=where)
+def _pair(record: Mapping[str, Any], shape: Shape) -> str:
+    return _text(record, shape.columns["pair"]) if "pair" in shape.columns else ""
 
 
 def _pair_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
     prompt_column, completion_column = shape.columns["prompt"], shape.columns["completion"]
     completion = record[completion_column]
     if isinstance(record[prompt_column], list):  # both are parts of a conversation
-        prompt = _messages(record[prompt_column], prompt_column)
-        return _conversation((*prompt, *_messages(completion, completion_column)), record, shape, where)
+        prompt = read_messages(record[prompt_column], prompt_column)
+        return _conversation((*prompt, *read_messages(completion, completion_column)), record, shape, where)
     if isinstance(completion, (dict, list)):  # a structured answer: the model is to write it as JSON
         completion = compact_json(completion)
     question = _text(record, prompt_column)
@@ -226,7 +256,7 @@ def _pair_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
 
 def _messages_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
     column = shape.columns["messages"]
-    return _conversation(_messages(record[column], column), record, shape, where)
+    return _conversation(read_messages(record[column], column), record, shape, where)
 
 
 def _conversation(messages: tuple[Message, ...], record: Mapping[str, Any], shape: Shape, where: str) -> Row:
@@ -238,63 +268,9 @@ def _conversation(messages: tuple[Message, ...], record: Mapping[str, Any], shap
     return Row(messages=messages, tools=_tools(record, shape), where=where)
 
 
-def _messages(value: Any, column: str) -> tuple[Message, ...]:
-    value = parse_json(value) if isinstance(value, str) and value.lstrip()[:1] == "[" else value
-    if not isinstance(value, list) or not value:
-        raise RowFault(f"the column {column!r} must hold a list of messages",
-                       'write [{"role": "user", "content": …}, …]')
-    return tuple(_message(item, f"{column}[{index}]") for index, item in enumerate(value))
-
-
-def _message(item: Any, name: str) -> Message:
-    if not isinstance(item, dict):
-        raise RowFault(f"{name} is {type(item).__name__}, not an object", 'write {"role": "user", "content": "…"}')
-    message = {key: value for key, value in item.items() if value is not None}
-    if "from" in message and "value" in message and "role" not in message:
-        message = {"role": _OTHER_ROLES.get(str(message["from"]), message["from"]), "content": message["value"]}
-    role = message.get("role")
-    if role not in _ROLES:
-        raise RowFault(f"{name}.role is {role!r}", f"write one of: {', '.join(_ROLES)}")
-    calls = message.get("tool_calls")
-    if calls is not None:
-        message["tool_calls"] = _tool_calls(calls, name)
-        if not message["tool_calls"]:
-            del message["tool_calls"]
-    content = message.setdefault("content", "" if message.get("tool_calls") else None)
-    if not isinstance(content, str):
-        raise RowFault(f"{name}.content is {type(content).__name__}, not text", "write the content as one text")
-    if not content.strip() and not message.get("tool_calls") and role != "tool":
-        raise RowFault(f"{name}.content is empty", "fill it or remove the message")
-    return message
-
-
-def _tool_calls(calls: Any, name: str) -> list[dict[str, Any]]:
-    """Tool calls with arguments as objects: chat templates write them as JSON, and text would be quoted twice."""
-    checked = []
-    for call in calls if isinstance(calls, list) else [None]:
-        call = call if isinstance(call, dict) else {}
-        function = call.get("function")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise RowFault(f"{name}.tool_calls must be a list of calls with a function name",
-                           'write [{"type": "function", "function": {"name": …, "arguments": {…}}}]')
-        arguments = function.get("arguments", {})
-        arguments = parse_json(arguments) if isinstance(arguments, str) else arguments
-        if not isinstance(arguments, dict):
-            raise RowFault(f"{name}.tool_calls: the arguments of {function['name']!r} are no object",
-                           'write "arguments": {"name": value, …}')
-        checked.append({**call, "function": {**function, "arguments": arguments}})
-    return checked
-
-
 def _tools(record: Mapping[str, Any], shape: Shape) -> tuple[dict[str, Any], ...]:
     column = shape.columns.get("tools", "")
-    value = record.get(column)
-    if value is None or value == "":
-        return ()
-    value = parse_json(value) if isinstance(value, str) else value
-    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise RowFault(f"the column {column!r} must hold a list of tools", "write each tool as a JSON schema object")
-    return tuple(value)
+    return read_tools(record.get(column), column)
 
 
-_BUILDERS = {"messages": _messages_row, "pair": _pair_row, "label": _label_row, "text": _text_row}
+_BUILDERS = {"messages": _messages_row, "pair": _pair_row, "label": _text_row, "score": _text_row, "text": _text_row}

@@ -23,12 +23,15 @@ from ..models.errors import DataError, UsageError
 from ..models.runfile import Data
 from . import row_formats, row_tables
 from .row_faults import BadRow, RowFault
-from .row_shapes import Message, Row, Shaper
+from .row_messages import Message
+from .row_shapes import Row, Shaper
 
 __all__ = ["Message", "Row", "load_splits", "locate", "normalise", "read_rows", "row_key", "rows_digest", "scan",
            "split_rows", "write_ledger"]
 
 SPLITS = ("train", "validation", "test")
+TARGETS = ("labels", "score")
+"""Kinds of rows whose target is neither a text nor one label."""
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -36,8 +39,8 @@ def read_rows(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS, skip_b
               ledger: Path | None = None) -> list[Row]:
     """All rows of a file, folder or hub data set ("owner/name", "owner/name:split").
 
-    `columns` maps our names (prompt, completion, messages, tools, text, label) to the file's. With `skip_bad`
-    the bad rows are left out and written to `ledger`, one JSON object {file, line, reason, remedy} a line.
+    `columns` maps our names (prompt, completion, messages, tools, text, pair, label, score) to the file's. With
+    `skip_bad` the bad rows are left out and written to `ledger`, one JSON object {file, line, reason, remedy} a line.
     Raises DataError for the first bad row otherwise, for a file that cannot be read, and when no row is left;
     UsageError for an unknown key in `columns`; MissingExtra where a format needs a package.
     """
@@ -83,7 +86,7 @@ def normalise(text: str) -> str:
 
 def row_key(row: Row) -> str:
     """The normalised input of a row (the whole conversation before the answer), equal for duplicates."""
-    return normalise(" ".join(str(message["content"]) for message in row.prompt_messages) or row.text)
+    return normalise(" ".join(str(message["content"]) for message in row.prompt_messages) or f"{row.text} {row.pair}")
 
 
 def split_rows(rows: Sequence[Row], validation_share: float, test_share: float, seed: int = 0) -> dict[str, list[Row]]:
@@ -96,7 +99,7 @@ def split_rows(rows: Sequence[Row], validation_share: float, test_share: float, 
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(row_key(row), []).append(index)
-    labels = {key: {rows[index].label for index in indices} for key, indices in groups.items()}
+    labels = {key: {name for index in indices for name in rows[index].named} for key, indices in groups.items()}
     left = Counter(label for found in labels.values() for label in found)
     chosen: dict[str, list[int]] = {name: [] for name in SPLITS}
     wanted = [(name, max(1, round(share * len(rows))))
@@ -155,7 +158,8 @@ def rows_digest(rows: Sequence[Row]) -> str:
     """SHA-256 of what the rows say, in their order, in hex; where they were read from does not count."""
     digest = hashlib.sha256()
     for row in rows:
-        content = [row.messages, row.tools, row.text, row.label]
+        content = [row.messages, row.tools, row.text, row.label, *([row.pair, row.labels, row.score]
+                                                                   if row.pair or row.kind in TARGETS else [])]
         digest.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode("utf-8") + b"\n")
     return digest.hexdigest()
 
@@ -200,7 +204,7 @@ def _suffix(path: Path) -> str:
 
 def _check_splits(data: Data, splits: Mapping[str, Sequence[Row]]) -> None:
     kind = splits["train"][0].kind
-    labels = sorted({row.label for row in splits["train"]})
+    labels = sorted({name for row in splits["train"] for name in row.named})
     if kind == "label" and len(labels) == 1:
         raise DataError(f"{data.train}: every training row has the same label, {labels[0]!r}",
                         "a classifier needs rows of at least two labels")
@@ -209,8 +213,9 @@ def _check_splits(data: Data, splits: Mapping[str, Sequence[Row]]) -> None:
             if row.kind != kind:
                 raise DataError(f"{row.where}: mixed schemas: a {row.kind} row, the training rows are {kind} rows",
                                 "give all splits the same columns")
-            if kind == "label" and row.label not in labels:
-                near = difflib.get_close_matches(row.label, labels, n=1)
+            other = next((name for name in row.named if name not in labels), None)
+            if other is not None:
+                near = difflib.get_close_matches(other, labels, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
-                raise DataError(f"{row.where}: no training row has the label {row.label!r}",
+                raise DataError(f"{row.where}: no training row has the label {other!r}",
                                 f"{hint}correct the label, or add training rows that have it")

@@ -120,15 +120,16 @@ class Codec:
         ids: list[int] = self.encoding(text, add_special_tokens).ids
         return ids
 
-    def encoding(self, text: str, add_special_tokens: bool = True) -> Encoding:
-        """The tokenizer's full answer: ids, offsets and what a set truncation left out. Errors as in `encode`."""
+    def encoding(self, text: str, add_special_tokens: bool = True, pair: str | None = None) -> Encoding:
+        """The tokenizer's full answer: ids, offsets and what a set truncation left out; with `pair`, of both texts as
+        the model reads two. Errors as in `encode`."""
         try:
-            text.encode("utf-8")
+            (text + (pair or "")).encode("utf-8")
         except UnicodeEncodeError as error:
             raise DataError(f"text with a lone surrogate at character {error.start}: it is no valid Unicode",
                             "clean the text before it is encoded") from error
         with _boundary("the tokenizer failed on a text"):
-            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+            return self.tokenizer.encode(text, pair, add_special_tokens=add_special_tokens)
 
     def check_length(self, characters: int, tokens: int) -> None:
         """UsageError for texts that are too long for `tokens` even if every token were the longest there is: to count

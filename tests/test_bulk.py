@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_another_source_is_refused(model: Classifier, tmp_path: Path, monkeypatc
         classify_into(out, model, TEXTS[:6])
     with pytest.raises(UsageError, match="other top, batch"):
         classify_into(out, model, TEXTS[:5], top=2, batch=3)
-    monkeypatch.setattr(model, "temperature", 3.0)
+    monkeypatch.setattr(model, "head", replace(model.head, temperature=3.0))
     with pytest.raises(UsageError, match="other temperature"):
         classify_into(out, model, TEXTS[:5])
     monkeypatch.setattr("edgestill.runtime.bulk.model_digest", lambda artifact: "another")

@@ -38,7 +38,7 @@ class Coin:
     """A Classifier that says "a" to everything."""
 
     def classify_all(self, texts: Sequence[str]) -> list[Any]:
-        return [SimpleNamespace(label="a") for _ in texts]
+        return [SimpleNamespace(answer="a") for _ in texts]
 
 
 class Bigrams:

@@ -43,13 +43,13 @@ def refused(path: Path, content: bytes, **columns: str) -> str:
     (b'["a", "x"]', "a JSON object was expected, this is list"),
     (b'{"text": "a"}', "the column 'label' is missing; this row has: 'text'"),
     (b'{"messages": [], "text": "a", "label": "x", "prompt": "a", "completion": "b"}', "mixed schemas"),
-    (b'{"text": "a", "label": 3}', "mixed schemas: the label is int"),
+    (b'{"text": "a", "label": 3}', "mixed schemas: 'label' holds one label (int)"),
     (b'{"text": "  ", "label": "x"}', "the column 'text' is empty"),
     (b'{"text": "a", "label": ""}', "the column 'label' is empty"),
     (b'{"text": null, "label": "x"}', "the column 'text' is null"),
     (b'{"text": 7, "label": "x"}', "the column 'text' holds int, not text"),
-    (b'{"text": "a", "label": ["x", "y"]}', "holds a list; a row has one label"),
-    (b'{"text": "a", "label": 1.5}', "the column 'label' holds float"),
+    (b'{"text": "a", "label": ["x", "y"]}', "mixed schemas: 'label' holds a list of labels"),
+    (b'{"text": "a", "label": 1.5}', "mixed schemas: 'label' holds a number"),
     (b"", "the line is empty"),
 ])
 def test_a_bad_line_is_named_or_left_out(tmp_path: Path, line: bytes, reason: str) -> None:
