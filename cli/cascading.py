@@ -22,13 +22,16 @@ KEY = "EDGESTILL_NEXT_KEY"
 
 
 def opened(path: Path, threads: int) -> Generator | Classifier:
-    """A model that says how sure it is; UsageError for one that gives vectors."""
+    """A model that says how sure it is; UsageError for one that gives vectors, several labels or scores."""
     from ..runtime import load
+    from ..runtime.classify import Classifier
     from ..runtime.embed import Embedder
 
     model = load(path, threads=threads)
     if isinstance(model, Embedder):
         raise UsageError(f"{path}: is made to embed and gives no answers", "cascade classifiers or generators")
+    if isinstance(model, Classifier):
+        model.head.require_single("a cascade")
     return model
 
 

@@ -13,6 +13,7 @@ from ..models.errors import DataError, UsageError
 if TYPE_CHECKING:
     from ..models.runfile import Data
     from ..models.task import Task
+    from ..runtime.encoder import Text
     from ..runtime.rows import Row
 
 
@@ -56,9 +57,26 @@ def skipping(skip_bad: bool) -> list[str]:
     return ["data.skip_bad=true"] if skip_bad else []
 
 
-def read_texts(texts: Sequence[str], pairs: Sequence[str] = ()) -> list[str]:
+def read_texts(texts: Sequence[str], pairs: Sequence[str] = (), second: str | None = None) -> list[Text]:
     """Texts as given; `-` alone means one a line from stdin, the name of a .txt file alone one a line of it, of another
-    data file its texts or questions."""
+    data file its texts, pairs of texts or questions. `second` makes a pair of each; UsageError where they are pairs."""
+    found = _read_texts(texts, pairs)
+    if second is None:
+        return found
+    if not all(isinstance(text, str) for text in found):
+        raise UsageError(f"--pair: {texts[0]} holds pairs of texts already", "leave it out")
+    return [(str(text), second) for text in found]
+
+
+def single(texts: Sequence[Text]) -> list[str]:
+    """The texts; UsageError where one is a pair, for verbs that read one text at a time."""
+    if not all(isinstance(text, str) for text in texts):
+        raise UsageError("the file holds pairs of texts, which classifiers alone read together",
+                         "name the column of the text, such as --column text=premise")
+    return [str(text) for text in texts]
+
+
+def _read_texts(texts: Sequence[str], pairs: Sequence[str]) -> list[Text]:
     path = Path(texts[0])
     if texts == ("-",):
         return _lines(sys.stdin.read(), "stdin")
@@ -69,12 +87,12 @@ def read_texts(texts: Sequence[str], pairs: Sequence[str] = ()) -> list[str]:
             except UnicodeDecodeError as error:
                 raise DataError(f"{path}: not UTF-8 at byte {error.start}: {error.reason}",
                                 "save it as UTF-8") from None
-        return [row.question for row in read_rows(path, pairs)]
+        return [row.texts if row.text else row.question for row in read_rows(path, pairs)]
     return list(texts)
 
 
-def _lines(text: str, name: str) -> list[str]:
-    found = [line for line in text.split("\n") if line.strip()]
+def _lines(text: str, name: str) -> list[Text]:
+    found: list[Text] = [line for line in text.split("\n") if line.strip()]
     if not found:
         raise UsageError(f"{name}: no text", "write one text a line")
     return found

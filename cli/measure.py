@@ -96,14 +96,18 @@ class FloatSubject:
 
     def _evaluate(self, rows: Sequence[Row], reference: Sequence[str] | None, constrain: bool) -> Evaluation:
         from ..runtime.evaluate import evaluate, evaluate_answers
+        from ..runtime.rows import rows_digest
 
         if rows and rows[0].kind == "text":
             return evaluate(self, rows)
-        started = time.perf_counter()
-        answers = self._labels(rows) if rows and rows[0].kind == "label" else self._answers(rows, constrain)
+        started, digest = time.perf_counter(), rows_digest(rows)
+        if rows and self._task.kind == "classify":
+            answers, rows = self._labels(rows)
+        else:
+            answers = self._answers(rows, constrain)
         seconds = time.perf_counter() - started
         found = evaluate_answers(answers, rows, schema=self.schema, reference=reference, seconds=seconds)
-        return replace(found, constrained=constrain)
+        return replace(found, constrained=constrain, rows_sha256=digest)
 
     def _answers(self, rows: Sequence[Row], constrain: bool) -> list[str]:
         prompts = [self.codec.prompt_ids(row) for row in rows]
@@ -116,10 +120,16 @@ class FloatSubject:
         found = self.model.answers(prompts, sorted(self.codec.stop_ids), self._task.max_new_tokens, processor)
         return [self.codec.decode(ids) for ids in found]
 
-    def _labels(self, rows: Sequence[Row]) -> list[str]:
-        names = self.model.module.config.id2label
-        ids = [self.codec.encode(row.text, add_special_tokens=True)[:self.context_length] for row in rows]
-        return [str(names[int(self.model.logits(one).argmax())]) for one in ids]
+    def _labels(self, rows: Sequence[Row]) -> tuple[list[str], Sequence[Row]]:
+        """What the classifier says of each row, and the rows as its head answers them."""
+        from ..runtime.configs import classifier_config
+        from ..runtime.head import Head
+        from ..runtime.row_fit import fit
+
+        head = Head.of(self._task, classifier_config(self.model.folder))
+        fitted = fit(rows, head)
+        given = [self.model.text_ids(row.texts, self.context_length) for row in fitted]
+        return [head.classification(self.model.logits(*one)).answer for one in given], fitted
 
 
 class SchemaProcessor:

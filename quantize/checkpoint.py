@@ -18,6 +18,8 @@ from ..runtime.configs import check_folder
 
 MADE_BY = "give a folder that tune, distill or save_pretrained wrote"
 INCOMPLETE = "the checkpoint is incomplete: save it again"
+HEADS = ("classifier.out_proj.weight", "classifier.weight")
+"""The last layer of a classifier, in the families that there are."""
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """What is read as weights; numpy has no bfloat16, so those come as raw 16 bits."""
@@ -84,6 +86,11 @@ class Checkpoint:
     def vocabulary_size(self) -> int:
         """Rows of the token embedding."""
         return self.entries[self.embedding].shape[0]
+
+    @property
+    def outputs(self) -> int | None:
+        """How many numbers a classifier's head gives; None without such a head."""
+        return next((self.entries[name].shape[0] for name in HEADS if name in self.entries), None)
 
     def parameters(self) -> int:
         """The number of stored weights."""

@@ -108,18 +108,22 @@ class FloatModel:
             if isinstance(module, (torch.nn.Linear, Conv1D)):
                 yield name, module
 
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """One forward pass without a cache: float32 [len(ids), vocabulary] for a decoder, [labels] for a classifier.
+    def logits(self, ids: Sequence[int], types: Sequence[int] = ()) -> NDArray[np.float32]:
+        """One forward pass without a cache: float32 [len(ids), vocabulary] for a decoder, [outputs] for a classifier.
 
+        `types` says which of a pair's texts each token belongs to, for models that tell them apart.
         Results are kept up to KEEP_BYTES: every target of an export is compared on the same sequences.
         """
         import torch
 
-        key = tuple(ids)
+        given = {"input_ids": torch.tensor([list(ids)])}
+        if self.segments > 1 and any(types):
+            given["token_type_ids"] = torch.tensor([list(types)])
+        key = (*ids, *(-1 - kind for kind in types)) if len(given) > 1 else tuple(ids)
         if key in self._kept:
             return self._kept[key]
         with torch.inference_mode():
-            result: NDArray[np.float32] = self.module(input_ids=torch.tensor([key])).logits[0].float().numpy()
+            result: NDArray[np.float32] = self.module(**given).logits[0].float().numpy()
         if sum(kept.nbytes for kept in self._kept.values()) + result.nbytes <= KEEP_BYTES:
             self._kept[key] = result
         return result
@@ -136,10 +140,16 @@ class FloatModel:
             result: NDArray[np.float32] = found.numpy()
         return result
 
-    def text_ids(self, text: str, limit: int) -> list[int]:
-        """An encoder's input for a text: with special tokens, cut to `limit` ids."""
-        ids: list[int] = self.tokenizer(text, truncation=True, max_length=limit).input_ids
-        return ids
+    @property
+    def segments(self) -> int:
+        """How many texts of one input the model tells apart."""
+        return int(getattr(self.module.config, "type_vocab_size", None) or 1)
+
+    def text_ids(self, text: str | tuple[str, str], limit: int) -> tuple[list[int], list[int]]:
+        """An encoder's input for a text or a pair: ids with special tokens, cut to `limit`, and the tokens' types."""
+        both = (text,) if isinstance(text, str) else text
+        found = self.tokenizer(*both, truncation=True, max_length=limit, return_token_type_ids=True)
+        return found.input_ids, found.token_type_ids
 
     def answers(self, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int], max_new_tokens: int,
                 processor: Callable[[], Any] | None = None) -> list[list[int]]:

@@ -31,6 +31,8 @@ TOKENS = 10_000
 """Rows are taken until there are this many tokens: at 10,000 the mean KL has a relative error of about 3 %."""
 SEQUENCE_TOKENS = 512
 PARTS = ("text_ids", "special_ids", "sequences", "top_ids", "top_logprobs", "tails")
+LATER = "type_ids"
+"""A part that older artifacts lack."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,12 @@ class Reference:
     """Per sequence [tokens]: the probability of all tokens outside the K."""
     outputs: NDArray[np.float32]
     """[sequences, labels] of a classifier, [sequences, dimensions] of an embedder; [0, 0] for a decoder."""
+    type_ids: list[NDArray[np.int8]] = field(default_factory=list)
+    """Per sequence, which of a pair's texts each token belongs to; empty where there are no pairs."""
+
+    def types(self) -> list[NDArray[np.int8]]:
+        """`type_ids`, all zero where none are kept."""
+        return self.type_ids or [np.zeros(len(ids), np.int8) for ids in self.sequences]
 
     @property
     def tokens(self) -> int:
@@ -90,7 +98,7 @@ class Reference:
     def write(self, folder: Path) -> None:
         """Write reference.npz and fixtures.json; the same content gives the same bytes."""
         arrays: dict[str, NDArray[Any]] = {"outputs": self.outputs}
-        for name in PARTS:
+        for name in (*PARTS, LATER):
             parts = getattr(self, name)
             arrays[name] = np.concatenate(parts) if parts else np.zeros(0, np.int32)
             arrays[f"{name}_lengths"] = np.array([len(part) for part in parts], np.int32)
@@ -104,20 +112,22 @@ def read(folder: Path) -> Reference:
         fixtures = build(Fixtures, json.loads((folder / FIXTURES).read_text(encoding="utf-8")), FIXTURES)
         with np.load(folder / ARRAYS, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        parts = {name: _split(arrays[name], arrays[f"{name}_lengths"]) for name in PARTS}
+        parts = {name: _split(arrays[name], arrays[f"{name}_lengths"]) for name in (*PARTS, LATER)
+                 if name != LATER or name in arrays}
         return Reference(fixtures=fixtures, outputs=arrays["outputs"], **parts)
     except (OSError, ValueError, KeyError, UsageError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{folder}: its reference cannot be read: {error}",
                             "copy the artifact again, or export it again") from error
 
 
-def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[Sequence[int]],
-         output: Callable[[list[int]], NDArray[np.float32]] | None, scores: dict[str, float],
+def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[tuple[Sequence[int], Sequence[int]]],
+         output: Callable[[list[int], list[int]], NDArray[np.float32]] | None, scores: dict[str, float],
          metric: str) -> Reference:
     """Ask the float model and its own tokenizer.
 
-    `sequences` are cut to SEQUENCE_TOKENS and taken until TOKENS; `output` is the one vector that an encoder gives for
-    a sequence, None for a decoder; `scores` are the float model's on the test rows.
+    `sequences`, ids each with the types of their tokens where there are pairs of texts, are cut to SEQUENCE_TOKENS and
+    taken until TOKENS; `output` is the one vector that an encoder gives for one, None for a decoder; `scores` are the
+    float model's on the test rows.
     """
     tokenizer = model.tokenizer
     text_ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
@@ -128,15 +138,17 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[Sequence[i
     top_logprobs: list[NDArray[np.float16]] = []
     tails: list[NDArray[np.float32]] = []
     outputs: list[NDArray[np.float32]] = []
+    kinds: list[NDArray[np.int8]] = []
     count = 0
-    for sequence in sequences:
+    for sequence, types in sequences:
         ids = np.array(sequence[: min(SEQUENCE_TOKENS, model.context_length)], np.int32)
         if not len(ids) or count >= TOKENS:
             continue
         count += len(ids)
         taken.append(ids)
         if output is not None:
-            outputs.append(output(ids.tolist()))
+            kinds.append(np.array([*types[:len(ids)]] or [0] * len(ids), np.int8))
+            outputs.append(output(ids.tolist(), kinds[-1].tolist()))
             continue
         best, logprobs, tail = top(model.logits(ids.tolist()))
         top_ids.append(best)
@@ -147,7 +159,8 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[Sequence[i
     return Reference(
         Fixtures(list(texts), decoded, renderings(tokenizer), clock, sorted(stop_ids(model)), scores, metric),
         [np.array(ids, np.int32) for ids in text_ids], special_ids, taken, top_ids, top_logprobs, tails,
-        np.stack(outputs) if outputs else np.zeros((0, 0), np.float32))
+        np.stack(outputs) if outputs else np.zeros((0, 0), np.float32),
+        kinds if any(part.any() for part in kinds) else [])
 
 
 def top(logits: NDArray[np.float32]) -> tuple[NDArray[np.integer[Any]], NDArray[np.float16], NDArray[np.float32]]:

@@ -15,6 +15,8 @@ from ..models.artifact import MANIFEST, is_artifact, open_artifact
 from ..models.errors import UsageError
 from ..models.scheme import Scheme
 from ..models.task import Task
+from ..runtime.configs import classifier_config
+from ..runtime.head import Head
 from . import sentence_files
 from .checkpoint import Checkpoint
 
@@ -65,6 +67,13 @@ class Source:
         parents.append({"role": "source", "name": path.resolve().name, "sha256": _identity(path)})
         task = _complete(task, checkpoint)
         return cls(path, checkpoint, task, _schema(task, path), parents, licences, settings)
+
+    @property
+    def head(self) -> Head | None:
+        """How a classifier's logits become answers."""
+        if self.task.kind != "classify":
+            return None
+        return Head.of(self.task, {}, None, float(self.settings.get("temperature", 1.0)))
 
     @property
     def name(self) -> str:
@@ -130,23 +139,27 @@ def _identity(folder: Path) -> str:
 
 
 def _complete(task: Task | None, checkpoint: Checkpoint) -> Task:
-    """The task with the labels that the config names, checked against the family."""
+    """The task with the labels and the head that the config names, checked against family and weights."""
     family, architecture = checkpoint.family, checkpoint.config["architectures"][0]
     kinds = ["embed"] if architecture in family.embeds else [kind for kind in family.tasks if kind != "embed"]
     task = task or Task(kind=kinds[0])
     if task.kind not in kinds:
         raise UsageError(f"task.kind = {task.kind!r}: a {architecture} can {', '.join(kinds)}",
                          "choose a model that was made for this task, or train it for the task first")
+    if task.kind != "classify" and (task.head != "auto" or task.thresholds):
+        key = "thresholds" if task.thresholds else "head"
+        raise UsageError(f"task.{key}: of classifiers alone, and task.kind is {task.kind!r}",
+                         'leave it out, or say kind = "classify"')
     if task.kind == "embed":
         return sentence_files.complete(task, checkpoint.folder)
     if task.kind != "classify":
         return task
-    names = {int(index): str(name) for index, name in (checkpoint.config.get("id2label") or {}).items()}
-    labels = [names[index] for index in sorted(names)]
-    if task.labels and labels and len(task.labels) != len(labels):
-        raise UsageError(f"task.labels: {len(task.labels)} labels, the model has {len(labels)}",
+    count = checkpoint.outputs
+    if task.labels and count is not None and len(task.labels) != count:
+        raise UsageError(f"task.labels: {len(task.labels)} labels, the model has {count} outputs",
                          "give the labels the model was trained with, in the order of their ids")
-    return replace(task, labels=list(task.labels or labels))
+    head = Head.of(task, classifier_config(checkpoint.folder), count)
+    return replace(task, labels=list(head.labels), head=head.kind)
 
 
 def _schema(task: Task, folder: Path) -> dict[str, Any] | None:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from ..models import kinds
 from ..models.artifact import Artifact
 from ..models.task import Task
-from ..runtime.classify import Classifier
+from ..runtime.classify import Classifier, head_of
 from ..runtime.embed import Embedder, nearest_answers
 from ..runtime.foreign import codec_of
+from ..runtime.row_fit import fit
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
 from . import divergence, limits
@@ -48,6 +49,9 @@ class Subject:
         self.reference = reference
         self.float_model = float_model
         self.rows = rows
+        self.head = head_of(artifact)
+        if self.head is not None:
+            test_rows = fit(test_rows, self.head)
         self.test_rows = [row for row in test_rows if rows_digest([row]) in reference.fixtures.scores]
         """Those that the float model was scored on."""
         # A small model spends longer in the barriers between threads than it saves.
@@ -184,9 +188,12 @@ class Subject:
     @cached_property
     def outputs(self) -> NDArray[np.float32]:
         """What an encoder gives for the reference's sequences [sequences, width], one at a time as it is used."""
+        stored = self.reference
         with self.encoder() as encoder:
-            output = encoder.vectors if isinstance(encoder, Embedder) else encoder.logits
-            return np.concatenate([output([ids.tolist()]) for ids in self.reference.sequences])
+            if isinstance(encoder, Embedder):
+                return np.concatenate([encoder.vectors([ids.tolist()]) for ids in stored.sequences])
+            return np.concatenate([encoder.logits([ids.tolist()], [types.tolist()])
+                                   for ids, types in zip(stored.sequences, stored.types(), strict=True)])
 
     def greedy(self, prompt: list[int], limit: int) -> list[int]:
         """The most likely tokens after a prompt, up to the first stop id or `limit`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from ..models.errors import DataError
 from ..models.task import Task
 from ..runtime.embed import nearest_answers
+from ..runtime.encoder import Text
 from ..runtime.evaluate import evaluate_answers
+from ..runtime.row_fit import fit
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
 from . import corpus, reference
@@ -23,6 +26,8 @@ from .source import Source
 from .subject import answer_tokens
 
 METRIC = "exact_match"
+PAIRS = 4
+"""Pairs of texts that a classifier which tells two texts apart is asked about, where no row holds any."""
 TEST_ROWS = 128
 
 
@@ -38,7 +43,8 @@ class Witness:
         self.origin = Source.open(Path(path), task)
         self.codec = Codec.from_folder(self.origin.folder, self.origin.task)
         self.rows = tuple(rows)
-        self._held_out = _held_out(rows, test_rows, test_limit)
+        self.head = self.origin.head
+        self._held_out = _held_out(rows, fit(test_rows, self.head) if self.head else test_rows, test_limit)
         self.calibration: Callable[[int], Calibration | None] = cache(self._calibrate)
 
     @property
@@ -62,26 +68,30 @@ class Witness:
         added = [token.content for token in self.codec.tokenizer.get_added_tokens_decoder().values()]
         scores = self._scores()
         metric = METRIC if scores else ""
-        output = {"classify": self.model.logits, "embed": self._vector}.get(self.kind)
+        output = {"classify": self.model.logits, "embed": lambda ids, types: self._vector(ids)}.get(self.kind)
         return reference.make(self.model, corpus.texts(added), self._sequences(), output, scores, metric)
 
     def _fits(self, row: Row) -> bool:
         if self.kind == "classify":
-            return row.kind == "label"
+            return row.kind in ("label", "labels", "score")
         if self.kind == "embed":
             return row.kind == "label" or bool(row.answer)
         room = self.model.context_length - answer_tokens(self.codec, self._held_out, self.origin.task)
         return row.kind == "chat" and bool(row.answer) and len(self.codec.prompt_ids(row)) <= room
 
-    def _sequences(self) -> Iterator[list[int]]:
+    def _sequences(self) -> Iterator[tuple[list[int], Sequence[int]]]:
         """Held-out rows first: calibration was fitted to the others. Without any rows, the built-in corpus."""
         rows = (*self.test_rows, *self.rows)
         if self.kind != "generate":
-            yield from (self._text_ids(text) for text in ([row.question for row in rows] or corpus.TEXTS))
+            texts: list[Text] = [row.texts if row.text else row.question for row in rows] or list(corpus.TEXTS)
+            if self.kind == "classify" and self.model.segments > 1 and not any(row.pair for row in rows):
+                # Without a pair nothing would show that the graph tells both texts apart.
+                texts[:0] = [(str(one), str(other)) for one, other in pairwise(texts[:PAIRS + 1])]
+            yield from (self._text_ids(text) for text in texts)
         elif rows:
-            yield from (_ids(self.codec, row) for row in rows)
+            yield from ((_ids(self.codec, row), ()) for row in rows)
         else:
-            yield from (self.codec.plain_ids(text) for text in corpus.TEXTS)
+            yield from ((self.codec.plain_ids(text), ()) for text in corpus.TEXTS)
 
     def _scores(self) -> dict[str, float]:
         """The float model's score on every test row, by the row's digest."""
@@ -89,10 +99,13 @@ class Witness:
         if not rows or (self.kind == "embed" and len(rows) == 1):  # a neighbour is looked for among them
             return {}
         if self.kind == "classify":
-            labels = self.origin.task.labels
-            answers = [labels[int(self.model.logits(self._text_ids(row.text)).argmax())] for row in rows]
+            head = self.head
+            assert head is not None
+            if head.scores:
+                return {}
+            answers = [head.classification(self.model.logits(*self._text_ids(row.texts))).answer for row in rows]
         elif self.kind == "embed":
-            answers = nearest_answers(lambda texts: np.stack([self._vector(self._text_ids(text)) for text in texts]),
+            answers = nearest_answers(lambda texts: np.stack([self._vector(self._text_ids(text)[0]) for text in texts]),
                                       rows)
         else:
             ids = self.model.answers([self.codec.prompt_ids(row) for row in rows], sorted(self.codec.stop_ids),
@@ -110,7 +123,7 @@ class Witness:
         """Token ids of the first `count` rows; none for encoders."""
         return [_ids(self.codec, row) for row in self.rows[:count]] if self.kind == "generate" else []
 
-    def _text_ids(self, text: str) -> list[int]:
+    def _text_ids(self, text: Text) -> tuple[list[int], list[int]]:
         return self.model.text_ids(text, self.origin.dimensions()["context"])
 
     def _vector(self, ids: Sequence[int]) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from typing import Any
 from ..models import files
 from ..models.errors import EdgestillError, UsageError
 from .classify import Classifier
+from .encoder import Text
 from .head import Classification
 from .prefix import model_digest
 
@@ -39,26 +40,37 @@ class Summary:
     """Of this run; 0 when it had nothing to do."""
 
 
-def record(text: str, found: Classification, top: int = 1, abstain: float = 0.0) -> dict[str, Any]:
-    """A labelled text as JSON, with its `top` likeliest labels; its label is null below the probability `abstain`."""
-    best = sorted(found.probabilities.items(), key=lambda pair: -pair[1])[:top]
-    unsure = found.probability < abstain
-    return {"text": text, "label": None if unsure else found.label, "probability": found.probability,
-            "top": [{"label": label, "probability": value} for label, value in best],
-            "abstained": unsure, "truncated": found.truncated}
+def record(text: Text, found: Classification, top: int = 1, abstain: float = 0.0) -> dict[str, Any]:
+    """What is said of a text, as JSON: its label with the `top` likeliest ones, null below the probability `abstain`;
+    all its labels; or its score."""
+    said = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
+    told = found.to_json(top)
+    if "probabilities" not in told:
+        return said | told
+    best = [{"label": label, "probability": value} for label, value in told.pop("probabilities").items()]
+    unsure = "label" in told and found.probability < abstain
+    return said | told | ({"label": None} if unsure else {}) | {"top": best, "abstained": unsure}
 
 
-def classify_into(out: Path, model: Classifier, texts: Sequence[str], top: int = 1, abstain: float = 0.0,
+def check_abstain(model: Classifier, abstain: float) -> None:
+    """UsageError for a probability to abstain below, and a model that does not choose one label."""
+    if abstain > 0:
+        model.head.require_single("--abstain")
+
+
+def classify_into(out: Path, model: Classifier, texts: Sequence[Text], top: int = 1, abstain: float = 0.0,
                   batch: int = 1, progress: Callable[[int, int], None] | None = None) -> Summary:
     """Write a line for every text, in their order, to `out`, as `record` makes them.
 
     Beside it stands `out`.source.json, which says what it was made from. A file that a killed run left behind is gone
     on with, to the same bytes as those of a run in one go.
-    Raises UsageError when the texts, the model or the settings are others than when the file was begun, EdgestillError
-    when the file was not written here.
+    Raises UsageError when the texts, the model or the settings are others than when the file was begun, and what
+    `check_abstain` raises; EdgestillError when the file was not written here.
     """
+    check_abstain(model, abstain)
     digest = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
     source = {"texts": digest, "model": model_digest(model.artifact), "labels": model.labels,
+              "head": model.head.kind, "thresholds": list(model.head.thresholds),
               "temperature": model.head.temperature, "top": top, "abstain": abstain, "batch": batch}
     _claim(out, source)
     # Batches must fall as in a run in one go: the bits of an int8 graph's answers hang on them.
@@ -73,12 +85,13 @@ def classify_into(out: Path, model: Classifier, texts: Sequence[str], top: int =
             file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in made).encode())
             file.flush()
             os.fsync(file.fileno())
-            done += [(line["label"], line["truncated"]) for line in made]
+            done += [_named(line) for line in made]
             if progress:
                 progress(len(done), len(texts))
     files.sync_folder(out.parent)
-    abstained, new = sum(label is None for label, _ in done), len(done) - resumed
-    return Summary(len(done), dict(Counter(label for label, _ in done if label is not None).most_common()), abstained,
+    abstained, new = sum(labels == [None] for labels, _ in done), len(done) - resumed
+    counts = Counter(label for labels, _ in done for label in labels if label is not None)
+    return Summary(len(done), dict(counts.most_common()), abstained,
                    abstained / len(done) if done else 0.0, sum(cut for _, cut in done), resumed,
                    new / (time.perf_counter() - started) if new else 0.0)
 
@@ -102,15 +115,22 @@ def _claim(out: Path, source: dict[str, Any]) -> None:
                          "go on with the same, choose another -o/--out, or remove it first")
 
 
-def _kept(out: Path, total: int, chunk: int) -> list[tuple[str | None, bool]]:
-    """The label of every line that stands, and whether its text was cut; what was not written whole is cut off."""
+def _named(line: dict[str, Any]) -> tuple[list[str | None], bool]:
+    """The labels that a line names, and whether its text was cut; KeyError for no line of ours."""
+    if "score" in line or "scores" in line:
+        return [], line["truncated"]
+    return line["labels"] if "labels" in line else [line["label"]], line["truncated"]
+
+
+def _kept(out: Path, total: int, chunk: int) -> list[tuple[list[str | None], bool]]:
+    """The labels of every line that stands, and whether its text was cut; what was not written whole is cut off."""
     found, ends = [], [0]
     if out.exists():
         with out.open("rb") as file:
             for line in file:
                 try:
                     table = json.loads(line) if line.endswith(b"\n") else {}
-                    found.append((table["label"], table["truncated"]))
+                    found.append(_named(table))
                 except (ValueError, LookupError, TypeError):  # after a loss of power a file may end in zeros
                     break
                 ends.append(ends[-1] + len(line))

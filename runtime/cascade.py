@@ -44,7 +44,11 @@ class Cascade:
 
     def __init__(self, small: Generator | Classifier, next: Generator | Classifier | Next,
                  threshold: float | Mapping[str, float]) -> None:
-        """`threshold` holds for every field, or names each field's own, as `fit_threshold` finds them."""
+        """`threshold` holds for every field, or names each field's own, as `fit_threshold` finds them. UsageError for a
+        classifier that does not choose one label."""
+        for model in (small, next):
+            if isinstance(model, Classifier):
+                model.head.require_single("a cascade")
         self.small, self.next, self.threshold = small, next, threshold
 
     def answer(self, messages: str | Messages) -> Handled:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..models.errors import ArtifactError
-from .configs import classifier_config
+from .configs import classifier_config, read_table
 from .encoder import Graph, Text, TextEncoder
 from .head import Classification, Head
 
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["Classification", "Classifier"]
 
 
+def head_of(artifact: Artifact, outputs: int | None = None) -> Head | None:
+    """How an artifact's logits become answers; None for one that does not classify. `outputs` is their number, where
+    the graph says it. Raises what `Head.of` raises, naming the model."""
+    manifest = artifact.manifest
+    if manifest.task.kind != "classify":
+        return None
+    try:
+        return Head.of(manifest.task, classifier_config(artifact.folder), outputs,
+                       float(manifest.settings.get("temperature", 1.0)))
+    except ArtifactError as error:
+        raise ArtifactError(f"{artifact.model_path}: {error.message}", error.hint) from error
+
+
 class Classifier(TextEncoder):
     """A loaded encoder with a classification head."""
 
@@ -32,13 +45,12 @@ class Classifier(TextEncoder):
         """
         super().__init__(artifact, codec, threads)
         self._model = Graph(artifact.model_path, self.threads, "logits")
-        config, manifest = classifier_config(artifact.folder), artifact.manifest
-        try:
-            self.head = Head.of(manifest.task, config, self._model.width, manifest.settings.get("temperature", 1.0))
-        except ArtifactError as error:
-            raise ArtifactError(f"{artifact.model_path}: {error.message}", error.hint) from error
+        head = head_of(artifact, self._model.width)
+        assert head is not None  # whoever loads a classifier has looked at its task
+        self.head = head
         self.labels = list(self.head.labels)
-        self._deaf = int(config.get("type_vocab_size") or 0) > 1 and "token_type_ids" not in self._model.inputs
+        segments = int(read_table(artifact.folder / "config.json").get("type_vocab_size") or 0)
+        self._deaf = segments > 1 and "token_type_ids" not in self._model.inputs
 
     def classify(self, text: Text) -> Classification:
         """What the model says of one text, or of a pair of texts."""

@@ -14,18 +14,22 @@ import numpy as np
 from ..models import kinds
 from ..models.errors import DataError, UsageError
 from ..models.strict import build
+from .classify import Classifier
 from .constrain import task_schema
 from .embed import Embedder, nearest_answers
 from .encoder import TextEncoder
 from .intervals import Interval, McNemar, bootstrap, mcnemar, mean, paired
 from .likelihood import row_likelihoods
 from .metrics._common import Context, json_value
+from .row_fit import fit
 from .row_shapes import Row
 from .rows import rows_digest
 
 PACKAGE = "runtime.metrics"
 BATCH = 64
 """Texts classified between two reports of progress."""
+DEFAULTS = {"label": ["accuracy", "macro_f1"], "labels": ["micro_f1", "exact_match"],
+            "score": ["mean_absolute_error", "pearson", "spearman"]}
 Progress = Callable[[int, int], None]
 """Called with the rows answered so far and all rows."""
 
@@ -87,6 +91,9 @@ def evaluate(model: Any, rows: Sequence[Row], metrics: Sequence[str] = (), limit
     picked = [rows[index] for index in chosen]
     if reference is not None and len(reference) == len(rows):
         reference = [reference[index] for index in chosen]
+    digest = rows_digest(picked)
+    if isinstance(model, Classifier):
+        picked = fit(picked, model.head)
     schema = schema_of(model)
     if constrain and schema is None:
         raise UsageError("constrain: the model's task has no JSON schema", "name one in task.schema, or leave it out")
@@ -99,7 +106,7 @@ def evaluate(model: Any, rows: Sequence[Row], metrics: Sequence[str] = (), limit
         # What the model says by itself is measured, unless its answers are to be bound.
         options = {} if schema is None else {"schema": schema if constrain else False}
         answers = _answers(model, picked, options, progress)
-    return _scored(answers, picked, scorers, time.perf_counter() - started, constrain)
+    return replace(_scored(answers, picked, scorers, time.perf_counter() - started, constrain), rows_sha256=digest)
 
 
 def evaluate_answers(answers: Sequence[str], rows: Sequence[Row], metrics: Sequence[str] = (),
@@ -141,11 +148,11 @@ def default_metrics(rows: Sequence[Row], schema: dict[str, Any] | None, referenc
     kind = _check_kind(rows)
     if kind == "text":
         return ["perplexity", "bits_per_character"]
-    names = ["accuracy", "macro_f1"] if kind == "label" else ["exact_match"]
+    names = list(DEFAULTS.get(kind, ["exact_match"]))
     values = [json_value(row.answer) for row in rows] if kind == "chat" else []
     if kind == "chat" and (schema is not None or all(isinstance(value, (dict, list)) for value in values)):
         names.append("json_validity")
-    return names + (["agreement"] if reference is not None else [])
+    return names + (["agreement"] if reference is not None and kind != "score" else [])
 
 
 def spaced(indices: Sequence[int], limit: int) -> list[int]:

@@ -62,14 +62,19 @@ class Classification:
         return next(iter(self.values.values()))
 
     @property
-    def answer(self) -> str:
-        """As one text: the label; a JSON list of labels; the score, or a JSON object of several."""
+    def value(self) -> str | list[str] | float | dict[str, float]:
+        """The label; the labels; the score, or several by name."""
         if self.head == SOFTMAX:
             return self.label
         if self.head == SIGMOID:
-            return _json(list(self.labels))
+            return list(self.labels)
         scores = {name: float(f"{value:.9g}") for name, value in self.values.items()}
-        return _json(scores if len(scores) > 1 else next(iter(scores.values())))
+        return scores if len(scores) > 1 else next(iter(scores.values()))
+
+    @property
+    def answer(self) -> str:
+        """The value as one text: a label as it is, everything else as JSON."""
+        return self.value if isinstance(self.value, str) else json.dumps(self.value, ensure_ascii=False)
 
     def to_json(self, top: int | None = None) -> dict[str, Any]:
         """JSON types: {label, probability, probabilities}, {labels, probabilities}, {score} or {scores}, each with
@@ -178,6 +183,3 @@ def sigmoid(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     small = np.exp(-np.abs(numbers))
     return np.asarray(np.where(numbers >= 0, 1.0, small) / (1.0 + small))
 
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

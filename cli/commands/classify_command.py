@@ -17,6 +17,7 @@ from .. import inputs, options, output, progress
     "edgestill classify out/onnx-int8 questions.csv -o labels.jsonl --column text=body --abstain 0.6 --batch 16"))
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("texts", metavar="TEXT...|FILE", nargs=-1, required=True)
+@click.option("--pair", metavar="TEXT", help="A second text, read together with each of the first ones.")
 @click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Labels to show for each text.")
 @click.option("--abstain", type=click.FloatRange(0, 1), default=0.0, metavar="T",
               help="Give no label below this probability.")
@@ -28,18 +29,18 @@ from .. import inputs, options, output, progress
 @options.threads
 @options.as_json
 @options.verbose
-def command(artifact: Path, texts: tuple[str, ...], top: int, abstain: float, batch: int, columns: tuple[str, ...],
-            out: Path | None, threads: int, as_json: bool) -> None:
-    """Label texts, with probabilities.
+def command(artifact: Path, texts: tuple[str, ...], pair: str | None, top: int, abstain: float, batch: int,
+            columns: tuple[str, ...], out: Path | None, threads: int, as_json: bool) -> None:
+    """Label texts, with probabilities, or score them, as the model does.
 
     FILE is a data file, of which the texts or questions are taken; TEXT `-` reads one text a line from stdin. With -o
     the labels go to a file, and what is shown sums them up.
     """
     from ...runtime import load
-    from ...runtime.bulk import classify_into, record
+    from ...runtime.bulk import check_abstain, classify_into, record
     from ...runtime.classify import Classifier
 
-    wanted = inputs.read_texts(texts, columns)
+    wanted = inputs.read_texts(texts, columns, pair)
     model = load(artifact, threads=threads)
     if not isinstance(model, Classifier):
         assert model.artifact is not None
@@ -56,16 +57,26 @@ def command(artifact: Path, texts: tuple[str, ...], top: int, abstain: float, ba
         output.note(f"{out}: {summary.texts:,} texts, {summary.resumed_at:,} of them from before, "
                     f"{summary.texts_per_s:,.0f} texts/s")
         return
+    check_abstain(model, abstain)
     found = [record(text, item, top, abstain)
              for text, item in zip(wanted, model.classify_all(wanted, batch), strict=True)]
     if as_json:
         output.result(found)
     else:
-        output.table(["text", "label", "probability"], [line for item in found for line in _shown(item)])
+        columns_shown = ["text", "score"] if model.head.scores else ["text", "label", "probability"]
+        output.table(columns_shown, [line for item in found for line in _shown(item)])
 
 
 def _shown(item: dict[str, Any]) -> list[list[str]]:
     """The table's lines for a text."""
-    unsure = "not sure: " if item["abstained"] else ""
-    return [[item["text"] if rank == 0 else "", unsure + one["label"], f"{one['probability']:.3f}"]
+    text = item["text"] + (f" | {item['text_pair']}" if "text_pair" in item else "")
+    if "top" not in item:
+        scores = item.get("scores") or {"": item["score"]}
+        return [[text if rank == 0 else "", f"{name} {value:.6g}".strip()]
+                for rank, (name, value) in enumerate(scores.items())]
+    if "labels" in item:
+        marks = {one["label"]: "" if one["label"] in item["labels"] else "no: " for one in item["top"]}
+    else:
+        marks = {one["label"]: "not sure: " if item["abstained"] else "" for one in item["top"]}
+    return [[text if rank == 0 else "", marks[one["label"]] + one["label"], f"{one['probability']:.3f}"]
             for rank, one in enumerate(item["top"])]

@@ -31,7 +31,7 @@ def command(artifact: Path, texts: tuple[str, ...], batch: int, out: Path | None
     from ...runtime import load
     from ...runtime.embed import Embedder, unit
 
-    wanted = inputs.read_texts(texts)
+    wanted = inputs.single(inputs.read_texts(texts))
     model = load(artifact, threads=threads)
     if not isinstance(model, Embedder):
         assert model.artifact is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...models.outputs import SIGMOID
+from .. import decisions
 from ..certificate import Check, rounded
 from ..divergence import Divergence, decisive, kl
 from ..subject import Subject
@@ -14,6 +16,10 @@ CAUSE = "weights"
 
 def check(subject: Subject) -> list[Check]:
     """Every position of the reference's sequences in one pass (prefill), or every classifier input."""
+    if subject.head is not None and subject.head.kind == SIGMOID:
+        return decisions.labels(subject.head, subject.reference.outputs, subject.outputs, subject.limits)
+    if subject.head is not None and subject.head.scores:
+        return decisions.scores(subject.reference.outputs, subject.outputs, subject.limits)
     found = _classes(subject) if subject.classifies else subject.prefill
     limits = subject.limits
     whole = subject.float_model is not None or subject.classifies

@@ -18,6 +18,8 @@ SIGNIFICANT = 0.01
 
 def check(subject: Subject) -> list[Check]:
     """Greedy answers scored by the reference's metric, row by row against the float model's scores."""
+    if subject.head is not None and subject.head.scores:
+        return [Check("task_metric_drop", None, detail="scores are no right or wrong answers: see score_error")]
     fixtures = subject.reference.fixtures
     rows = subject.test_rows
     if not rows:

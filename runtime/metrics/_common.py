@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.errors import UsageError
+from ...models.errors import DataError, UsageError
 from ..row_faults import RowFault
 from ..row_formats import parse_json
+from ..row_shapes import Row
 
 Scores = NDArray[np.float64]
 _NOT_JSON = object()
@@ -53,6 +54,31 @@ def json_value(answer: str) -> Any:
 def is_json(value: Any) -> bool:
     """Whether `json_value` could parse the answer."""
     return value is not _NOT_JSON
+
+
+def names(answer: str) -> set[str] | None:
+    """The labels of an answer that is a JSON list of them; None for another answer, which is never right."""
+    value = json_value(answer)
+    return set(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else None
+
+
+def numbers(answers: Sequence[str], rows: Sequence[Row]) -> Scores:
+    """Every answer as a number, and its row's score [rows, 2]. DataError for an answer that is no number."""
+    found = [json_value(answer) for answer in answers]
+    odd = next((place for place, value in enumerate(found)
+                if not isinstance(value, (int, float)) or isinstance(value, bool)), None)
+    if odd is not None:
+        raise DataError(f"{rows[odd].where or 'a row'}: the answer {answers[odd][:40]!r} is no number",
+                        "scores are measured of models that give one score a text")
+    return np.array([[value, row.score] for value, row in zip(found, rows, strict=True)], np.float64)
+
+
+def correlation(scores: Scores) -> Scores:
+    """Pearson's, of two columns [repeats, rows, 2] → [repeats]; 0 where a column is constant."""
+    apart = scores - scores.mean(axis=1, keepdims=True)
+    lengths = np.sqrt((apart**2).sum(axis=1)).prod(axis=-1)
+    result: Scores = apart.prod(axis=-1).sum(axis=1) / np.where(lengths > 0, lengths, 1.0)
+    return result
 
 
 def same_answer(answer: str, wanted: str) -> bool:

@@ -10,7 +10,7 @@ from ...models.errors import UsageError
 from ..row_shapes import Row
 from ._common import Context, NoConfig, Scores, same_answer
 
-KINDS = ("chat", "label")
+KINDS = ("chat", "label", "labels")
 SHARE = True
 """A share from 0 to 1: higher is better."""
 Config = NoConfig

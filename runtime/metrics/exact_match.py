@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..row_shapes import Row
-from ._common import Context, NoConfig, Scores, same_answer
+from ._common import Context, NoConfig, Scores, names, same_answer
 
-KINDS = ("chat", "label")
+KINDS = ("chat", "label", "labels")
 SHARE = True
 """A share from 0 to 1: higher is better."""
 Config = NoConfig
@@ -19,6 +19,8 @@ def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scor
     """1 for an answer equal to the row's, else 0 [rows].
 
     Nothing is normalised but surrounding blanks. Where both answers are JSON, their values are compared: the
-    order of keys and the blanks between them do not count, types do.
+    order of keys and the blanks between them do not count, types do. Lists of labels are compared as sets.
     """
+    if rows and rows[0].kind == "labels":
+        return np.array([names(answer) == {*row.named} for answer, row in zip(answers, rows, strict=True)], np.float64)
     return np.array([same_answer(answer, row.answer) for answer, row in zip(answers, rows, strict=True)], np.float64)

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from ...models.errors import EdgestillError
 from ..classify import Classifier
 from ..embed import Embedder
+from ..encoder import Text
 from ..engine import check_ids
 from ..generate import Generator
 from . import asked, fields
@@ -36,7 +37,11 @@ class Service:
 
     def __init__(self, stations: Sequence[Station], key: str = "", local_only: bool = True,
                  fallback: Fallback | None = None) -> None:
-        """`fallback` answers chats where the model is not sure; `key` and `local_only` as in `Gate`."""
+        """`fallback` answers chats where the model is not sure; `key` and `local_only` as in `Gate`. UsageError for a
+        fallback behind a classifier that does not choose one label."""
+        for station in stations if fallback is not None else ():
+            if isinstance(station.model, Classifier):
+                station.model.head.require_single("--fallback")
         self.stations = {station.name: station for station in stations}
         self.counters = Counters()
         self._fallback = fallback
@@ -85,17 +90,21 @@ class Service:
                         "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
 
     async def classify(self, request: Request) -> Response:
-        """Labels of `text`, one or several, with probabilities: the `top_k` likeliest, or all."""
+        """What `text`, one or several, says, read together with `text_pair` where it is given: labels with
+        probabilities, the `top_k` likeliest or all, or scores. One text may stand before several of `text_pair`."""
         body, station = await self._asked(request, Classifier)
         texts = fields.texts(body, "text", fields.INPUTS)
         if not texts:
             raise Refusal("text: a string or strings are needed", "text")
         count = fields.number(body, "top_k", 1, 2**20, True)
-        found = await self._all(request, station, lambda model, _: (model.classify(text) for text in texts))
-        results = [{"label": one.label, "probability": one.probability, "truncated": one.truncated,
-                    "probabilities": dict(sorted(one.probabilities.items(), key=lambda item: -item[1])[:count])}
-                   for one in found]
-        return as_json({"model": station.name, "results": results})
+        inputs: list[Text] = list(texts)
+        if pairs := fields.texts(body, "text_pair", fields.INPUTS):
+            firsts = texts * len(pairs) if len(texts) == 1 else texts
+            if len(firsts) != len(pairs):
+                raise Refusal(f"text_pair: {len(pairs)} second texts for {len(texts)} first ones", "text_pair")
+            inputs = list(zip(firsts, pairs, strict=True))
+        found = await self._all(request, station, lambda model, _: (model.classify(text) for text in inputs))
+        return as_json({"model": station.name, "results": [one.to_json(count) for one in found]})
 
     async def models(self, request: Request) -> Response:
         """What is served."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...models.errors import DataError
+from ...models.outputs import SIGMOID, SOFTMAX
 from ..answer import Generation, Piece
 from ..classify import Classifier
 from ..engine import check_ids
@@ -40,7 +41,7 @@ class Labelled(Generation):
     """A classifier's answer."""
 
     confidence: float = 0.0
-    """The label's probability."""
+    """The label's probability, of a classifier that chooses one."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,8 @@ def _calls(model: Generator, done: Generation) -> tuple[str, list[ToolCall]]:
 
 
 def _labelled(model: Classifier, messages: list[dict[str, Any]], schema: Any) -> Part:
-    """The label of the last user's message: as it is, or as the one string that a JSON schema has room for."""
+    """What a classifier says of the last user's message: as it is, or as the one value that a JSON schema has room
+    for."""
     text = next((message["content"] for message in reversed(messages) if message["role"] == "user"), None)
     if text is None:
         raise Refusal("messages: a classifier labels the last message of the user, and there is none", "messages")
@@ -245,12 +247,17 @@ def _labelled(model: Classifier, messages: list[dict[str, Any]], schema: Any) ->
         if not isinstance(properties, dict) or len(properties) != 1:
             raise Refusal("response_format: a classifier answers with one label, so the schema needs one property",
                           "response_format")
-        key = next(iter(properties))
+        key, wanted = next(iter(properties.items()))
+        kind = {SOFTMAX: "string", SIGMOID: "array"}.get(model.head.kind, "number" if len(model.labels) == 1
+                                                         else "object")
+        told = wanted.get("type", kind) if isinstance(wanted, dict) else kind
+        if kind not in (told if isinstance(told, list) else [told]):
+            raise Refusal(f"response_format: {key[:40]!r} is of type {str(told)[:40]!r}, and this classifier answers "
+                          f"with {kind}s", "response_format")
     started = time.perf_counter()
     found = model.classify(text)
-    label = found.label
-    answer = json.dumps({key: label}, ensure_ascii=False) if key else label
+    answer = json.dumps({key: found.value}, ensure_ascii=False) if key else found.answer
     tokens = len(model.codec.encoding(text).ids)
     done = Labelled(answer, [], tokens, "stop", (time.perf_counter() - started) * 1000, 0.0,
-                    confidence=found.probability)
+                    confidence=found.probability if found.head == SOFTMAX else 0.0)
     return Part(0, Piece(answer, done), [])
