@@ -72,7 +72,7 @@ def single(texts: Sequence[Text]) -> list[str]:
     """The texts; UsageError where one is a pair, for verbs that read one text at a time."""
     if not all(isinstance(text, str) for text in texts):
         raise UsageError("the file holds pairs of texts, which classifiers alone read together",
-                         "name the column of the text, such as --column text=premise")
+                         "give a file with one column of texts")
     return [str(text) for text in texts]
 
 
