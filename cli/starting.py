@@ -29,6 +29,8 @@ UNKNOWN_CONTEXT = 131072
 MOST_TRAINED_WHOLE = 50_000_000
 """Parameters above which adapters are trained: gradients and moments of all weights take three times their memory."""
 LORA_LEARNING_RATE = 5e-4
+TOOL_TEMPLATE = "chatml"
+"""A file of models/templates that writes tools, calls and results."""
 TOKEN_CHARACTERS = 3
 """Characters of a token, at the least, in the languages that these tokenizers were made for."""
 
@@ -60,6 +62,8 @@ class Start:
     """Empty where the catalogue has no larger model of the student's series."""
     learning_rate: float
     adapter: str
+    template: str
+    """Empty where the student's own chat template has a place for all that the rows hold."""
 
 
 def model(name: str) -> Model:
@@ -119,6 +123,7 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
         teacher=teacher.name if teacher else "",
         learning_rate=chosen.learning_rate,
         adapter=chosen.adapter,
+        template=TOOL_TEMPLATE if _lacks_tools(rows, chosen.name) else "",
     )
 
 
@@ -159,6 +164,8 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
     if start.task == "classify" or start.max_tokens:
         lines += [f"max_tokens = {start.max_tokens}  # holds 99 of 100 rows, at {TOKEN_CHARACTERS} characters a token"]
     lines += ["", "[student]  # `edgestill models` lists more", f'model = {_name(start.student, base)}']
+    if start.template:
+        lines += [f'template = "{start.template}"  # your rows have tools, which the model\'s own template leaves out']
     if start.teacher:
         lines += ["", "[teacher]", 'kind = "local"',
                   f"model = {_name(start.teacher, base)}  # must share the student's tokenizer",
@@ -186,6 +193,21 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
 def check(text: str) -> RunFile:
     """The run file that `text` is; UsageError if it were none."""
     return build(RunFile, tomllib.loads(text))
+
+
+def _lacks_tools(rows: Sequence[Row], name: str) -> bool:
+    """Whether rows hold tools and the template of the model in the folder `name` writes none."""
+    folder = Path(name)
+    if not folder.is_dir() or not any(row.tools for row in rows):
+        return False
+    from ..runtime.text import Codec
+    from ..runtime.tools import ToolFormat
+
+    try:
+        ToolFormat.of(Codec.from_folder(folder))
+    except UsageError:
+        return True
+    return False
 
 
 def _larger(name: str) -> str:
