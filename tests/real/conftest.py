@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT / "out" / "real"
 SHARED = ROOT.parent / "shared"
+sys.path.insert(0, str(ROOT / "benchmarks"))  # their rows are the tests'
 
 
 def _real(name: str) -> Path:

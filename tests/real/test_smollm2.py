@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import real_runs
 from edgestill.quantize.divergence import kl
 from edgestill.runtime import load
 from tokenizers import Tokenizer
-
-from benchmarks import real_runs
 
 
 def test_the_tokenizer_read_from_the_file_is_the_published_one(smollm2: Path, shared: Path) -> None:
