@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..models.errors import UsageError
+from ..models.errors import EdgestillError, UsageError
 from .logprobs import TokenLogprob, token_logprob
 from .options import Options
 from .sampling import Chooser, greedy, lead
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .prefix import Prefix
     from .speculation import Speculator
+    from .use import Use
 
 NEAR = 0.1
 """Nats between the likeliest two tokens below which a pass over several rows may have them the other way round: over
@@ -52,6 +54,10 @@ class Run:
     cancel: Cancel | None = None
     prefix: Prefix | None = None
     speculator: Speculator | None = None
+    longest: int = 0
+    """Most guesses in a pass."""
+    draft: Engine | None = None
+    """Guesses, and is as busy as `engine` meanwhile."""
     doubted: bool = False
     """Whether passes with guesses round otherwise: tokens that are nearly as likely are then chosen again without."""
     finish_reason: str = "length"
@@ -68,10 +74,26 @@ class Run:
         self._chooser = Chooser(self.options, self.constraint, self.prompt, self.engine.vocabulary_size)
 
     def __iter__(self) -> Iterator[int]:
-        try:
-            yield from self._tokens()
-        finally:
-            self.engine.rest()
+        uses = [engine.use for engine in (self.engine, self.draft) if engine is not None]
+        with ExitStack() as held:
+            for use in uses:
+                held.enter_context(use.answer())
+            held.callback(self.engine.rest)
+            tokens = self._tokens()
+            while (token := self._next(tokens, *uses)) is not None:
+                yield token
+
+    def _next(self, tokens: Iterator[int], use: Use, *others: Use) -> int | None:
+        with use.passing:
+            use.check()
+            if others:
+                return self._next(tokens, *others)
+            try:
+                return next(tokens, None)
+            except BaseException:  # an interrupt may come in the middle of a pass: what the cache holds is unknown
+                with suppress(EdgestillError):
+                    self.engine.truncate(0)
+                raise
 
     def _tokens(self) -> Iterator[int]:
         engine, stop_ids, ids, constraint = self.engine, self.stop_ids, self.ids, self.constraint
@@ -105,7 +127,11 @@ class Run:
                 accept(token)
             if raw is not None:
                 self.logprobs.append(token_logprob(raw, token, top or 0))
-            made = (token,) if constraint is None or raw is not None else (token, *constraint.forced())
+            made: tuple[int, ...] = (token,)
+            if constraint is not None and raw is None:
+                forced = constraint.forced()
+                self._chooser.note(forced)
+                made = (token, *forced)
             feed: list[int] = []
             said = made[:self.limit - len(ids)]
             if self.doubted:
@@ -161,6 +187,8 @@ class Run:
     def _begin(self) -> NDArray[np.float32] | None:
         """Read the prompt, or what the cache lacks of it; logits of its last token, None when it is cancelled."""
         engine, prompt = self.engine, self.prompt
+        if self.speculator is not None:
+            self.speculator.begin(self.longest)
         exact = self.options.reuse != "all"
         usable = 0 if self.options.reuse == "none" else min(common(engine.held, prompt), len(prompt) - 1)
         engine.rewind(usable, exact)

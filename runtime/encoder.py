@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..models.errors import ArtifactError, UsageError
+from .use import CLOSED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +61,7 @@ class Graph:
 
     def close(self) -> None:
         """Free the model."""
-        del self._session
+        self._session = CLOSED
 
 
 class TextEncoder:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..models.errors import UsageError
+from .use import Use
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,8 @@ class Engine(Protocol):
     """The tokens in the cache, in order."""
     rewinds: bool
     """Whether `truncate` goes back to any length; what a recurrent state has read can only be forgotten whole."""
+    use: Use
+    """Who computes with it: whoever makes an answer asks here first."""
 
     @property
     def position(self) -> int:
@@ -87,7 +90,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the model; no other call may follow."""
+        """Free the model once nobody computes with it; again it does nothing. Any other call is then a UsageError."""
         ...
 
 
@@ -106,6 +109,7 @@ class Cache:
     def __init__(self) -> None:
         self.held: list[int] = []
         self._settled = 0
+        self.use = Use()
 
     @property
     def position(self) -> int:

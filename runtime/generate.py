@@ -19,6 +19,9 @@ from .stream import StopStrings
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..models.artifact import Artifact
     from .constrain import Constraint, Grammars
     from .engine import Engine
@@ -31,7 +34,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class Generator:
-    """A loaded decoder. Not for use by two threads at once: it has one cache."""
+    """A loaded decoder with one cache: while it makes an answer, whoever asks it for another gets a UsageError."""
 
     def __init__(self, engine: Engine, codec: Codec, artifact: Artifact | None = None,
                  max_new_tokens: int = 256) -> None:
@@ -73,7 +76,7 @@ class Generator:
         A prompt is the user's turn where the model has a chat template, else plain text to go on from. `prefix` comes
         before either. `draft` is a smaller model of the same vocabulary whose guesses are checked; the answer stays
         this model's. The fields of `Options` are `options`. The answer ends early when the iterator is closed or
-        `cancel` is set.
+        `cancel` is set; until then the model makes no other one.
         Raises UsageError for settings out of range, a prompt that does not fit into the context or a structure that
         cannot be enforced; MissingExtra for a structure without llguidance.
         """
@@ -128,10 +131,11 @@ class Generator:
         asked = [self.codec.prompt_ids(found.joined([{"role": "user", "content": word}]), tools) for word in "a0\n"]
         size = min(common(asked[0], other) for other in asked[1:])
         ids = asked[0][:size // self.engine.block * self.engine.block]
-        self.engine.truncate(0)
-        if ids:
-            self.engine.prefill(ids)
-        return replace(found, ids=ids, arrays=self.engine.saved())
+        with self.engine.use.alone():
+            self.engine.truncate(0)
+            if ids:
+                self.engine.prefill(ids)
+            return replace(found, ids=ids, arrays=self.engine.saved())
 
     def load_prefix(self, path: Path | str) -> Prefix:
         """What `Prefix.save` wrote; UsageError for another model's, ArtifactError for a damaged file."""
@@ -148,21 +152,32 @@ class Generator:
         """
         return self.tool_format.parse(self.codec.decode(answer.ids, False))
 
-    def score(self, ids: Sequence[int], top: int = 0, cancel: Cancel | None = None) -> list[TokenLogprob]:
+    def score(self, ids: Sequence[int], top: int = 0, cancel: Cancel | None = None,
+              ahead: bool = False) -> list[TokenLogprob]:
         """Log-probabilities of `ids` after the first, each given those before it, with the `top` likeliest tokens;
-        those so far when `cancel` is set."""
+        with `ahead` also of the likeliest token after them. Those so far when `cancel` is set."""
         check_ids(ids, 0, self.engine.context_length, self.engine.vocabulary_size)
-        self.engine.truncate(0)
         scores: list[TokenLogprob] = []
-        for start in range(0, len(ids) - 1, EXTEND):
-            if cancel is not None and cancel.is_set():
-                break
-            rows = self.engine.extend(ids[start:min(start + EXTEND, len(ids) - 1)])
-            scores += [token_logprob(row, token, top) for row, token in zip(rows, ids[start + 1:], strict=False)]
+        with self.engine.use.alone():
+            self.engine.truncate(0)
+            for start in range(0, len(ids) - 1, EXTEND):
+                if cancel is not None and cancel.is_set():
+                    return scores
+                rows = self.engine.extend(ids[start:min(start + EXTEND, len(ids) - 1)])
+                scores += [token_logprob(row, token, top) for row, token in zip(rows, ids[start + 1:], strict=False)]
+            if ahead:
+                logits = self.engine.decode(ids[-1])
+                scores.append(token_logprob(logits, int(logits.argmax()), top))
         return scores
 
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits [n, vocabulary] of `ids`, each given those before it."""
+        with self.engine.use.alone():
+            return self.engine.logits(ids)
+
     def close(self) -> None:
-        """Free the model."""
+        """Free the model, once the pass it computes is over: an answer that is not whole ends in a UsageError, as
+        does whatever is asked of the model afterwards."""
         self.engine.close()
 
     def __enter__(self) -> Generator:

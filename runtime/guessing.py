@@ -33,8 +33,8 @@ class Guessing:
         redone = run.options.temperature == 0 and run.options.logprobs is None
         longest = LONGEST if redone else self._exact_rows - 1
         if longest:
-            speculator.begin(longest)
-            run.speculator, run.doubted = speculator, longest >= self._exact_rows
+            run.speculator, run.longest, run.doubted = speculator, longest, longest >= self._exact_rows
+            run.draft = None if draft is None else draft.engine
 
     def _speculator(self, run: Run, draft: Generator | None) -> Speculator:
         model, name = self._model, "lookup" if draft is None else "draft"
@@ -60,4 +60,6 @@ class Guessing:
 
     @cached_property
     def _exact_rows(self) -> int:
-        return exact_rows(self._model.engine, LONGEST + 1)
+        engine = self._model.engine
+        with engine.use.alone():
+            return exact_rows(engine, LONGEST + 1)

@@ -50,7 +50,7 @@ def _conversation(model: Any, row: Row) -> tuple[float, int, int]:
     if len(ids) > limit:
         raise DataError(f"{row.where}: {len(ids)} tokens, the model's context holds {limit}",
                         "leave out long rows, or load the model with a larger context")
-    logits = model.engine.logits(ids)
+    logits = model.logits(ids)
     return nats(logits[start - 1:-1], ids[start:]), len(ids) - start, max(1, len(model.codec.decode(ids[start:])))
 
 
@@ -68,7 +68,7 @@ def _text(model: Any, row: Row) -> tuple[float, int, int]:
     while scored < len(ids):
         begin = 0 if scored == 1 else scored - size // 2
         window = ids[begin:begin + size]
-        logits = engine.logits(window)
+        logits = model.logits(window)
         total += nats(logits[scored - begin - 1:-1], window[scored - begin:])
         scored = begin + len(window)
     return total, len(ids) - 1, characters

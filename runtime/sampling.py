@@ -187,10 +187,15 @@ class Chooser:
 
     def accept(self, token: int) -> None:
         """Note that the answer goes on with `token`."""
-        if self._penalties is not None:
-            self._penalties.accept(token)
+        self.note([token])
         if self._constraint is not None:
             self._constraint.accept(token)
+
+    def note(self, tokens: Sequence[int]) -> None:
+        """Note tokens that the answer goes on with and that the constraint has accepted already."""
+        if self._penalties is not None:
+            for token in tokens:
+                self._penalties.accept(token)
 
 
 def _not_finite() -> EdgestillError:

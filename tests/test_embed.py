@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.fixture(scope="module")
+def packed_gguf(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packed.pack(source, tmp_path_factory.mktemp("packed") / "gguf", "gguf:F32", Task("embed", pooling="cls"),
+                       family="bert", dimensions={"context": 24})
+
+
+@pytest.fixture(scope="module")
 def model(exported: dict[str, Path]) -> Iterator[Embedder]:
     with load(exported["onnx:fp32"], threads=1) as one:
         assert isinstance(one, Embedder)
@@ -60,6 +67,28 @@ def test_vectors_are_those_of_torch(model: Embedder, source: Path) -> None:
     assert model.dimensions == 64
     for text in [*TEXTS[:3], "", "turn off the light " * 20]:
         np.testing.assert_allclose(model.embed(text), torch_vector(source, text), atol=1e-5)
+
+
+def test_threads_share_an_embedder_until_it_is_closed(packed_gguf: Path, exported: dict[str, Path]) -> None:
+    for path in (packed_gguf, exported["onnx:fp32"]):
+        shared = load(path, threads=1)
+        assert isinstance(shared, Embedder)
+        wanted = shared.embed_all(TEXTS)
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(shared.embed_all, [TEXTS] * 12, timeout=60):
+                np.testing.assert_array_equal(found, wanted)
+        shared.close()
+        shared.close()
+        with pytest.raises(UsageError, match="the model is closed"):
+            shared.embed(TEXTS[0])
+
+
+def test_a_bare_gguf_embedder_answers_and_cuts_as_the_artifact_does(packed_gguf: Path, tmp_path: Path) -> None:
+    bare = shutil.copy(packed_gguf / "model.gguf", tmp_path / "x.gguf")
+    with load(packed_gguf, threads=1) as ours, load(bare, threads=1) as foreign:
+        assert isinstance(ours, Embedder) and isinstance(foreign, Embedder)
+        texts = [*TEXTS, "turn off the light " * 200]
+        np.testing.assert_array_equal(foreign.embed_all(texts), ours.embed_all(texts))
 
 
 @pytest.mark.parametrize("batch", [1, 3, 100])

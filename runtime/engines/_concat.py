@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...models.errors import ArtifactError
 from ..engine import Cache, check_ids, rows_per_pass
+from ..use import CLOSED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,8 +103,8 @@ class ConcatEngine(Cache):
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._cache = []
-        del self._session
+        if self.use.end():
+            self._cache = self._session = CLOSED
 
     def _pass(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Run tokens after what the cache holds; their logits [n, vocabulary]."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import ArtifactError, EdgestillError
+from ..use import CLOSED
 from ._llama import MESSAGES, library
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ class GgufEncoder:
     def __init__(self, path: Path, threads: int, pooling: str) -> None:
         """Load `path`; `pooling` is `mean` or `cls`. ArtifactError when llama.cpp refuses it or it is no encoder."""
         self._c = c = library()
+        self._passing = threading.Lock()
         MESSAGES.clear()
         model_options = c.llama_model_default_params()
         model_options.n_gpu_layers = 0
@@ -58,22 +61,25 @@ class GgufEncoder:
         result = np.zeros((len(ids), self.width), np.float32)
         for index, row in enumerate(ids):
             if row:
-                result[index] = self._vector(row)
+                with self._passing:  # there is one batch, for whatever thread
+                    result[index] = self._vector(row)
         return result
 
     def close(self) -> None:
-        """Free the model."""
-        self._free()
+        """Free the model once the text it reads is read; whatever is asked of it then is a UsageError."""
+        with self._passing:
+            self._c = CLOSED
+            self._free()
 
     def _vector(self, ids: Sequence[int]) -> NDArray[np.float32]:
         import numpy as np
 
-        batch = self._batch
+        encode, batch = self._c.llama_encode, self._batch  # the library first: it says when the model is closed
         batch.n_tokens = len(ids)
         for place, token in enumerate(ids):
             batch.token[place], batch.pos[place], batch.logits[place] = token, place, 1
             batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
-        if self._c.llama_encode(self._context, batch):
+        if encode(self._context, batch):
             raise EdgestillError(f"llama.cpp failed on a text of {len(ids)} tokens: "
                                  f"{'; '.join(MESSAGES) or 'it gives no reason'}", "report it with the text")
         return np.ctypeslib.as_array(self._c.llama_get_embeddings_seq(self._context, 0), (self.width,))

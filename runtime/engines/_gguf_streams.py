@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine import check_ids
 from ..exactness import exact_rows
+from ..use import CLOSED, Use, closed
 from .gguf import GgufEngine, batch_of, failed
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class Steps:
     def __init__(self, engine: GgufEngine, count: int) -> None:
         """`engine` has a context of `count` sequences."""
         inbox: SimpleQueue[Message | None] = SimpleQueue()
-        self._tell = inbox.put
+        self._inbox = inbox
+        self._door = threading.Lock()  # nothing gets into the queue behind its end
+        self._open = True
         driver = Driver(engine, count, inbox)
         self._thread = threading.Thread(target=driver.run, name="llama.cpp", daemon=True)
         self._thread.start()
@@ -63,16 +66,23 @@ class Steps:
 
     def rest(self, stream: int) -> None:
         """No step waits for this stream any more."""
-        self._tell((stream, None, None))
+        with self._door:
+            if self._open:
+                self._inbox.put((stream, None, None))
 
     def close(self) -> None:
-        """End the thread after what it does now."""
-        self._end()
+        """End the thread after what it does now; whoever waits for more is told that the model is closed."""
+        with self._door:
+            self._open = False
+            self._end()
         self._thread.join()
 
     def _answer(self, stream: int, asked: tuple[int, int] | Callable[[], Any]) -> Any:
         reply: Reply = SimpleQueue()
-        self._tell((stream, asked, reply))
+        with self._door:
+            if not self._open:
+                raise closed()
+            self._inbox.put((stream, asked, reply))
         answer = reply.get()
         if isinstance(answer, Exception):
             raise answer
@@ -113,6 +123,8 @@ class Driver:
                 self._expected &= self._asked.keys()  # whoever has not come has left
                 continue
             if message is None:
+                for reply in (*(reply for _, reply in self._asked.values()), *(reply for _, reply in self._works)):
+                    reply.put(closed())
                 return
             self._take(*message)
 
@@ -122,6 +134,7 @@ class Driver:
             self._expected.add(stream)
             return
         self._expected.discard(stream)
+        self._asked.pop(stream, None)  # whoever asks for something else waits no longer: he was interrupted
         if wanted is not None:
             self._works.append((wanted, reply))
 
@@ -169,11 +182,11 @@ class Driver:
 class GgufStream(GgufEngine):
     """One sequence of a shared context; see `Engine`."""
 
-    def __init__(self, owner: GgufEngine, steps: Steps, sequence: int) -> None:
-        """`owner` holds the model and the context, which live as long as any stream does."""
+    def __init__(self, owner: GgufEngine, steps: Steps, sequence: int, all: Sequence[GgufEngine]) -> None:
+        """`owner` holds the model and the context, which live as long as any stream does; `all` are its streams."""
         vars(self).update(vars(owner))
-        self.held = []
-        self._settled, self._sequence, self._owner, self._steps = 0, sequence, owner, steps
+        self.held, self.use = [], Use()
+        self._settled, self._sequence, self._owner, self._steps, self._all = 0, sequence, owner, steps, all
         size = len(owner._tokens)
         self._tokens, self._places = (ctypes.c_int32 * size)(), (ctypes.c_int32 * size)()
         self._wanted = (ctypes.c_int8 * size)()
@@ -220,11 +233,16 @@ class GgufStream(GgufEngine):
 
     def close(self) -> None:
         """See `Engine.close`; the model goes with the first stream that is closed, so all are closed together."""
-        self._steps.close()
-        self._owner.close()
+        if self.use.end():
+            self._steps.close()
+            self._owner.close()
+            for stream in self._all:
+                stream._c = CLOSED
 
 
 def streams(owner: GgufEngine, count: int) -> list[GgufEngine]:
     """The `count` sequences of an engine's context."""
     steps = Steps(owner, count)
-    return [GgufStream(owner, steps, index) for index in range(count)]
+    made: list[GgufEngine] = []
+    made += [GgufStream(owner, steps, index, made) for index in range(count)]
+    return made

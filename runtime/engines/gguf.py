@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...models.errors import ArtifactError, EdgestillError
 from ..engine import Cache, check_ids, check_length, chosen_context, rows_per_pass
 from ..threads import allowed_cores
+from ..use import CLOSED
 from ._llama import MESSAGES, library, tokenize
 
 if TYPE_CHECKING:
@@ -185,7 +186,9 @@ class GgufEngine(Cache):
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._free()
+        if self.use.end():
+            self._c = CLOSED
+            self._free()
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         """llama.cpp's own ids of a text, to compare with `Codec.encode(text, add_special_tokens=special)`."""

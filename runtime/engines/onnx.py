@@ -18,6 +18,7 @@ from ...models.errors import ArtifactError
 from ..configs import context_of, head_size
 from ..engine import EXTEND, Cache, check_ids, chosen_context, rows_per_pass
 from ..threads import allowed_cores
+from ..use import CLOSED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,7 +142,7 @@ class OnnxEngine(Cache):
                         for name in states}
         self.rewinds = not states
         self._turn = 0
-        self._all_runs = [_Runs(one, 2 if states else 1) for one in sessions]
+        self._all_runs: Sequence[_Runs] = [_Runs(one, 2 if states else 1) for one in sessions]
         self._runs = self._all_runs[0]
         self.reserve(min(_FIRST_CAPACITY, context_length))
 
@@ -253,8 +254,8 @@ class OnnxEngine(Cache):
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._cache = []
-        del self._runs, self._all_runs, self._sessions
+        if self.use.end():
+            self._cache = self._runs = self._all_runs = self._sessions = CLOSED
 
     def _pass(self, ids: Sequence[int], out: NDArray[np.float32]) -> None:
         """Run several tokens after what the cache holds; the logits of the last ones go to `out` [n, vocabulary]."""

@@ -17,7 +17,7 @@ from ..answer import Generation, Piece
 from ..classify import Classifier
 from ..engine import check_ids
 from ..generate import Generator
-from ..logprobs import TokenLogprob, token_logprob
+from ..logprobs import TokenLogprob
 from ..tools import ToolCall
 from . import fields
 from .fields import Refusal
@@ -128,11 +128,10 @@ def _continued(model: Generator, index: int, ids: list[int], echo: str | None, c
     if echo is not None:
         scores: list[TokenLogprob] = []
         if top is not None:
-            scores = [TokenLogprob(ids[0], math.nan, []), *model.score(ids, top, cancel)]
+            scores = [TokenLogprob(ids[0], math.nan, []), *model.score(ids, top, cancel, ahead=True)]
             if cancel.is_set():
                 return
-            logits = model.engine.decode(ids[-1])
-            following = [token_logprob(logits, int(logits.argmax()), top)]
+            following = [scores.pop()]
         yield Part(index, Piece(echo, None, scores), [])
     if limit == 0:
         yield Part(index, Piece("", Generation("", [], len(ids), "length", 0.0, 0.0)), [])
