@@ -141,16 +141,16 @@ def add(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
 def _rules(table: Mapping[str, Any], codec: Codec) -> Rules:
     model = table["model"]
     if model["type"] == "WordPiece":
-        return gguf_wordpiece.rules(table, codec.tokenizer)
+        return gguf_wordpiece.rules(table, codec.whole_tokenizer)
     if model["type"] == "Unigram":
-        return gguf_unigram.rules(table, codec.tokenizer, bool(codec.template))
+        return gguf_unigram.rules(table, codec.whole_tokenizer, bool(codec.template))
     if model["type"] != "BPE":
         raise refused(f"a model of type {model['type']!r}", "BPE, Unigram and WordPiece")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise refused(f"{key} = {model[key]!r}", "none")
     if any(step["type"] == "ByteLevel" for step in steps(table.get("pre_tokenizer"))):
-        return gguf_byte_level.rules(table, codec.tokenizer)
+        return gguf_byte_level.rules(table, codec.whole_tokenizer)
     if model.get("byte_fallback"):
         return gguf_sentencepiece.rules(table, bool(codec.template))
     raise refused("BPE that is neither byte-level nor falls back to bytes", "either")
@@ -158,7 +158,7 @@ def _rules(table: Mapping[str, Any], codec: Codec) -> Rules:
 
 def _check_added(table: Mapping[str, Any], rules: Rules, codec: Codec) -> bool:
     """Refuse added tokens that llama.cpp would find elsewhere; return whether they take the blanks behind them."""
-    normalizer = codec.tokenizer.normalizer
+    normalizer = codec.whole_tokenizer.normalizer
     for token in table["added_tokens"]:
         text = token["content"]
         if token["single_word"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -73,7 +73,7 @@ class Run:
     def __post_init__(self) -> None:
         self._chooser = Chooser(self.options, self.constraint, self.prompt, self.engine.vocabulary_size)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Generator[int, None, None]:
         uses = [engine.use for engine in (self.engine, self.draft) if engine is not None]
         with ExitStack() as held:
             for use in uses:

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import NDArray
-    from tokenizers import Encoding
-
     from ..models.artifact import Artifact
     from .text import Codec
+    from .tokenizer import Encoding
 
 
 Text = str | tuple[str, str]

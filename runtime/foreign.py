@@ -21,6 +21,8 @@ from .text import Codec
 UNVERIFIED = "origin unverified"
 CERTIFICATE = "certificate.json"
 TRIAL_SECONDS = 300.0
+_POOLINGS = {1: "mean", 2: "cls"}
+"""llama.cpp's numbers of the ways to pool."""
 
 
 def open_model(path: Path) -> Artifact:
@@ -113,7 +115,13 @@ def _gguf(path: Path) -> Artifact:
                   "context": header.dimension("context_length")}
     ids = {name: header.values.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
     name = known[header.architecture]
-    task = Task(kind="generate" if "generate" in family.load(name).tasks else "embed")
+    task = Task(kind="generate")
+    if "generate" not in family.load(name).tasks:
+        pooling = header.values.get(f"{header.architecture}.pooling_type")
+        if pooling not in _POOLINGS:
+            raise UsageError(f"{path}: an encoder that pools in the way {pooling!r}, which is not known here",
+                             f"known: {', '.join(f'{number} ({way})' for number, way in _POOLINGS.items())}")
+        task = Task(kind="embed", pooling=_POOLINGS[pooling])
     return _artifact(path.parent, path, f"gguf:{min(matrices, key=bits_of)}", name, task, dimensions,
                      Tokenizer(ids["bos"], ids["eos"]), [path])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from ..models.errors import UsageError
 from .answer import Generation, Piece, generation, parsed
 from .decoding import Cancel, Run, common, shifted
 from .engine import EXTEND, check_ids
-from .logprobs import TokenLogprob, token_logprob
+from .logprobs import Places, TokenLogprob, token_logprob
 from .options import Options
 from .stream import StopStrings
 
@@ -264,17 +265,20 @@ class Generator:
                    head, cancel)
 
     def _pieces(self, run: Run, schema: Any) -> Iterator[Piece]:
-        stream, parts, shown = self.codec.stream(), [], 0
+        stream, parts, shown, marks, places = self.codec.stream(), [], 0, self.codec.marks, Places(self.codec)
         watch = StopStrings((*run.options.stop, self.codec.turn_end))
-        for token in run:
-            text = watch.push(stream.push(token))
-            if text:
-                parts.append(text)
-                yield Piece(text, None, run.logprobs[shown:])
-                shown = len(run.logprobs)
-            if watch.hit:
-                run.finish_reason = "stop"
-                break
+        with closing(iter(run)) as tokens:
+            for token in tokens:
+                if run.logprobs:
+                    run.logprobs[-1] = replace(run.logprobs[-1], offset=places.push(token))
+                text = watch.push(stream.push(token), marks.get(token, ""))
+                if text:
+                    parts.append(text)
+                    yield Piece(text, None, run.logprobs[shown:])
+                    shown = len(run.logprobs)
+                if watch.hit:
+                    run.finish_reason = "stop"
+                    break
         text = "" if watch.hit else watch.push(stream.flush())
         text += watch.flush()
         if watch.hit:

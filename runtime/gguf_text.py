@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..models.errors import ArtifactError, UsageError
-from .engines._llama import MESSAGES, library, tokenize
+from .engines._llama import MESSAGES, library, piece, tokenize
 from .template import ChatTemplate
 from .text import Codec
 
@@ -24,7 +24,12 @@ class Encoding:
     """The part of a tokenizers.Encoding that is used."""
 
     ids: list[int]
-    overflowing: list[Any] = field(default_factory=list)
+    overflowing: Sequence[Any] = ()
+
+    @property
+    def type_ids(self) -> list[int]:
+        """There is one text."""
+        return [0] * len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,27 @@ class GgufTokenizer:
         weakref.finalize(self, c.llama_model_free, self._model)
         self._vocabulary = c.llama_model_get_vocab(self._model)
         self._size = int(c.llama_vocab_n_tokens(self._vocabulary))
+        self._longest: int | None = None
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> Encoding:
-        """The ids of a text; special tokens written out in it count as special tokens."""
-        return Encoding(tokenize(self._c, self._vocabulary, text, add_special_tokens))
+    def encode(self, sequence: str, pair: str | None = None, *, add_special_tokens: bool = True) -> Encoding:
+        """The ids of a text; special tokens written out in it count as special tokens. UsageError for a pair."""
+        if pair is not None:
+            raise UsageError(f"{self.path}: a GGUF file does not say how its model reads a pair of texts",
+                             "give single texts, or the model's folder")
+        ids = tokenize(self._c, self._vocabulary, sequence, add_special_tokens)
+        if self._longest is None or len(ids) <= self._longest:
+            return Encoding(ids)
+        # What stands around a text, such as [CLS] and [SEP], stays around its beginning.
+        plain = tokenize(self._c, self._vocabulary, sequence, False)
+        before = next((place for place in range(len(ids) - len(plain) + 1) if ids[place:place + len(plain)] == plain),
+                      0)
+        behind = len(ids) - before - len(plain)
+        room = max(0, self._longest - before - behind)
+        return Encoding([*ids[:before], *plain[:room], *ids[len(ids) - behind:]], [plain[room:]])
+
+    def enable_truncation(self, max_length: int) -> None:
+        """Cut texts to so many tokens from now on."""
+        self._longest = max_length
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of ids."""
@@ -73,10 +95,28 @@ class GgufTokenizer:
         """All tokens of the file, padding included."""
         return self._size
 
-    def id_to_token(self, token: int) -> str:
+    def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]:
+        """Ids by the text of tokens, without those that only fill the vocabulary up."""
+        return self._vocab
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token's text."""
+        return self._vocab.get(token)
+
+    @cached_property
+    def _vocab(self) -> dict[str, int]:
+        unused = self._c.LLAMA_TOKEN_ATTR_UNUSED
+        return {self.id_to_token(token): token for token in range(self._size)
+                if not self._c.llama_vocab_get_attr(self._vocabulary, token) & unused}
+
+    def id_to_token(self, id: int) -> str:
         """The text of a token as the file holds it."""
-        text: bytes = self._c.llama_vocab_get_text(self._vocabulary, token) or b""
+        text: bytes = self._c.llama_vocab_get_text(self._vocabulary, id) or b""
         return text.decode("utf-8", "replace")
+
+    def bytes_of(self, token: int) -> bytes:
+        """What a token stands for inside a text."""
+        return piece(self._c, self._vocabulary, token)
 
     def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
         """Control and user-defined tokens by id."""
@@ -115,6 +155,6 @@ def codec(path: Path, task: Task | None = None) -> Codec:
     tokenizer = GgufTokenizer(path)
     ids, source = tokenizer.special(), tokenizer.template()
     texts = {name: tokenizer.id_to_token(token) for name, token in ids.items()}
-    return Codec(tokenizer, ChatTemplate({"default": source}, texts) if source else None,  # type: ignore[arg-type]
+    return Codec(tokenizer, ChatTemplate({"default": source}, texts) if source else None,
                  ids.get("bos_token"), ids.get("eos_token"), ids.get("pad_token"), tokenizer.stop_ids(),
-                 task.system if task else "")
+                 task.system if task else "", tokenizer.bytes_of)

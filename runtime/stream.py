@@ -44,31 +44,40 @@ class TextStream:
 
 
 class StopStrings:
-    """Holds text back as long as it may be the beginning of a stop string."""
+    """Holds text back as long as it may be the beginning of a stop string.
+
+    A stop string may hold special tokens, which the text of an answer leaves out.
+    """
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(text for text in stop if text)
         self._held = ""
+        self._shown: list[bool] = []  # of every character that is held, whether it belongs to the text
         self.hit = False
         """Whether a stop string was met; nothing comes out after it."""
 
-    def push(self, text: str) -> str:
-        """The part of the text so far that is certainly before any stop string."""
+    def push(self, text: str, mark: str = "") -> str:
+        """The part of the text so far that is certainly before any stop string; `mark` is a special token that came
+        with it."""
         if self.hit or not self._stop:
             return "" if self.hit else text
-        held = self._held + text
-        found = [index for index in (held.find(stop) for stop in self._stop) if index >= 0]
+        self._held += text + mark
+        self._shown += [True] * len(text) + [False] * len(mark)
+        found = [index for index in (self._held.find(stop) for stop in self._stop) if index >= 0]
         if found:
-            self.hit, self._held = True, ""
-            return held[:min(found)]
-        keep = max(_overlap(held, stop) for stop in self._stop)
-        self._held = held[len(held) - keep:]
-        return held[:len(held) - keep]
+            self.hit = True
+            return self._out(min(found))
+        return self._out(len(self._held) - max(_overlap(self._held, stop) for stop in self._stop))
 
     def flush(self) -> str:
         """What was held back when generation ends without the rest of a stop string."""
-        held, self._held = self._held, ""
-        return held
+        return "" if self.hit else self._out(len(self._held))
+
+    def _out(self, size: int) -> str:
+        """Let go of the first `size` characters: those of the text."""
+        text = "".join(letter for letter, shown in zip(self._held[:size], self._shown, strict=False) if shown)
+        self._held, self._shown = self._held[size:], self._shown[size:]
+        return text
 
 
 def _overlap(text: str, stop: str) -> int:

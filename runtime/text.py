@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import ArtifactError, DataError, UsageError
+from . import tokenizer_files
 from .configs import read_table
 from .stream import TextStream
 from .template import ChatTemplate
+from .tokenizer import Encoding, Tokenizer, boundary, bytes_of_tokens
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
-
     from ..models.task import Task
     from .rows import Row
 
@@ -27,8 +27,9 @@ class Codec:
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None = None, bos_id: int | None = None,
                  eos_id: int | None = None, pad_id: int | None = None, end_ids: frozenset[int] = frozenset(),
-                 system: str = "") -> None:
-        """`end_ids` are the stop ids of the generation config; `system` goes before every chat without one."""
+                 system: str = "", own_bytes: Callable[[int], bytes] | None = None) -> None:
+        """`end_ids` are the stop ids of the generation config; `system` goes before every chat without one;
+        `own_bytes` says a token's bytes where `tokenizer` is none of the package `tokenizers`."""
         self.tokenizer = tokenizer
         self.vocabulary_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
         self.bos_id, self.eos_id, self.pad_id = bos_id, eos_id, pad_id
@@ -36,6 +37,8 @@ class Codec:
         self._template = template
         self._end_ids = end_ids
         self._lengths: dict[int, int] = {}
+        self._own_bytes = own_bytes
+        self._bytes: dict[int, bytes] = {}
 
     @classmethod
     def from_folder(cls, folder: Path, task: Task | None = None) -> Codec:
@@ -44,28 +47,37 @@ class Codec:
 
         Raises ArtifactError when there is no tokenizer.json or a file cannot be read.
         """
-        from tokenizers import Tokenizer
+        import tokenizers
 
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ArtifactError(f"{folder}: no tokenizer.json in it",
                                 "save the tokenizer as tokenizer.json, with save_pretrained of a fast tokenizer")
-        with _boundary(f"{path}: cannot be read as a tokenizer"):
-            tokenizer = Tokenizer.from_file(str(path))
+        with boundary(f"{path}: cannot be read as a tokenizer"):
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
             tokenizer.no_truncation()
             tokenizer.no_padding()
-        settings = _settings(folder)
+        settings = tokenizer_files.settings(folder)
         generation = read_table(folder / "generation_config.json") or read_table(folder / "config.json")
-        variables = _special_tokens(settings)
+        variables = tokenizer_files.special_tokens(settings)
         ids = {name: tokenizer.token_to_id(text) for name, text in variables.items()}
         for name in ("bos", "eos", "pad"):
-            given = _listed(generation.get(f"{name}_token_id"))
+            given = tokenizer_files.listed(generation.get(f"{name}_token_id"))
             if ids.get(f"{name}_token") is None and given:
                 ids[f"{name}_token"] = given[0]
-        sources = _templates(folder, settings)
+        sources = tokenizer_files.templates(folder, settings)
         return cls(tokenizer, ChatTemplate(sources, variables) if sources else None,
                    ids.get("bos_token"), ids.get("eos_token"), ids.get("pad_token"),
-                   frozenset(_listed(generation.get("eos_token_id"))), task.system if task else "")
+                   frozenset(tokenizer_files.listed(generation.get("eos_token_id"))), task.system if task else "")
+
+    @property
+    def whole_tokenizer(self) -> Any:
+        """The `tokenizers.Tokenizer`, for whoever reads its parts. UsageError for one inside a GGUF file."""
+        import tokenizers
+        if not isinstance(self.tokenizer, tokenizers.Tokenizer):
+            raise UsageError("the tokenizer stands in a GGUF file, which does not say what it is made of",
+                             "give the model's folder, with its tokenizer.json")
+        return self.tokenizer
 
     @property
     def template(self) -> str | None:
@@ -117,8 +129,7 @@ class Codec:
 
         Raises DataError for a text that is no valid Unicode (lone surrogates).
         """
-        ids: list[int] = self.encoding(text, add_special_tokens).ids
-        return ids
+        return self.encoding(text, add_special_tokens).ids
 
     def encoding(self, text: str, add_special_tokens: bool = True, pair: str | None = None) -> Encoding:
         """The tokenizer's full answer: ids, offsets and what a set truncation left out; with `pair`, of both texts as
@@ -128,7 +139,7 @@ class Codec:
         except UnicodeEncodeError as error:
             raise DataError(f"text with a lone surrogate at character {error.start}: it is no valid Unicode",
                             "clean the text before it is encoded") from error
-        with _boundary("the tokenizer failed on a text"):
+        with boundary("the tokenizer failed on a text"):
             return self.tokenizer.encode(text, pair, add_special_tokens=add_special_tokens)
 
     def check_length(self, characters: int, tokens: int) -> None:
@@ -140,9 +151,23 @@ class Codec:
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of ids; bytes that are no valid UTF-8 come out as U+FFFD."""
-        with _boundary("the tokenizer failed on token ids"):
-            text: str = self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
-        return text
+        with boundary("the tokenizer failed on token ids"):
+            return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def bytes_of(self, token: int) -> bytes:
+        """A token's own bytes inside a text: characters or a part of one, a leading blank; of a special token its
+        mark."""
+        if token not in self._bytes:
+            with boundary("the tokenizer failed on a token id"):
+                if self._own_bytes is None:
+                    self._own_bytes = bytes_of_tokens(self.tokenizer)
+                self._bytes[token] = self._own_bytes(token)
+        return self._bytes[token]
+
+    @cached_property
+    def marks(self) -> dict[int, str]:
+        """The special tokens, which the text of an answer leaves out, as they are written."""
+        return {id: one.content for id, one in self.tokenizer.get_added_tokens_decoder().items() if one.special}
 
     def stream(self) -> TextStream:
         """A decoder for ids that come one at a time."""
@@ -238,56 +263,3 @@ def _question(row: Row | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[st
         return None, (), row.text
     answered = row.messages[-1].get("role") == "assistant"
     return row.messages[:-1] if answered else row.messages, tools or row.tools, ""
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json, completed as transformers does from the older special_tokens_map.json."""
-    settings = read_table(folder / "tokenizer_config.json")
-    if "added_tokens_decoder" not in settings:
-        settings |= read_table(folder / "special_tokens_map.json")
-    return settings
-
-
-def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Named special tokens such as {"bos_token": "<s>"}."""
-    named = dict(settings)
-    for key in ("extra_special_tokens", "model_specific_special_tokens"):
-        if isinstance(settings.get(key), Mapping):
-            named |= settings[key]
-    texts = {name: value.get("content") if isinstance(value, Mapping) else value
-             for name, value in named.items() if name.endswith("_token")}
-    return {name: text for name, text in texts.items() if isinstance(text, str)}
-
-
-def _templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Chat templates by name; files win over tokenizer_config.json."""
-    given = settings.get("chat_template")
-    found = {"default": given} if isinstance(given, str) else {}
-    if isinstance(given, list):
-        found = {str(item["name"]): str(item["template"]) for item in given}
-    paths = {"default": folder / "chat_template.jinja"}
-    paths |= {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
-    files = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.is_file()}
-    return files or found
-
-
-def _listed(value: Any) -> list[int]:
-    """Ids of a config key that holds one id, several or none."""
-    values = value if isinstance(value, list) else [value]
-    return [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
-
-
-class _boundary:
-    """Turns whatever `tokenizers` raises into an ArtifactError: its Rust panics are no `Exception`s. A class, for a
-    generator's context manager takes half as long as decoding a token."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) or (kind is not None and kind.__name__ == "PanicException"):
-            raise ArtifactError(f"{self._what}: {error}", "the tokenizer file is damaged, or made by a newer version "
-                                "of tokenizers: copy it again from the model") from error

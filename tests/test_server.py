@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 
 import openai
@@ -105,7 +106,12 @@ def test_texts_are_scored_for_evaluation_harnesses(one: Running, packed_llama: d
         assert found.logprobs.token_logprobs[1:-1] == pytest.approx(wanted)
         for own, top in zip(found.logprobs.token_logprobs[1:], found.logprobs.top_logprobs[1:], strict=True):
             assert own <= max(top.values())
-        assert len(found.logprobs.text_offset) == len(tokens) + 1
+        assert found.logprobs.text_offset == list(accumulate(map(len, tokens), initial=0))
+    text = "Grüße 🙂"
+    found = client.completions.create(model="", prompt=text, max_tokens=1, logprobs=1, echo=True).choices[0]
+    assert bytes(byte for own in found.logprobs.bytes[:-1] for byte in own).decode() == text
+    assert [text[place] for place in found.logprobs.text_offset[-3:-1]] == ["🙂"] * 2
+    assert found.logprobs.tokens[-2].startswith("bytes:\\x")
     both = client.completions.create(model="", prompt=["the kitchen light is on", "go"], max_tokens=4)
     assert [choice.index for choice in both.choices] == [0, 1]
     assert both.choices[0].text == further_text

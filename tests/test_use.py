@@ -64,7 +64,8 @@ def test_an_answer_left_half_way_is_in_nobodys_way(model: Generator) -> None:
     assert ids_of(model, OTHER) == wanted
 
 
-def test_an_interrupt_in_the_middle_of_a_pass_leaves_no_trace(model: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_in_the_middle_of_a_pass_leaves_no_trace(model: Generator,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, fast = ids_of(model, reuse="none"), model.engine.decode
 
     def interrupted(token: int) -> Any:

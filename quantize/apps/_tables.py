@@ -38,7 +38,7 @@ _HINT = "use the web app, whose runtime knows every tokenizer"
 
 def header(codec: Codec) -> str:
     """The text of tables.h; UsageError naming the part of the tokenizer that the C++ code does not know."""
-    tokenizer = codec.tokenizer
+    tokenizer = codec.whole_tokenizer
     parts = json.loads(tokenizer.to_str())
     byte_level = _is_byte_level(parts)
     composes = (parts["normalizer"] or {}).get("type") == "NFC"
@@ -205,9 +205,9 @@ def _ranges(kinds: dict[int, int]) -> list[str]:
 
 def _added(codec: Codec) -> Iterator[str]:
     """Added tokens that are looked for in the text as it is, and those looked for in the normalised one."""
-    normalizer = codec.tokenizer.normalizer
+    normalizer = codec.whole_tokenizer.normalizer
     found: dict[bool, list[str]] = {False: [], True: []}
-    for id, token in sorted(codec.tokenizer.get_added_tokens_decoder().items()):
+    for id, token in sorted(codec.whole_tokenizer.get_added_tokens_decoder().items()):
         if token.single_word:
             raise UsageError(f"tokenizer: the added token {token.content!r} stands for whole words alone, which the "
                              "C++ tokenizer does not know", _HINT)

@@ -40,6 +40,17 @@ def tokenize(c: Any, vocabulary: Any, text: str, special: bool) -> list[int]:
         size = -count
 
 
+def piece(c: Any, vocabulary: Any, token: int) -> bytes:
+    """What a token stands for inside a text, special tokens included."""
+    size = 64
+    while True:
+        part = ctypes.create_string_buffer(size)
+        count = int(c.llama_token_to_piece(vocabulary, token, part, size, 0, True))
+        if count >= 0:
+            return part.raw[:count]
+        size = -count
+
+
 @cache
 def _callback(module: Any) -> Any:
     """Takes llama.cpp's log away from stderr. C keeps the pointer, so the cache must keep the object."""

@@ -11,7 +11,7 @@ from ...models.errors import ArtifactError, EdgestillError
 from ..engine import Cache, check_ids, check_length, chosen_context, rows_per_pass
 from ..threads import allowed_cores
 from ..use import CLOSED
-from ._llama import MESSAGES, library, tokenize
+from ._llama import MESSAGES, library, piece, tokenize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,16 +196,7 @@ class GgufEngine(Cache):
 
     def text_of(self, ids: Sequence[int]) -> bytes:
         """llama.cpp's own text of ids, special tokens included: what a stream of them shows, as UTF-8 bytes."""
-        parts, size = [], 256
-        for token in ids:
-            part = ctypes.create_string_buffer(size)
-            count = self._c.llama_token_to_piece(self._vocabulary, token, part, size, 0, True)
-            if count < 0:
-                size = -count
-                part = ctypes.create_string_buffer(size)
-                count = self._c.llama_token_to_piece(self._vocabulary, token, part, size, 0, True)
-            parts.append(part.raw[:count])
-        return b"".join(parts)
+        return b"".join(piece(self._c, self._vocabulary, token) for token in ids)
 
     def is_stop(self, token: int) -> bool:
         """Whether llama.cpp ends generation at this token."""

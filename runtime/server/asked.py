@@ -17,7 +17,7 @@ from ..answer import Generation, Piece
 from ..classify import Classifier
 from ..engine import check_ids
 from ..generate import Generator
-from ..logprobs import TokenLogprob
+from ..logprobs import TokenLogprob, offsets
 from ..tools import ToolCall
 from . import fields
 from .fields import Refusal
@@ -132,6 +132,8 @@ def _continued(model: Generator, index: int, ids: list[int], echo: str | None, c
             if cancel.is_set():
                 return
             following = [scores.pop()]
+            places = offsets(echo, [model.codec.bytes_of(token) for token in ids])
+            scores = [replace(one, offset=place) for one, place in zip(scores, places, strict=True)]
         yield Part(index, Piece(echo, None, scores), [])
     if limit == 0:
         yield Part(index, Piece("", Generation("", [], len(ids), "length", 0.0, 0.0)), [])
@@ -140,6 +142,8 @@ def _continued(model: Generator, index: int, ids: list[int], echo: str | None, c
         if piece.done is not None and not piece.done.ids and following:
             # The first token ended the text. Programs that score texts take the last token off and count on it.
             piece = replace(piece, logprobs=following)
+        if echo and piece.logprobs:
+            piece = replace(piece, logprobs=[replace(one, offset=one.offset + len(echo)) for one in piece.logprobs])
         yield Part(index, piece, [])
 
 

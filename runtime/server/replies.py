@@ -8,7 +8,6 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import accumulate
 from string import ascii_letters, digits
 from typing import Any
 
@@ -32,7 +31,6 @@ class Reply(ABC):
         self._codec, self._draws, self._wanted = codec, draws, logprobs
         self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
         self._texts: dict[int, list[str]] = {}
-        self._lengths: dict[int, int] = {}
         self._scores: dict[int, list[TokenLogprob]] = {}
         self.done: dict[int, tuple[Generation, list[ToolCall]]] = {}
 
@@ -40,11 +38,9 @@ class Reply(ABC):
         """Take a part; the events that say it in a stream."""
         new = part.index not in self._texts
         texts, scores = self._texts.setdefault(part.index, []), self._scores.setdefault(part.index, [])
-        place = self._lengths.get(part.index, 0)
-        self._lengths[part.index] = place + len(part.piece.text)
         texts.append(part.piece.text)
         scores += part.piece.logprobs
-        choices = self._deltas(part, new, self._logprobs(part.piece.logprobs, place))
+        choices = self._deltas(part, new, self._logprobs(part.piece.logprobs))
         if part.piece.done is not None:
             self.done[part.index] = part.piece.done, part.calls
             choices.append(self._last(part))
@@ -89,10 +85,7 @@ class Reply(ABC):
     def _choice(self, index: int, calls: list[ToolCall]) -> dict[str, Any]: ...
 
     @abstractmethod
-    def _logprobs(self, scores: Sequence[TokenLogprob], place: int = 0) -> dict[str, Any] | None: ...
-
-    def _token(self, token: int) -> str:
-        return self._codec.decode([token], False)
+    def _logprobs(self, scores: Sequence[TokenLogprob]) -> dict[str, Any] | None: ...
 
 
 class ChatReply(Reply):
@@ -116,14 +109,14 @@ class ChatReply(Reply):
             message |= {"content": message["content"] or None, "tool_calls": _written(calls)}
         return {"message": message}
 
-    def _logprobs(self, scores: Sequence[TokenLogprob], place: int = 0) -> dict[str, Any] | None:
+    def _logprobs(self, scores: Sequence[TokenLogprob]) -> dict[str, Any] | None:
         return {"content": [{**self._scored(one.id, one.logprob),
                              "top_logprobs": [self._scored(*other) for other in one.top]} for one in scores],
                 "refusal": None} if self._wanted else None
 
     def _scored(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self._token(token)
-        return {"token": text, "logprob": _finite(logprob), "bytes": list(text.encode())}
+        own = self._codec.bytes_of(token)
+        return {"token": own.decode("utf-8", "replace"), "logprob": _finite(logprob), "bytes": list(own)}
 
 
 class TextReply(Reply):
@@ -141,14 +134,22 @@ class TextReply(Reply):
     def _choice(self, index: int, calls: list[ToolCall]) -> dict[str, Any]:
         return {"text": self.text(index)}
 
-    def _logprobs(self, scores: Sequence[TokenLogprob], place: int = 0) -> dict[str, Any] | None:
+    def _logprobs(self, scores: Sequence[TokenLogprob]) -> dict[str, Any] | None:
         if not self._wanted:
             return None
-        tokens = [self._token(one.id) for one in scores]
-        offsets = list(accumulate(map(len, tokens[:-1]), initial=place)) if tokens else []
-        return {"tokens": tokens, "token_logprobs": [_finite(one.logprob) for one in scores],
+        return {"tokens": [self._token(one.id) for one in scores],
+                "bytes": [list(self._codec.bytes_of(one.id)) for one in scores],
+                "token_logprobs": [_finite(one.logprob) for one in scores],
                 "top_logprobs": [{self._token(token): _finite(value) for token, value in reversed(one.top)} or None
-                                 for one in scores], "text_offset": offsets}
+                                 for one in scores], "text_offset": [one.offset for one in scores]}
+
+    def _token(self, token: int) -> str:
+        """A token's text; of a part of a character its bytes, as OpenAI writes them."""
+        own = self._codec.bytes_of(token)
+        try:
+            return own.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)
 
 
 def event(table: dict[str, Any]) -> bytes:
