@@ -42,8 +42,9 @@ def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 @pytest.fixture(scope="module")
 def packed_gguf(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    context = json.loads((source / "config.json").read_text())["max_position_embeddings"]
     return packed.pack(source, tmp_path_factory.mktemp("packed") / "gguf", "gguf:F32", Task("embed", pooling="cls"),
-                       family="bert", dimensions={"context": 24})
+                       family="bert", dimensions={"context": context})
 
 
 @pytest.fixture(scope="module")
