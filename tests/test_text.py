@@ -246,7 +246,7 @@ def test_a_panic_of_the_tokenizer_is_an_artifact_error(tiny_llama: Path) -> None
         def get_vocab_size(self, with_added_tokens: bool) -> int:
             return 1
 
-        def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        def encode(self, text: str, pair: str | None, add_special_tokens: bool) -> list[int]:
             raise PanicException("index out of bounds")
 
         def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
