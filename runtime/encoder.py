@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import NDArray
+
     from ..models.artifact import Artifact
     from .text import Codec
     from .tokenizer import Encoding

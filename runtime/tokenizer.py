@@ -50,7 +50,7 @@ class Tokenizer(Protocol):
     """The part of `tokenizers.Tokenizer` that every tokenizer here has."""
 
     def encode(self, sequence: str, pair: str | None = None, *, add_special_tokens: bool = True) -> Encoding:
-        """The tokens of a text, or of two as the model reads a pair; special tokens written out in it count as special tokens."""
+        """The tokens of a text, or of two as a pair; special tokens written out in it count as such."""
         ...
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
