@@ -27,6 +27,14 @@ class UsageError(EdgestillError):
     exit_code = 2
 
 
+class ContextError(UsageError):
+    """A text that is longer than the model reads; `limit` is the most tokens of a text and its answer together."""
+
+    def __init__(self, message: str, hint: str, limit: int) -> None:
+        super().__init__(message, hint)
+        self.limit = limit
+
+
 class DataError(EdgestillError):
     """Rows that cannot be read or must not be trained on."""
 

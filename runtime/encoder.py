@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ..models.errors import ArtifactError, UsageError
+from ..models.errors import ArtifactError, ContextError, UsageError
 from .use import CLOSED
 
 if TYPE_CHECKING:
@@ -74,9 +74,10 @@ class TextEncoder:
         self.artifact, self.codec = artifact, codec
         self.threads = threads or allowed_cores()
         self._model: Any = None
-        length = artifact.manifest.dimensions.get("context")
-        if length:
-            codec.tokenizer.enable_truncation(length)
+        self.context: int = artifact.manifest.dimensions.get("context", 0)
+        """Most tokens that are read of a text; 0 where that is not known."""
+        if self.context:
+            codec.tokenizer.enable_truncation(self.context)
 
     def batches(self, texts: Sequence[Text], batch: int) -> Iterator[tuple[list[int], list[Encoding]]]:
         """The texts in batches, the shortest first: their indices and encodings."""
@@ -88,6 +89,17 @@ class TextEncoder:
         for start in range(0, len(order), batch):
             chosen = order[start:start + batch]
             yield chosen, [encodings[index] for index in chosen]
+
+    def whole(self, text: str) -> Encoding:
+        """The encoding of a text that is read to its end; ContextError for a longer one."""
+        if self.context:
+            self.codec.check_length(len(text), self.context)
+        found = self.codec.encoding(text)
+        if found.overflowing:
+            rest = sum(mask.count(0) for mask in (part.special_tokens_mask for part in found.overflowing))
+            raise ContextError(f"the text has {len(found.ids) + rest} tokens, the model reads {self.context}",
+                               "shorten the text", self.context)
+        return found
 
     def close(self) -> None:
         """Free the model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..models.errors import UsageError
+from ..models.errors import ContextError, UsageError
 from .use import Use
 
 if TYPE_CHECKING:
@@ -158,12 +158,13 @@ def chosen_context(asked: int, limit: int) -> int:
 
 
 def check_ids(ids: Sequence[int], position: int, context_length: int, vocabulary_size: int) -> None:
-    """Refuse what would be read outside the cache or the embedding; UsageError names the counts."""
+    """Refuse what would be read outside the cache or the embedding; UsageError (ContextError for too many) names the
+    counts."""
     if not ids:
         raise UsageError("no token ids were given", "give at least one token, such as the begin-of-sequence token")
     if position + len(ids) > context_length:
-        raise UsageError(f"{position + len(ids)} tokens, the context holds {context_length}",
-                         "shorten the prompt, or load the model with a larger context")
+        raise ContextError(f"{position + len(ids)} tokens, the context holds {context_length}",
+                           "shorten the prompt, or load the model with a larger context", context_length)
     if min(ids) < 0 or max(ids) >= vocabulary_size:
         raise UsageError(f"token id {min(ids) if min(ids) < 0 else max(ids)}, the vocabulary has {vocabulary_size}",
                          "the ids were made by another model's tokenizer")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..models.errors import UsageError
+from ..models.errors import ContextError, UsageError
 from .answer import Generation, Piece, generation, parsed
 from .decoding import Cancel, Run, common, shifted
 from .engine import EXTEND, check_ids
@@ -256,8 +256,9 @@ class Generator:
         if options.overflow == "shift":
             ids = shifted(ids, head(), size) if len(ids) + 1 > size else ids
         elif len(ids) + 1 > size:
-            raise UsageError(f"the prompt has {len(ids)} tokens, the context holds {size} with the answer",
-                             "shorten the prompt, load the model with a larger context, or use overflow='shift'")
+            raise ContextError(f"the prompt has {len(ids)} tokens, the context holds {size} with the answer",
+                               "shorten the prompt, load the model with a larger context, or use overflow='shift'",
+                               size)
         else:
             limit = min(limit, size - len(ids))
         check_ids(ids, 0, size, self.engine.vocabulary_size)

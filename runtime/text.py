@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.errors import ArtifactError, DataError, UsageError
+from ..models.errors import ArtifactError, ContextError, DataError
 from . import tokenizer_files
 from .configs import read_table
 from .stream import TextStream
@@ -143,11 +143,12 @@ class Codec:
             return self.tokenizer.encode(text, pair, add_special_tokens=add_special_tokens)
 
     def check_length(self, characters: int, tokens: int) -> None:
-        """UsageError for texts that are too long for `tokens` even if every token were the longest there is: to count
+        """ContextError for texts that are too long for `tokens` even if every token were the longest there is: to count
         the tokens of a megabyte takes seconds and much memory."""
         if characters > _PLAUSIBLE * tokens and characters > self._longest_token * tokens:
-            raise UsageError(f"the prompt has {characters} characters, the context holds {tokens} tokens of at most "
-                             f"{self._longest_token}", "shorten the prompt, or load the model with a larger context")
+            raise ContextError(f"the prompt has {characters} characters, the context holds {tokens} tokens of at most "
+                               f"{self._longest_token}", "shorten the prompt, or load the model with a larger context",
+                               tokens)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of ids; bytes that are no valid UTF-8 come out as U+FFFD."""

@@ -13,7 +13,7 @@ from .tools import CALL_ID, NAME, ToolFormat, arguments_in
 if TYPE_CHECKING:
     from .text import Codec
 
-_FUNCTION = re.compile(r"[\w.-]{1,64}")
+FUNCTION_NAME = re.compile(r"[\w.-]{1,64}")
 
 
 def grammar(form: ToolFormat, codec: Codec, tools: Sequence[Mapping[str, Any]], name: str = "",
@@ -57,7 +57,7 @@ def _functions(tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mappin
         if not isinstance(function, Mapping):
             raise UsageError(f"{where}: an object was expected", 'write {"name": …, "parameters": JSON schema}')
         name, schema = function.get("name"), function.get("parameters")
-        if not isinstance(name, str) or not _FUNCTION.fullmatch(name):
+        if not isinstance(name, str) or not FUNCTION_NAME.fullmatch(name):
             raise UsageError(f"{where}.name: {str(name)[:80]!r}, 1 to 64 letters, digits, _, - and . are the limits",
                              "rename the function")
         if schema is None:

@@ -12,13 +12,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from edgestill.models.task import Task
 from hypothesis import settings
 
 from . import packed, tiny
+
+if TYPE_CHECKING:
+    from .serving import Running
 
 # What was measured on this machine stays out of the tests, and what they measure out of the user's cache.
 CACHE = tempfile.TemporaryDirectory(prefix="edgestill-cache-")
@@ -58,6 +63,28 @@ def packed_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     root = tmp_path_factory.mktemp("packed")
     targets = {"gguf": "gguf:F32", "onnx": "onnx:fp32"}
     return {engine: packed.pack(tiny_llama, root / engine, target) for engine, target in targets.items()}
+
+
+@pytest.fixture(scope="module")
+def several(packed_llama: dict[str, Path], packed_bert: Path, packed_vectors: Path) -> Iterator[Running]:
+    """A server of one model of each task: "text", "labels" and "vectors"."""
+    from edgestill.runtime.loading import load_streams
+    from edgestill.runtime.server.station import Station
+
+    from .serving import running
+
+    paths = {"text": packed_llama["gguf"], "labels": packed_bert, "vectors": packed_vectors}
+    with running([Station(name, load_streams(path, 1, 1), 8) for name, path in paths.items()]) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def packed_vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT embedder of 24 tokens of context as an unquantized ONNX artifact."""
+    root = tmp_path_factory.mktemp("vectors")
+    encoder = tiny.embedder(root / "source", "bert", pooling="mean")
+    return packed.pack(encoder, root / "vectors", "onnx:fp32", Task(kind="embed", pooling="mean"), family="bert",
+                       dimensions={"context": 24, "hidden": 64})
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,10 @@ from pathlib import Path
 import openai
 import pytest
 from edgestill.models import kinds
-from edgestill.models.task import Task
 from edgestill.runtime import load
 from edgestill.runtime.loading import load_streams
 from edgestill.runtime.server.station import Station
 
-from . import packed, tiny
 from .serving import Running, running
 
 QUESTION = [{"role": "user", "content": "turn off the kitchen light"}]
@@ -29,18 +27,6 @@ TOOL = {"type": "function", "function": {"name": "turn_off", "parameters": {"typ
 @pytest.fixture(scope="module", params=kinds.names("runtime.engines"))
 def one(request: pytest.FixtureRequest, packed_llama: dict[str, Path]) -> Iterator[Running]:
     with running([Station(request.param, load_streams(packed_llama[request.param], 2, 1), 8)]) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def several(packed_llama: dict[str, Path], packed_bert: Path,
-            tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    root = tmp_path_factory.mktemp("served")
-    encoder = tiny.embedder(root / "source", "bert", pooling="mean")
-    vectors = packed.pack(encoder, root / "vectors", "onnx:fp32", Task(kind="embed", pooling="mean"), family="bert",
-                          dimensions={"context": 24, "hidden": 64})
-    paths = {"text": packed_llama["gguf"], "labels": packed_bert, "vectors": vectors}
-    with running([Station(name, load_streams(path, 1, 1), 8) for name, path in paths.items()]) as found:
         yield found
 
 

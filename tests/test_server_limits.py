@@ -61,8 +61,8 @@ WRONG = {
                  [{"role": "user", "content": "\ud800"}], [{"role": "user", "content": "long " * 400}]],
     "max_tokens": [0, -1, "3", 1.5, True, 10**9], "n": [0, 17, "1"], "temperature": [-1, "hot", 1e9],
     "stop": [["a"] * 17, "a" * 513, [1], {}], "top_p": [2],
-    "logit_bias": [{"a": 1}, {"5": 1000}, [], {"99999": 1}, {"9" * 20: 1}],
-    "seed": [-1, 1.5], "stream": ["yes"], "tools": ["f", [1]], "tool_choice": ["required"], "top_logprobs": [21],
+    "logit_bias": [{"a": 1}, {"5": 1000}, [1], {"99999": 1}, {"9" * 20: 1}],
+    "seed": [-2**64, 1.5], "stream": ["yes"], "tools": ["f", [1]], "tool_choice": ["required"], "top_logprobs": [21],
     "model": [1], "response_format": [{"type": "xml"}, "json", {"type": "json_schema"}, {
         "type": "json_schema", "json_schema": {"schema": {"type": "no such"}}}],
     "regex": ["(" * 60_000, "(a{1000}){1000}b"], "grammar": ["(" * 60_000, "start: nothing", 1, "[" * 300_000],
@@ -81,8 +81,6 @@ def test_wrong_fields_are_named(name: str, served: Running) -> None:
         assert time.perf_counter() - started < 20
         if name not in ("messages", "regex", "response_format"):
             assert name in found["error"]["message"] + str(found["error"]["param"]), found
-    unknown = {"messages": QUESTION, "max_tokens": 1, "some_new_field": [1], "user": "me"}
-    assert served.ask("POST", "/v1/chat/completions", unknown)[0] == 200
 
 
 @pytest.mark.parametrize(("body", "status"), [

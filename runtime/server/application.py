@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..embed import Embedder
 from ..encoder import Text
 from ..engine import check_ids
 from ..generate import Generator
-from . import asked, fields
+from . import asked, fields, known
 from .counters import Counters
 from .fallback import Fallback
 from .fields import Refusal
@@ -67,25 +68,26 @@ class Service:
     async def embeddings(self, request: Request) -> Response:
         """Vectors of texts."""
         body, station = await self._asked(request, Embedder)
+        known.check(body, known.EMBEDDING)
         texts, form = fields.inputs(body, "input"), body.get("encoding_format") or "float"
         if form not in ("float", "base64"):
             raise Refusal(f"encoding_format: {str(form)[:40]!r}, known are float and base64", "encoding_format")
         size = fields.number(body, "dimensions", 1, 2**20, True)
         if size not in (None, station.model.dimensions):
             raise Refusal(f"dimensions: {size}, this model's vectors have {station.model.dimensions}", "dimensions")
+        cut = fields.number(body, "truncate_prompt_tokens", -1, -1, True) is not None
 
-        def vector(model: Embedder, text: str | list[int]) -> tuple[Any, int]:
-            ids = model.codec.encoding(text).ids if isinstance(text, str) else text
-            if not isinstance(text, str):
-                check_ids(ids, 0, fields.TOKENS, model.codec.vocabulary_size)
-            found = model.vectors([ids])[0].astype("<f4")
-            return base64.b64encode(found.tobytes()).decode() if form == "base64" else found.tolist(), len(ids)
+        def vectors(model: Embedder, cancel: threading.Event) -> Iterator[dict[str, Any]]:
+            read = [_read(model, text, cut) for text in texts]  # what is too long is refused before one is computed
+            for index, (ids, truncated) in enumerate(read):
+                found = model.vectors([ids])[0].astype("<f4")
+                values = base64.b64encode(found.tobytes()).decode() if form == "base64" else found.tolist()
+                yield {"object": "embedding", "index": index, "embedding": values, "truncated": truncated}
+            yield {"tokens": sum(len(ids) for ids, _ in read)}
 
-        found = await self._all(request, station, lambda model, _: (vector(model, text) for text in texts))
-        tokens = sum(count for _, count in found)
+        *data, last = await self._all(request, station, vectors)
+        tokens = last["tokens"]
         self.counters.add("prompt_tokens", tokens, model=station.name)
-        data = [{"object": "embedding", "index": index, "embedding": values}
-                for index, (values, _) in enumerate(found)]
         return as_json({"object": "list", "model": station.name, "data": data,
                         "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
 
@@ -93,6 +95,7 @@ class Service:
         """What `text`, one or several, says, read together with `text_pair` where it is given: labels with
         probabilities, the `top_k` likeliest or all, or scores. One text may stand before several of `text_pair`."""
         body, station = await self._asked(request, Classifier)
+        known.check(body, known.CLASSIFY)
         texts = fields.texts(body, "text", fields.INPUTS)
         if not texts:
             raise Refusal("text: a string or strings are needed", "text")
@@ -132,8 +135,7 @@ class Service:
 
     async def _answers(self, request: Request, station: Station, body: dict[str, Any], wanted: asked.Asked,
                        kind: type[Reply]) -> Response:
-        streamed = fields.flag(body, "stream")
-        usage = fields.flag(fields.object_(body, "stream_options"), "include_usage")
+        streamed, usage = asked.streaming(body)
         reply = kind(station.name, station.model.codec, wanted.draws, wanted.logprobs)
         visit = Visit(request, station, wanted.work)
         parts = visit.items()
@@ -233,6 +235,17 @@ class Service:
             raise Refusal(f"model: {name[:200]!r} is not served, there are {', '.join(self.stations)}", "model", 404,
                           "model_not_found")
         return self.stations[name]
+
+
+def _read(model: Embedder, text: str | list[int], cut: bool) -> tuple[list[int], bool]:
+    """The ids of a text or of ids, and whether its end was cut off, as `cut` allows. ContextError for what is too
+    long."""
+    if isinstance(text, str):
+        found = model.codec.encoding(text) if cut else model.whole(text)
+        return found.ids, bool(found.overflowing)
+    size = model.context or fields.TOKENS
+    check_ids(text[:size] if cut else text, 0, size, model.codec.vocabulary_size)
+    return text[:size], len(text) > size
 
 
 def _described(station: Station) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,12 +17,12 @@ from ..engine import check_ids
 from ..generate import Generator
 from ..logprobs import TokenLogprob, offsets
 from ..tools import ToolCall
-from . import fields
+from . import fields, known, labels, messages
 from .fields import Refusal
+from .structures import structure
 
 _RANGES = {"temperature": (0, 100), "top_p": (0, 1), "min_p": (0, 1), "presence_penalty": (-2, 2),
-           "frequency_penalty": (-2, 2), "repetition_penalty": (0.01, 100)}
-_ROLES = ("system", "developer", "user", "assistant", "tool")
+           "frequency_penalty": (-2, 2), "repetition_penalty": (0.01, 100), "repeat_penalty": (0.01, 100)}
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,6 @@ class Part:
     index: int
     piece: Piece
     calls: list[ToolCall]
-
-
-@dataclass(frozen=True)
-class Labelled(Generation):
-    """A classifier's answer."""
-
-    confidence: float = 0.0
-    """The label's probability, of a classifier that chooses one."""
 
 
 @dataclass(frozen=True)
@@ -59,32 +49,31 @@ class Asked:
 def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
     """A request to /v1/chat/completions; Refusal names the field that is wrong. `scored` answers come with the
     log-probabilities of their tokens, asked for or not."""
-    messages = [_message(one, f"messages[{place}]")
-                for place, one in enumerate(fields.tables(body, "messages", fields.MESSAGES))]
-    if not messages:
-        raise Refusal("messages: at least one message is needed", "messages")
+    known.check(body, known.CHAT)
+    conversation, tools = messages.messages(body), messages.tools(body)
+    choice, tools = messages.choice(body, tools)
     options, draws, seed = _options(body)
-    tools = fields.tables(body, "tools", fields.TOOLS)
-    choice = body.get("tool_choice") or "auto"
-    if choice == "none":
-        tools = []
     parallel = body.get("parallel_tool_calls") is None or fields.flag(body, "parallel_tool_calls")
-    options |= {"tool_choice": choice, "parallel_tool_calls": parallel}
-    logprobs = fields.flag(body, "logprobs")
+    logprobs, top = fields.flag(body, "logprobs"), fields.number(body, "top_logprobs", 0, 20, True)
+    if top and not logprobs:
+        raise Refusal("top_logprobs: takes logprobs: true beside it", "top_logprobs")
+    bound = structure(body)
+    if tools and bound not in ({}, {"schema": False}):
+        raise Refusal(f"tools: calls and {', '.join(bound)} cannot both bind one answer; leave one of them out, or "
+                      "give tool_choice none", "tools", code="unsupported_value")
+    options |= {"tool_choice": choice, "parallel_tool_calls": parallel, **bound}
     if logprobs or scored:
-        options["logprobs"] = fields.number(body, "top_logprobs", 0, 20, True) or 0
-    options |= _structure(body)
+        options["logprobs"] = top or 0
 
     def work(model: Any, cancel: threading.Event) -> Iterator[Part]:
         if isinstance(model, Classifier):
-            if choice not in ("auto", "none"):
-                raise Refusal("tool_choice: a classifier answers with its label, and calls no tools", "tool_choice")
-            yield _labelled(model, messages, options.get("schema"))
+            labels.check(body)
+            yield Part(0, labels.answer(model, conversation, options.get("schema")), [])
             return
         if tools:
             _ = model.tool_format  # a template that knows none is refused before anything is computed
         for index in range(draws):
-            for piece in model.stream(messages=messages, tools=tools, cancel=cancel, seed=seed + index, **options):
+            for piece in model.stream(messages=conversation, tools=tools, cancel=cancel, seed=seed + index, **options):
                 if not tools:
                     yield Part(index, piece, [])
                 elif piece.done is not None:
@@ -93,18 +82,29 @@ def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
                         words = ""  # an answer that had to be calls has no words: these are the template's own
                     yield Part(index, Piece(words, piece.done, piece.done.logprobs), calls[:None if parallel else 1])
 
-    return Asked(draws, work, logprobs, [] if tools or draws > 1 else messages)
+    return Asked(draws, work, logprobs, [] if tools or draws > 1 else conversation)
+
+
+def streaming(body: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether the answer is to come in pieces, and its usage behind them; Refusal names the field that is wrong."""
+    options = fields.object_(body, "stream_options")
+    known.check(options, known.STREAM_OPTIONS, "stream_options")
+    streamed = fields.flag(body, "stream")
+    if options and not streamed:
+        raise Refusal("stream_options: takes stream: true beside it", "stream_options")
+    return streamed, fields.flag(options, "include_usage")
 
 
 def completion(body: Mapping[str, Any]) -> Asked:
     """A request to /v1/completions; Refusal names the field that is wrong."""
+    known.check(body, known.COMPLETION)
     prompts = fields.inputs(body, "prompt")
     options, draws, seed = _options(body)
     echo = fields.flag(body, "echo")
-    top = fields.number(body, "logprobs", 0, 20, True)
-    if body.get("max_tokens") == 0 and not echo:
+    top = None if body.get("logprobs") is False else fields.number(body, "logprobs", 0, 20, True)
+    if options.get("max_new_tokens") == 0 and not echo:
         raise Refusal("max_tokens: 0, the limit without echo is 1", "max_tokens")
-    options |= _structure(body) | {"logprobs": top}
+    options |= structure(body) | {"logprobs": top}
 
     def work(model: Any, cancel: threading.Event) -> Iterator[Part]:
         for place, prompt in enumerate(prompts):
@@ -152,82 +152,67 @@ def _options(body: Mapping[str, Any]) -> tuple[dict[str, Any], int, int]:
     options: dict[str, Any] = {}
     for name, (least, most) in _RANGES.items():
         if (value := fields.number(body, name, least, most)) is not None:
-            options[name] = float(value)
-    for name in ("max_completion_tokens", "max_tokens"):
-        if (value := fields.number(body, name, 0 if "prompt" in body else 1, fields.TOKENS, True)) is not None:
-            options["max_new_tokens"] = value
-    if (top_k := fields.number(body, "top_k", 0, 2**31, True)) is not None:
-        options["top_k"] = top_k
+            options["repetition_penalty" if name == "repeat_penalty" else name] = float(value)
+    options |= _limit(body)
+    top_k = fields.number(body, "top_k", -1, 2**31, True)
+    options["top_k"] = max(0, top_k or 0)  # vLLM writes -1 for all tokens, too
     options["stop"] = fields.texts(body, "stop", fields.STOPS, fields.STOP_LENGTH)
-    bias = fields.object_(body, "logit_bias")
+    if "" in options["stop"]:
+        raise Refusal("stop: an empty text, at which every answer would end", "stop")
+    options["stop_ids"] = _ids(body, "stop_token_ids")
+    options["logit_bias"] = _bias(body.get("logit_bias"))
+    if body.get("cache_prompt") is not None and not fields.flag(body, "cache_prompt"):
+        options["reuse"] = "none"
+    # Our penalty looks at prompt and answer, which llama-server writes as -1.
+    last = fields.number(body, "repeat_last_n", -1, 2**31, True)
+    if last not in (None, -1) and options.get("repetition_penalty", 1.0) != 1.0:
+        raise Refusal(f"repeat_last_n: {last} is not supported, only -1: the penalty is for all tokens",
+                      "repeat_last_n", code="unsupported_value")
+    seed = fields.number(body, "seed", -2**63, 2**63, True)
+    draws = _one_of(body, ("n", "n_cmpl"), {name: fields.number(body, name, 1, fields.ANSWERS, True)
+                                            for name in ("n", "n_cmpl")}) or 1
+    return options, draws, secrets.randbelow(2**31) if seed is None else seed % 2**63
+
+
+def _limit(body: Mapping[str, Any]) -> dict[str, int]:
+    least = 0 if "prompt" in body else 1
+    given = {name: fields.number(body, name, least, fields.TOKENS, True)
+             for name in ("max_tokens", "max_completion_tokens")}
+    predict = fields.number(body, "n_predict", -1, fields.TOKENS, True)
+    given["n_predict"] = fields.TOKENS if predict == -1 else predict  # which ends where the context does
+    found = _one_of(body, tuple(given), given)
+    return {} if found is None else {"max_new_tokens": found}
+
+
+def _one_of(body: Mapping[str, Any], names: Sequence[str], values: Mapping[str, Any]) -> Any:
+    """The value that one field has, or several together; Refusal where they differ."""
+    given = [name for name in names if values[name] is not None]
+    for name in given[1:]:
+        if values[name] != values[given[0]]:
+            raise Refusal(f"{name}: {body[name]}, and {given[0]} is {body[given[0]]}: they mean the same", name)
+    return values[given[0]] if given else None
+
+
+def _ids(body: Mapping[str, Any], name: str) -> list[int]:
+    found = fields.items(body, name, fields.STOPS)
+    for place, one in enumerate(found):
+        if fields.number({f"{name}[{place}]": one}, f"{name}[{place}]", 0, 2**31, True) is None:
+            raise Refusal(f"{name}[{place}]: null, a token id was expected", f"{name}[{place}]")
+    return found
+
+
+def _bias(value: Any) -> dict[str, float]:
+    """logit_bias as OpenAI writes it, an object, or as llama-server does, a list of pairs; false there rules out."""
+    if isinstance(value, list):
+        pairs = [one if isinstance(one, list) and len(one) == 2 and type(one[0]) is int else None for one in value]
+        if None in pairs:
+            raise Refusal("logit_bias: lists hold pairs of a token id and a number", "logit_bias")
+        value = {str(token): -100 if bias is False else bias for token, bias in pairs}  # type: ignore[misc]
+    bias = fields.object_({"logit_bias": value}, "logit_bias")
     if len(bias) > fields.INPUTS:
         raise Refusal(f"logit_bias: {len(bias)} tokens, the limit is {fields.INPUTS}", "logit_bias")
     named = {f"logit_bias.{token}": value for token, value in bias.items()}
-    options["logit_bias"] = {token: float(fields.number(named, f"logit_bias.{token}", -100, 100) or 0)
-                             for token in bias}
-    seed = fields.number(body, "seed", 0, 2**63, True)
-    draws = fields.number(body, "n", 1, fields.ANSWERS, True) or 1
-    return options, draws, secrets.randbelow(2**31) if seed is None else seed
-
-
-def _structure(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What binds the answer: `response_format` as OpenAI has it, or `regex`, `grammar` or `choices`."""
-    found: dict[str, Any] = {name: value for name in ("regex", "grammar") if (value := fields.text(body, name))}
-    if choices := fields.texts(body, "choices", fields.INPUTS):
-        found["choices"] = choices
-    wanted = fields.object_(body, "response_format")
-    kind = wanted.get("type")
-    if kind == "json_object":
-        found["schema"] = {"type": "object"}
-    elif kind == "json_schema":
-        where = "response_format.json_schema"
-        found["schema"] = fields.object_(fields.object_(wanted, "json_schema", where), "schema", f"{where}.schema")
-        if not found["schema"]:
-            raise Refusal(f"{where}.schema: a JSON schema is needed", f"{where}.schema")
-    elif kind == "text":
-        found["schema"] = False
-    elif wanted:
-        raise Refusal(f"response_format.type: {str(kind)[:40]!r}, known are text, json_object and json_schema",
-                      "response_format.type")
-    return found
-
-
-def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
-    """A message as chat templates take it."""
-    role = message.get("role")
-    if role not in _ROLES:
-        raise Refusal(f"{where}.role: {str(role)[:40]!r}, known are {', '.join(_ROLES)}", f"{where}.role")
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "".join(_text_part(part, f"{where}.content[{place}]") for place, part in
-                          enumerate(fields.tables({f"{where}.content": content}, f"{where}.content", fields.INPUTS)))
-    found = {"role": "system" if role == "developer" else role,
-             "content": fields.text({"content": content}, "content", where=f"{where}.content")}
-    for name in ("name", "tool_call_id", "reasoning_content"):
-        if name in message:
-            found[name] = fields.text(message, name, where=f"{where}.{name}")
-    if calls := fields.tables(message, "tool_calls", fields.TOOLS):
-        found["tool_calls"] = [_call(call, f"{where}.tool_calls[{place}]") for place, call in enumerate(calls)]
-    return found
-
-
-def _text_part(part: dict[str, Any], where: str) -> str:
-    if part.get("type") != "text":
-        raise Refusal(f"{where}.type: {str(part.get('type'))[:40]!r}, these models read text only", f"{where}.type")
-    return fields.text(part, "text", where=f"{where}.text")
-
-
-def _call(call: dict[str, Any], where: str) -> dict[str, Any]:
-    """An earlier call with its arguments as an object, which templates are written for."""
-    function = fields.object_(call, "function", f"{where}.function")
-    name = fields.text(function, "name", where=f"{where}.function.name")
-    written = fields.text(function, "arguments", where=f"{where}.function.arguments")
-    try:
-        arguments = json.loads(written or "{}")
-    except (ValueError, RecursionError):
-        raise Refusal(f"{where}.function.arguments: no JSON", f"{where}.function.arguments") from None
-    return {"type": "function", "id": fields.text(call, "id", where=f"{where}.id"),
-            "function": {"name": name, "arguments": arguments}}
+    return {token: float(fields.number(named, f"logit_bias.{token}", -100, 100) or 0) for token in bias}
 
 
 def _calls(model: Generator, done: Generation) -> tuple[str, list[ToolCall]]:
@@ -236,31 +221,3 @@ def _calls(model: Generator, done: Generation) -> tuple[str, list[ToolCall]]:
     except DataError:  # a broken call is what the model said: the client sees it as text
         calls = []
     return (words, calls) if calls else (done.text, [])
-
-
-def _labelled(model: Classifier, messages: list[dict[str, Any]], schema: Any) -> Part:
-    """What a classifier says of the last user's message: as it is, or as the one value that a JSON schema has room
-    for."""
-    text = next((message["content"] for message in reversed(messages) if message["role"] == "user"), None)
-    if text is None:
-        raise Refusal("messages: a classifier labels the last message of the user, and there is none", "messages")
-    key = ""
-    if schema:
-        properties = schema.get("properties")
-        if not isinstance(properties, dict) or len(properties) != 1:
-            raise Refusal("response_format: a classifier answers with one label, so the schema needs one property",
-                          "response_format")
-        key, wanted = next(iter(properties.items()))
-        kind = {SOFTMAX: "string", SIGMOID: "array"}.get(model.head.kind, "number" if len(model.labels) == 1
-                                                         else "object")
-        told = wanted.get("type", kind) if isinstance(wanted, dict) else kind
-        if kind not in (told if isinstance(told, list) else [told]):
-            raise Refusal(f"response_format: {key[:40]!r} is of type {str(told)[:40]!r}, and this classifier answers "
-                          f"with {kind}s", "response_format")
-    started = time.perf_counter()
-    found = model.classify(text)
-    answer = json.dumps({key: found.value}, ensure_ascii=False) if key else found.answer
-    tokens = len(model.codec.encoding(text).ids)
-    done = Labelled(answer, [], tokens, "stop", (time.perf_counter() - started) * 1000, 0.0,
-                    confidence=found.probability if found.head == SOFTMAX else 0.0)
-    return Part(0, Piece(answer, done), [])

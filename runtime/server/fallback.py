@@ -17,8 +17,9 @@ from ..answer import Piece
 from ..cascade import ANSWER, Next, confidences, is_sure
 from ..metrics._common import same_answer
 from ..text import Codec
-from .asked import Labelled, Part
+from .asked import Part
 from .counters import Counters
+from .labels import Labelled
 
 LOG = logging.getLogger("edgestill.server")
 _SHADOWS: set[asyncio.Task[None]] = set()

@@ -32,12 +32,20 @@ class Refusal(Exception):
 def parse(body: bytes) -> dict[str, Any]:
     """A body as a JSON object."""
     try:
-        table = json.loads(body)
+        table = json.loads(body, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-        raise Refusal(f"the body is no JSON in UTF-8: {reason}") from None
+        raise Refusal(f"the body is no JSON in UTF-8: {reason}", code="invalid_json") from None
     if not isinstance(table, dict):
         raise Refusal(f"the body is {_name(table)}, a JSON object was expected")
+    return table
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):  # of two values one would be ignored
+        twice = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
+        raise ValueError(f"the field {twice[:80]!r} stands twice in one object")
     return table
 
 

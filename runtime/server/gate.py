@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ...models.errors import DataError, EdgestillError, UsageError
+from ...models.errors import ContextError, DataError, EdgestillError, UsageError
 from .counters import Counters
 from .fields import BODY_BYTES, Refusal
 from .replies import encoded
@@ -22,6 +22,8 @@ from .replies import encoded
 BODY_SECONDS, HEADER_BYTES = 10.0, 16 * 2**10
 LOG = logging.getLogger("edgestill.server")
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
+_TEXTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input",
+          "/classify": "text"}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -51,7 +53,7 @@ class Gate:
             except Refusal as refusal:
                 response = refused(refusal)
             except EdgestillError as error:
-                response = refused(refusal_of(error))
+                response = refused(refusal_of(error, _TEXTS.get(path)))
             except RecursionError:  # lists in lists in lists, where something else was expected
                 response = refused(Refusal("the request is nested too deeply"))
             except Exception:
@@ -145,10 +147,14 @@ async def body_of(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def refusal_of(error: EdgestillError) -> Refusal:
-    """What the client may do something about is its error, the rest the server's."""
+def refusal_of(error: EdgestillError, texts: str | None = None) -> Refusal:
+    """What the client may do something about is its error, the rest the server's; `texts` is the field with what is
+    read."""
     field = error.message.partition(":")[0].removeprefix("generate.")
     param = field if field.isidentifier() else None
+    if isinstance(error, ContextError):  # in words that clients look for
+        return Refusal(f"This model's maximum context length is {error.limit} tokens: {error}", texts,
+                       code="context_length_exceeded")
     return Refusal(str(error), param, 400 if isinstance(error, (UsageError, DataError)) else 500)
 
 
