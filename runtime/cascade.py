@@ -22,7 +22,10 @@ from .answer import Generation
 from .classify import Classifier
 from .generate import Generator
 from .intervals import Interval, percentile
-from .metrics._common import json_value, same_answer, same_value
+from .handover import request, sent
+from .metrics._common import is_json, json_value, same_answer, same_value
+from .remote import Remote
+from .row_shapes import compact_json
 
 if TYPE_CHECKING:
     from .text import Codec
@@ -57,7 +60,8 @@ class Cascade:
         text, confidences = ask(self.small, asked)
         if is_sure(confidences, self.threshold):
             return Handled(text, True, confidences)
-        return Handled(ask(self.next, asked)[0], False, confidences)
+        said = ask_remote(self.next, self.small, asked) if isinstance(self.next, Remote) else ask(self.next, asked)[0]
+        return Handled(said, False, confidences)
 
     def __call__(self, messages: Messages) -> str:
         """The answer's text."""
@@ -118,8 +122,32 @@ def ask(model: Any, messages: Messages, tools: Messages = ()) -> tuple[str, Conf
         return label.label, {ANSWER: label.probability}
     if isinstance(model, Generator):
         made = model.chat(messages, tools=tools, logprobs=0)
-        return made.text, confidences(made, model.codec)
+        return called(model, made) if tools else made.text, confidences(made, model.codec)
     return str(model(messages)), {}
+
+
+def ask_remote(remote: Remote, small: Generator | Classifier, messages: Messages, tools: Messages = ()) -> str:
+    """What a model behind an address answers in the place of `small`, asked as a server would ask it; tool calls as
+    rows write them. Errors as in `Remote.answers`."""
+    asked = {"messages": [sent(message) for message in messages], **({"tools": list(tools)} if tools else {})}
+    return said(next(remote.answers(request(small, asked, remote.system))))
+
+
+def said(completion: Mapping[str, Any]) -> str:
+    """The text of a whole chat completion, or its tool calls as rows write them."""
+    message = completion["choices"][0]["message"]
+    if calls := message.get("tool_calls"):
+        return compact_json([_read(call.get("function") or {}) for call in calls])
+    return str(message.get("content") or "")
+
+
+def called(model: Generator, made: Generation) -> str:
+    """An answer's tool calls as rows write them, or its text where it has none that can be read."""
+    try:
+        calls = model.tool_calls(made)[1]
+    except DataError:
+        calls = []
+    return compact_json([{"name": call.name, "arguments": call.arguments} for call in calls]) if calls else made.text
 
 
 def confidences(made: Generation, codec: Codec) -> Confidences:
@@ -225,6 +253,11 @@ def _fields(text: str) -> list[tuple[str, int]]:
         fields.append((str(name), place))
         place = _skip(_BLANKS, text, place)
     return fields
+
+
+def _read(function: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = json_value(str(function.get("arguments") or "{}"))
+    return {"name": function.get("name"), "arguments": arguments if is_json(arguments) else function["arguments"]}
 
 
 def _skip(pattern: re.Pattern[str], text: str, place: int) -> int:

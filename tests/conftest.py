@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from hypothesis import settings
 from . import packed, tiny
 
 if TYPE_CHECKING:
+    from .remote_stub import Stub
     from .serving import Running
 
 # What was measured on this machine stays out of the tests, and what they measure out of the user's cache.
@@ -63,6 +65,19 @@ def packed_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     root = tmp_path_factory.mktemp("packed")
     targets = {"gguf": "gguf:F32", "onnx": "onnx:fp32"}
     return {engine: packed.pack(tiny_llama, root / engine, target) for engine, target in targets.items()}
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    """Somebody else's server of chat completions."""
+    from .remote_stub import Stub
+
+    with Stub() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -67,3 +67,5 @@ def running(stations: Sequence[Station], **options: Any) -> Iterator[Running]:
         thread.join()
         for station in stations:
             station.close()
+        if "fallback" in options:
+            options["fallback"].close()

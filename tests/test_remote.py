@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
 from http.client import BadStatusLine
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -17,58 +13,10 @@ from edgestill.models.errors import EdgestillError, UsageError
 from edgestill.runtime import remote
 from edgestill.runtime.remote import Remote
 
+from .remote_stub import Answer, Stub, said
 from .tiny import SENTENCES
 
 ASKED = [{"role": "user", "content": "hello"}]
-Answer = tuple[int, dict[str, str], bytes]
-
-
-class Stub(ThreadingHTTPServer):
-    """Answers with what `reply` makes of a request's body, and remembers requests."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.reply: Callable[[dict[str, Any]], Answer] = lambda body: said(body["messages"][-1]["content"].upper())
-        self.requests: list[tuple[str, str | None, dict[str, Any]]] = []
-
-    @property
-    def url(self) -> str:
-        """Its base address."""
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Stub
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append((self.path, self.headers["Authorization"], body))
-        status, headers, content = self.server.reply(body)
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing."""
-
-
-def said(text: str) -> Answer:
-    """A chat completion as the API writes it."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text, "refusal": None}, "finish_reason": "stop"}
-    return 200, {}, json.dumps({"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice]}).encode()
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with Stub() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_conversation_is_asked_as_the_api_wants_it(stub: Stub) -> None:
@@ -113,6 +61,10 @@ def test_addresses_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None
                 "http://host/a b"):
         with pytest.raises(UsageError, match="not an http or https address"):
             Remote(url, "big")
+    for url in ("https://me:secret@host/v1", "https://host/v1?key=secret", "https://host/v1#a"):
+        with pytest.raises(UsageError, match="the key apart from it") as caught:
+            Remote(url, "big")
+        assert "secret" not in str(caught.value)
     with pytest.raises(UsageError, match="unencrypted"):
         Remote("http://host/v1", "big", "secret")
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)

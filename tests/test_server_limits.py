@@ -211,17 +211,19 @@ def test_the_command(packed_llama: dict[str, Path], tmp_path: Path, capsys: pyte
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert call(["serve", str(gguf), "--port", str(taken.getsockname()[1])]) == 2
         assert "cannot listen" in capsys.readouterr().err
-    process = subprocess.Popen([sys.executable, "-m", "edgestill", "serve", str(gguf), "--port", "0", "--threads", "1"],
+    process = subprocess.Popen([sys.executable, "-m", "edgestill", "serve", str(gguf), "--port", "0", "--threads", "1",
+                                "--fallback", "http://127.0.0.1:9/v1", "--threshold", "0"],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None and process.stdout is not None
-    lines = [process.stderr.readline() for _ in range(2)]
-    assert lines[0] == "gguf: generate, gguf:F32, threads: 1\n" and lines[1].startswith("serving at http://127.0.0.1:")
-    port = int(lines[1].rpartition(":")[2])
+    lines = [process.stderr.readline() for _ in range(3)]
+    assert lines[0] == "gguf: generate, gguf:F32, threads: 1\n" and lines[2].startswith("serving at http://127.0.0.1:")
+    assert lines[1].startswith("Messages leave this machine: chats") and "below 0) are" in lines[1]
+    port = int(lines[2].rpartition(":")[2])
     assert Running(None, port).client().chat.completions.create(  # type: ignore[arg-type]
         model="", messages=QUESTION, max_tokens=2).usage.completion_tokens == 2  # type: ignore[arg-type, union-attr]
     process.terminate()
     out, rest = process.communicate(timeout=20)
-    assert (out, rest) == ("", "")
+    assert out == "" and rest.count("\n") == 1 and "answered by the model, least confidence" in rest
 
 
 def test_the_runtime_needs_no_server() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ...models.errors import UsageError
-from .. import options, output
+from .. import cascading, options, output
 
 
 @click.command("serve", epilog=options.example(
@@ -30,12 +30,13 @@ from .. import options, output
 @click.option("--context", type=click.IntRange(0), default=0,
               help="Tokens of context of each answer; 0: the model's own length up to 2048.")
 @click.option("--fallback", default="", metavar="URL",
-              help="OpenAI-compatible address, such as https://host/v1, that answers chats where a model is not sure.")
+              help="OpenAI-compatible address, such as https://host/v1, that chats are handed on to, whole, where a "
+                   "model is not sure.")
 @click.option("--fallback-model", default="", metavar="NAME", help="Model to ask for there.")
 @click.option("--fallback-key", envvar="EDGESTILL_FALLBACK_KEY", default="", metavar="KEY",
               help="Key to send there; better set as EDGESTILL_FALLBACK_KEY.")
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.0, metavar="T",
-              help="Lowest confidence of an answer that is kept, as edgestill cascade finds it.")
+@click.option("--threshold", default="", metavar="T|FILE",
+              help="Lowest confidence of an answer that is kept, or each field's own: a file of edgestill cascade -o.")
 @click.option("--shadow", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE",
               help="Share of the kept answers that the fallback is asked for too: /metrics counts agreement.")
 @options.threads
@@ -48,8 +49,10 @@ def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **s
     """
     from ...runtime.server import serve
 
-    if not settings["fallback"] and (settings["threshold"] or settings["shadow"]):
+    given = settings.pop("threshold")
+    if not settings["fallback"] and (given or settings["shadow"]):
         raise UsageError("--threshold and --shadow need a model to fall back on", "give --fallback URL")
+    threshold = cascading.threshold(given) if given else None
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("edgestill.server").setLevel(logging.INFO)
 
@@ -57,6 +60,10 @@ def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **s
         for name, model in models.items():
             output.note(f"{name}: {model.artifact.manifest.task.kind}, {model.artifact.manifest.scheme}, "
                         f"threads: {model.threads}")
+        if settings["fallback"]:
+            share = f", and {output.percent(settings['shadow'])} of the others to compare" if settings["shadow"] else ""
+            output.note("Messages leave this machine: chats that a model is not sure of "
+                        f"({cascading.shown(threshold)}) are handed on to {settings['fallback']}{share}")
         output.note(f"serving at {url}")
 
-    serve(artifacts, host, port, key=api_key, ready=ready, **settings)
+    serve(artifacts, host, port, key=api_key, ready=ready, threshold=threshold, **settings)

@@ -11,20 +11,24 @@ from ...models.errors import EdgestillError, MissingExtra, UsageError
 
 __all__ = ["serve"]
 SHORTEST_KEY = 16
+FALLBACK_TRIES = 2
+"""A client waits meanwhile, and tries again itself."""
 
 
 def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080, *, key: str = "", threads: int = 0,
           context: int = 0, streams: int = 4, places: int = 64, fallback: str = "", fallback_model: str = "",
-          fallback_key: str = "", threshold: float = 0.0, shadow: float = 0.0,
+          fallback_key: str = "", threshold: float | Mapping[str, float] | None = None, shadow: float = 0.0,
           ready: Callable[[str, Mapping[str, Any]], None] = lambda url, models: None) -> None:
     """Serve models until the process is told to stop; each is named as its folder or file is.
 
     `streams` requests to a generator are answered at a time, `places` wait. `threads` 0 measures how many run a model
     fastest, once: it is remembered. `ready` is called with the address and the models once they are open.
-    Chats where a model is less sure than `threshold` (0 to 1, see `cascade`) are answered by `fallback_model` at the
-    OpenAI-compatible address `fallback`; a share `shadow` of the others is asked of it too, and compared.
-    Raises UsageError for an address that others reach without a key of at least 16 characters, two models of one name
-    or a port that is taken; MissingExtra without starlette and uvicorn; and as `load` does.
+    Chats where a model is less sure than `threshold` (0 to 1, or each field's own, as `cascade` fits them) are handed
+    on whole to `fallback_model` at the OpenAI-compatible address `fallback`; a share `shadow` of the others is asked of
+    it too, and compared.
+    Raises UsageError for an address that others reach without a key of at least 16 characters, two models of one name,
+    a port that is taken, or a fallback without a threshold or shadow; MissingExtra without starlette and uvicorn; and
+    as `load` does.
     """
     try:
         from .application import Service
@@ -36,13 +40,17 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     from .station import Station
 
     check_address(host, key)
-    behind = Fallback(Remote(fallback, fallback_model, fallback_key), threshold, shadow) if fallback else None
+    if fallback and threshold is None and not shadow:
+        raise UsageError("--fallback: nothing says when it is asked", "fit a threshold with edgestill cascade "
+                         "-o fit.json and give --threshold fit.json, or compare with --shadow")
+    remote = Remote(fallback, fallback_model, fallback_key, tries=FALLBACK_TRIES) if fallback else None
     names = names_of(paths)
     try:
         bound = bind(host, port)
     except OSError as error:
         raise UsageError(f"{host}:{port}: cannot listen there: {error.strerror or error}",
                          "choose another --port, or 0 for a free one") from error
+    behind = None if remote is None else Fallback(remote, 0.0 if threshold is None else threshold, shadow)
     stations: list[Station] = []
     try:
         for name, path in names.items():
@@ -58,6 +66,8 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
         bound.close()
         for station in stations:
             station.close()
+        if behind is not None:
+            behind.close()
 
 
 def _fastest(path: Path) -> int:

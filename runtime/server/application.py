@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,20 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-from ...models.errors import EdgestillError
 from ..classify import Classifier
 from ..embed import Embedder
 from ..encoder import Text
 from ..engine import check_ids
 from ..generate import Generator
 from . import asked, fields, known
+from .answers import Answers
 from .counters import Counters
 from .fallback import Fallback
 from .fields import Refusal
-from .gate import Gate, as_json, body_of, refusal_of
-from .replies import ChatReply, Reply, TextReply, event
+from .gate import Gate, as_json, body_of
+from .replies import ChatReply, TextReply
 from .station import Station, Work
-from .visit import EventStream, Visit
+from .visit import Visit
 
 _PAGE = Path(__file__).with_name("page.html")
 _PAGE_RULES = ("default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'; "
@@ -46,6 +46,7 @@ class Service:
         self.stations = {station.name: station for station in stations}
         self.counters = Counters()
         self._fallback = fallback
+        self._answers = Answers(self.counters, fallback)
         self.application = Gate(key, local_only, self.counters, self._full)
         for path, handler in {"/v1/chat/completions": self.chat, "/v1/completions": self.completion,
                               "/v1/embeddings": self.embeddings, "/classify": self.classify}.items():
@@ -58,12 +59,13 @@ class Service:
     async def chat(self, request: Request) -> Response:
         """Answers to a conversation; a classifier answers with its label."""
         body, station = await self._asked(request, Generator, Classifier)
-        return await self._answers(request, station, body, asked.chat(body, self._fallback is not None), ChatReply)
+        wanted = asked.chat(body, self._fallback is not None)
+        return await self._answers.of(request, station, asked.streaming(body), wanted, ChatReply)
 
     async def completion(self, request: Request) -> Response:
         """How texts go on."""
         body, station = await self._asked(request, Generator)
-        return await self._answers(request, station, body, asked.completion(body), TextReply)
+        return await self._answers.of(request, station, asked.streaming(body), asked.completion(body), TextReply)
 
     async def embeddings(self, request: Request) -> Response:
         """Vectors of texts."""
@@ -123,7 +125,8 @@ class Service:
 
     async def metrics(self, request: Request) -> Response:
         """Counts for Prometheus."""
-        return PlainTextResponse(self.counters.text(self.stations.values()),
+        behind = [] if self._fallback is None else [self._fallback.station]
+        return PlainTextResponse(self.counters.text([*self.stations.values(), *behind]),
                                  media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def page(self, request: Request) -> Response:
@@ -132,67 +135,6 @@ class Service:
         headers = {"Content-Security-Policy": _PAGE_RULES.format(nonce), "X-Content-Type-Options": "nosniff",
                    "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
         return HTMLResponse(_PAGE.read_text(encoding="utf-8").replace("{nonce}", nonce), headers=headers)
-
-    async def _answers(self, request: Request, station: Station, body: dict[str, Any], wanted: asked.Asked,
-                       kind: type[Reply]) -> Response:
-        streamed, usage = asked.streaming(body)
-        reply = kind(station.name, station.model.codec, wanted.draws, wanted.logprobs)
-        visit = Visit(request, station, wanted.work)
-        parts = visit.items()
-        if self._fallback is not None and wanted.messages:
-            parts = self._decided(self._fallback, visit, parts, wanted)
-        if streamed:
-            first = await anext(parts, None)  # what is wrong with the request shows before the stream begins
-            if first is None:
-                await visit.end()
-                return Response(status_code=499)
-            return EventStream(self._events(visit, reply, first, parts, usage), visit)
-        async with aclosing(parts):
-            async for part in parts:
-                reply.add(part)
-        if visit.left:
-            self.counters.add("cancelled", model=station.name)
-            return Response(status_code=499)
-        timings = self._finished(visit, reply)
-        return as_json({**reply.whole(), "usage": reply.usage(), "timings": timings})
-
-    async def _events(self, visit: Visit, reply: Reply, first: Any, parts: AsyncGenerator[Any, None],
-                      usage: bool) -> AsyncIterator[bytes]:
-        written, part = b"", first
-        try:
-            while part is not None:
-                written += b"".join(map(event, reply.add(part)))
-                if written and not visit.job.ready:  # what has come by now goes in one piece
-                    yield written
-                    written = b""
-                part = await anext(parts, None)
-        except EdgestillError as error:  # the status is sent already: the error is the last event
-            yield written + event(refusal_of(error).body())
-            return
-        if visit.left:
-            self.counters.add("cancelled", model=visit.station.name)
-            return
-        last = reply.after(usage, self._finished(visit, reply))
-        yield written + b"".join(map(event, last)) + b"data: [DONE]\n\n"
-
-    async def _decided(self, fallback: Fallback, visit: Visit, parts: AsyncGenerator[Any, None],
-                       wanted: asked.Asked) -> AsyncGenerator[Any, None]:
-        """An answer once it is whole: the model's, or the fallback's."""
-        whole = [part async for part in parts]
-        if not visit.left:
-            for part in await fallback.decide(visit.station.name, visit.station.model.codec, whole, wanted.messages,
-                                              self.counters):
-                yield part
-
-    def _finished(self, visit: Visit, reply: Reply) -> dict[str, float]:
-        """Count an answer; its timings."""
-        usage, seconds = reply.usage(), visit.seconds
-        for name, amount in (("prompt_tokens", usage["prompt_tokens"]),
-                             ("completion_tokens", usage["completion_tokens"]),
-                             ("cached_tokens", usage["prompt_tokens_details"]["cached_tokens"]),
-                             ("queue_seconds", visit.job.queue_ms / 1000), ("answer_seconds", seconds)):
-            self.counters.add(name, amount, model=visit.station.name)
-        return reply.timings(visit.job.queue_ms, seconds * 1000)
 
     async def _all(self, request: Request, station: Station, work: Work) -> list[Any]:
         visit = Visit(request, station, work)

@@ -19,6 +19,7 @@ from ..logprobs import TokenLogprob, offsets
 from ..tools import ToolCall
 from . import fields, known, labels, messages
 from .fields import Refusal
+from .handing import handed_on
 from .structures import structure
 
 _RANGES = {"temperature": (0, 100), "top_p": (0, 1), "min_p": (0, 1), "presence_penalty": (-2, 2),
@@ -42,8 +43,8 @@ class Asked:
     """Answers to each prompt."""
     work: Callable[[Any, threading.Event], Iterator[Part]]
     logprobs: bool = False
-    messages: Sequence[Mapping[str, Any]] = ()
-    """The conversation, where another model could answer it."""
+    handed: dict[str, Any] | None = None
+    """The request as another server takes it, where it can be asked."""
 
 
 def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
@@ -82,7 +83,7 @@ def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
                         words = ""  # an answer that had to be calls has no words: these are the template's own
                     yield Part(index, Piece(words, piece.done, piece.done.logprobs), calls[:None if parallel else 1])
 
-    return Asked(draws, work, logprobs, [] if tools or draws > 1 else conversation)
+    return Asked(draws, work, logprobs, handed_on(body))
 
 
 def streaming(body: Mapping[str, Any]) -> tuple[bool, bool]:

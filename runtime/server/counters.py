@@ -16,6 +16,10 @@ _HELP = {
     "edgestill_queue_seconds_total": "Time that requests waited for a worker.",
     "edgestill_answer_seconds_total": "Time from a request to the end of its answer.",
     "edgestill_answered_total": "Answers by who gave them: the model, or the fallback.",
+    "edgestill_fallback_failed_total": "Requests handed on that the fallback did not answer, by our status.",
+    "edgestill_fallback_prompt_tokens_total": "Tokens that the fallback says it read.",
+    "edgestill_fallback_completion_tokens_total": "Tokens that the fallback says it made.",
+    "edgestill_fallback_seconds_total": "Time that requests handed on waited for the fallback.",
     "edgestill_shadow_total": "Answers that were also asked of the fallback, by whether it said the same.",
 }
 

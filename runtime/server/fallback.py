@@ -1,6 +1,7 @@
 """The bigger model behind the served ones: it answers where they are not sure, and is compared with where they are.
 
-It is reached at an OpenAI-compatible address; the rule that decides is `cascade`'s.
+It is reached at an OpenAI-compatible address; the rule that decides is `cascade`'s. What is asked there waits in a pool
+of its own, so however slow it is, the served models answer as before.
 """
 
 from __future__ import annotations
@@ -8,60 +9,85 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...models.errors import EdgestillError
-from ..answer import Piece
-from ..cascade import ANSWER, Next, confidences, is_sure
+from ..answer import Generation
+from ..cascade import ANSWER, called, confidences, is_sure, said
+from ..handover import request
 from ..metrics._common import same_answer
-from ..text import Codec
+from ..remote import Remote, RemoteError
 from .asked import Part
 from .counters import Counters
+from .fields import Refusal
 from .labels import Labelled
+from .station import Station, Work
 
 LOG = logging.getLogger("edgestill.server")
+WORKERS, PLACES = 8, 64
+"""Requests that are asked of the fallback at a time, and those that may wait to be."""
 _SHADOWS: set[asyncio.Task[None]] = set()
 """Comparisons under way: asyncio itself keeps no task alive."""
 
 
-@dataclass(frozen=True)
 class Fallback:
     """Who answers where a served model is not sure."""
 
-    next: Next
-    threshold: float
-    """Lowest confidence, from 0 to 1, of an answer that is kept."""
-    shadow: float = 0.0
-    """Share of the kept answers that the fallback is asked for too, to count how often it says the same."""
+    def __init__(self, remote: Remote, threshold: float | Mapping[str, float], shadow: float = 0.0,
+                 workers: int = WORKERS, places: int = PLACES) -> None:
+        """`threshold` is the lowest confidence, from 0 to 1, of an answer that is kept, or each field's own. `shadow`
+        is the share of the kept answers that the fallback is asked for too, to count how often it says the same."""
+        self.threshold, self._shadow = threshold, shadow
+        self.station = Station("fallback", [remote] * workers, places)
 
-    async def decide(self, name: str, codec: Codec, parts: Sequence[Part], messages: Sequence[Mapping[str, Any]],
-                     counters: Counters) -> Sequence[Part]:
-        """The parts of one answer of the model `name`, or the fallback's in their place. Raises what the fallback
-        raises."""
-        done = parts[-1].piece.done
-        assert done is not None  # a whole answer ends with it
-        sure = {ANSWER: done.confidence} if isinstance(done, Labelled) else confidences(done, codec)
-        kept = is_sure(sure, self.threshold)
-        by = "model" if kept else "fallback"
-        LOG.info("%s: answered by the %s, least confidence %.4f", name, by, min(sure.values()))
-        if not kept:
-            text = await asyncio.to_thread(self.next, messages)
-            parts = [Part(0, Piece(text, replace(done, text=text, finish_reason="stop")), [])]
-        counters.add("answered", model=name, by=by)
-        if kept and random.random() < self.shadow:
-            task = asyncio.create_task(self._compare(name, done.text, messages, counters))
+    def is_sure(self, station: Station, parts: Sequence[Part]) -> bool:
+        """Whether the answers of a station's model, whole, are kept."""
+        found = []
+        for part in parts:
+            if (done := part.piece.done) is not None:
+                found.append({ANSWER: done.confidence} if isinstance(done, Labelled)
+                             else confidences(done, station.model.codec))
+        kept = all(is_sure(one, self.threshold) for one in found)
+        LOG.info("%s: answered by the %s, least confidence %.4f", station.name, "model" if kept else "fallback",
+                 min((value for one in found for value in one.values()), default=0.0))
+        return kept
+
+    @staticmethod
+    def asking(station: Station, asked: Mapping[str, Any]) -> Work:
+        """Work for `self.station`: a completion, or the chunks of one; Refusal 502 where it comes to nothing."""
+        wanted = request(station.model, asked)
+
+        def work(remote: Remote, cancel: threading.Event) -> Iterator[dict[str, Any]]:
+            try:
+                yield from remote.answers(wanted, cancel)
+            except RemoteError as error:
+                LOG.warning("%s: %s", station.name, error.message)
+                raise Refusal(f"the model is not sure of its answer, and the fallback {error.reason}; the server's log "
+                              "says more", status=502, code="fallback_failed") from error
+
+        return work
+
+    def compare(self, station: Station, asked: Mapping[str, Any], done: Generation, counters: Counters) -> None:
+        """Of a share of the kept answers, see later whether the fallback says the same."""
+        if random.random() < self._shadow:
+            task = asyncio.create_task(self._compare(station, asked, done, counters))
             _SHADOWS.add(task)
             task.add_done_callback(_SHADOWS.discard)
-        return parts
 
-    async def _compare(self, name: str, text: str, messages: Sequence[Mapping[str, Any]], counters: Counters) -> None:
+    async def _compare(self, station: Station, asked: Mapping[str, Any], done: Generation, counters: Counters) -> None:
+        whole = {name: value for name, value in asked.items() if name not in ("stream", "n")}
         try:
-            other = await asyncio.to_thread(self.next, messages)
-        except EdgestillError as error:
-            LOG.warning("%s: the fallback could not be compared with: %s", name, error.message)
+            found = [one async for one in self.station.submit(self.asking(station, whole))]
+        except Refusal as refusal:  # its pool is full, or it failed, which is logged
+            counters.add("shadow", model=station.name, same="full" if refusal.status == 429 else "failed")
             return
+        text, other = called(station.model, done) if asked.get("tools") else done.text, said(found[0])
         same = same_answer(text, other)
-        counters.add("shadow", model=name, same=str(same).lower())
-        LOG.info("%s: the fallback says %s", name, "the same" if same else f"{other[:200]!r}, not {text[:200]!r}")
+        counters.add("shadow", model=station.name, same=str(same).lower())
+        LOG.info("%s: the fallback says %s", station.name,
+                 "the same" if same else f"{other[:200]!r}, not {text[:200]!r}")
+
+    def close(self) -> None:
+        """Ask nothing more; what is being asked is not waited for."""
+        self.station.close(patience=0)

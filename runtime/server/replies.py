@@ -33,6 +33,8 @@ class Reply(ABC):
         self._texts: dict[int, list[str]] = {}
         self._scores: dict[int, list[TokenLogprob]] = {}
         self.done: dict[int, tuple[Generation, list[ToolCall]]] = {}
+        self.says_usage = False
+        """Whether a stream is to end with its usage: then all other events say that they have none."""
 
     def add(self, part: Part) -> list[dict[str, Any]]:
         """Take a part; the events that say it in a stream."""
@@ -44,7 +46,8 @@ class Reply(ABC):
         if part.piece.done is not None:
             self.done[part.index] = part.piece.done, part.calls
             choices.append(self._last(part))
-        return [{**self._head, "object": self.chunk_object, "choices": [{"index": part.index, **choice}]}
+        usage = {"usage": None} if self.says_usage else {}
+        return [{**self._head, "object": self.chunk_object, "choices": [{"index": part.index, **choice}], **usage}
                 for choice in choices]
 
     def text(self, index: int = 0) -> str:
@@ -94,14 +97,16 @@ class ChatReply(Reply):
     object, chunk_object, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
     def _deltas(self, part: Part, new: bool, logprobs: Any) -> list[dict[str, Any]]:
-        opening = [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}] if new else []
+        opening = [{"delta": {"role": "assistant", "content": "", "refusal": None}, "logprobs": None,
+                    "finish_reason": None}] if new else []
         said = bool(part.piece.text or part.piece.logprobs)
         return opening + ([{"delta": {"content": part.piece.text}, "logprobs": logprobs, "finish_reason": None}]
                           if said else [])
 
     def _last(self, part: Part) -> dict[str, Any]:
         calls = [{"index": place, **call} for place, call in enumerate(_written(part.calls))]
-        return {"delta": {"tool_calls": calls} if calls else {}, "finish_reason": _reason(part.piece.done, part.calls)}
+        return {"delta": {"tool_calls": calls} if calls else {}, "logprobs": None,
+                "finish_reason": _reason(part.piece.done, part.calls)}
 
     def _choice(self, index: int, calls: list[ToolCall]) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": self.text(index), "refusal": None}
@@ -150,6 +155,14 @@ class TextReply(Reply):
             return own.decode()
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)
+
+
+def together(own: dict[str, Any], other: Any) -> dict[str, Any]:
+    """The usage of an answer that two models worked on: the sum of both, and each by itself; `other` is what the second
+    server says, None where it says nothing."""
+    kinds = ("prompt_tokens", "completion_tokens", "total_tokens")
+    told = other if isinstance(other, dict) else {}
+    return {**{kind: own[kind] + (told.get(kind) or 0) for kind in kinds}, "model": own, "fallback": told or None}
 
 
 def event(table: dict[str, Any]) -> bytes:

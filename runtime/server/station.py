@@ -152,8 +152,9 @@ class Station:
                 self._waiting.remove(job)
                 job.end()
 
-    def close(self) -> None:
-        """End the workers after what they do now, and free the model."""
+    def close(self, patience: float | None = None) -> None:
+        """End the workers after what they do now, and free the model; `patience` is how long that is waited for, in
+        seconds, None without end."""
         with self._change:
             self._open = False
             for job in self._waiting:
@@ -161,7 +162,7 @@ class Station:
             self._waiting.clear()
             self._change.notify_all()
         for thread in self._threads:
-            thread.join()
+            thread.join(patience)
         for model in self._models:
             model.close()
 

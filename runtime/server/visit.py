@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -54,9 +54,9 @@ class Visit:
 class EventStream(Response):
     """Server-sent events."""
 
-    def __init__(self, events: AsyncIterator[bytes], visit: Visit) -> None:
+    def __init__(self, events: AsyncIterator[bytes], visit: Visit, headers: Mapping[str, str]) -> None:
         """`visit` ends with the stream, however it ends."""
-        super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-store", **headers})
         del self.headers["content-length"]
         self._events, self._visit = events, visit
 

@@ -1,0 +1,65 @@
+"""What another model is asked in a model's place: the whole request and what the task adds to it, in OpenAI's words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .classify import Classifier
+from .constrain import task_schema
+from .generate import Generator
+
+
+def request(model: Generator | Classifier, asked: Mapping[str, Any], system: str = "") -> dict[str, Any]:
+    """`asked` (messages, tools, response_format, …) as a model that knows nothing of the task must be asked it: with
+    `system`, or else the task's system message or its labels, where the messages have none, with the task's schema
+    where nothing else binds the answer, and at temperature 0 where none is given, which is what our own models take.
+    """
+    found, messages = {"temperature": 0, **asked}, list(asked["messages"])
+    schema = None
+    if isinstance(model, Classifier):
+        labels = ", ".join(model.labels)
+        system = system or f"Answer with the one of these labels that fits, and nothing else: {labels}"
+    else:
+        system, schema = system or model.codec.system, task_schema(model.artifact)
+    if system and not any(message.get("role") in ("system", "developer") for message in messages):
+        messages.insert(0, {"role": "system", "content": system})
+    if schema is not None and not found.keys() & {"response_format", "structured_outputs", "tools"}:
+        found["response_format"] = response_format(schema)
+    return {**found, "messages": messages}
+
+
+def sent(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's message as OpenAI takes it: the arguments of calls are text there."""
+    kept = ("role", "content", "name", "tool_call_id")
+    found = {name: message[name] for name in kept if message.get(name) is not None}
+    if calls := message.get("tool_calls"):
+        found["tool_calls"] = [{"type": "function", "id": str(call.get("id") or f"call_{place}"), "function": {
+            "name": call["function"]["name"], "arguments": _text(call["function"].get("arguments") or {})}}
+            for place, call in enumerate(calls)]
+    return found
+
+
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON schema as OpenAI takes it; strict where it is one that OpenAI can be strict about."""
+    strict = {"strict": True} if schema.get("type") == "object" and _closed(schema) else {}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema), **strict}}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _closed(schema: Any) -> bool:
+    """Whether every object in a schema names all its fields and needs each."""
+    if isinstance(schema, list):
+        return all(map(_closed, schema))
+    if not isinstance(schema, Mapping):
+        return True
+    fields = schema.get("properties")
+    if (schema.get("type") == "object" or isinstance(fields, Mapping)) and not (
+            schema.get("additionalProperties") is False and isinstance(fields, Mapping)
+            and set(fields) == set(schema.get("required") or ())):
+        return False
+    return all(map(_closed, schema.values()))

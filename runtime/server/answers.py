@@ -1,0 +1,156 @@
+"""Answers to chats and texts, whole or in pieces: of a station's model, or of the fallback where it is not sure."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ...models.errors import EdgestillError
+from .asked import Asked, Part
+from .counters import Counters
+from .fallback import Fallback
+from .fields import Refusal
+from .gate import as_json, refusal_of
+from .replies import Reply, event, together
+from .station import Station
+from .visit import EventStream, Visit
+
+HEADER = "x-edgestill-answered-by"
+"""Who gave an answer: model or fallback."""
+
+
+class Answers:
+    """Makes responses."""
+
+    def __init__(self, counters: Counters, fallback: Fallback | None = None) -> None:
+        """`fallback` answers chats where a model is not sure."""
+        self._counters, self._fallback = counters, fallback
+
+    async def of(self, request: Request, station: Station, streaming: tuple[bool, bool], wanted: Asked,
+                 kind: type[Reply]) -> Response:
+        """The response to a request. `streaming` says whether it is wanted in pieces, and with its usage."""
+        reply = kind(station.name, station.model.codec, wanted.draws, wanted.logprobs)
+        visit = Visit(request, station, wanted.work)
+        parts = visit.items()
+        if self._fallback is not None and wanted.handed is not None:
+            whole = [part async for part in parts]
+            if visit.left:
+                return self._gone(visit)
+            kept = self._fallback.is_sure(station, whole)
+            self._counters.add("answered", model=station.name, by="model" if kept else "fallback")
+            if not kept:
+                return await self._handed(self._fallback, request, visit, reply, whole, streaming, wanted.handed)
+            done = next(part.piece.done for part in whole if part.piece.done is not None)
+            self._fallback.compare(station, wanted.handed, done, self._counters)
+            parts = _again(whole)
+        if streaming[0]:
+            first = await anext(parts, None)  # what is wrong with the request shows before the stream begins
+            if first is None:
+                await visit.end()
+                return Response(status_code=499)
+            return EventStream(self._events(visit, reply, first, parts, streaming[1]), visit, {HEADER: "model"})
+        async with aclosing(parts):
+            async for part in parts:
+                reply.add(part)
+        if visit.left:
+            return self._gone(visit)
+        timings = self._finished(visit, reply)
+        return as_json({**reply.whole(), "usage": reply.usage(), "timings": timings}, headers={HEADER: "model"})
+
+    async def _events(self, visit: Visit, reply: Reply, first: Part, parts: AsyncGenerator[Part, None],
+                      usage: bool) -> AsyncIterator[bytes]:
+        written, part = b"", cast(Part | None, first)
+        reply.says_usage = usage
+        try:
+            while part is not None:
+                written += b"".join(map(event, reply.add(part)))
+                if written and not visit.job.ready:  # what has come by now goes in one piece
+                    yield written
+                    written = b""
+                part = await anext(parts, None)
+        except EdgestillError as error:  # the status is sent already: the error is the last event
+            yield written + event(refusal_of(error).body())
+            return
+        if visit.left:
+            self._gone(visit)
+            return
+        last = reply.after(usage, self._finished(visit, reply))
+        yield written + b"".join(map(event, last)) + b"data: [DONE]\n\n"
+
+    async def _handed(self, fallback: Fallback, request: Request, visit: Visit, reply: Reply, whole: list[Part],
+                      streaming: tuple[bool, bool], asked: dict[str, Any]) -> Response:
+        """The fallback's answer to what the model had no sure one to: as it gave it, but for the usage, which is that
+        of both."""
+        for part in whole:
+            reply.add(part)
+        name = visit.station.name
+        timings, own = self._finished(visit, reply), reply.usage()
+        try:
+            second = Visit(request, fallback.station, fallback.asking(visit.station, asked))
+            items = second.items()
+            first = await anext(items, None)
+        except Refusal as refusal:
+            self._counters.add("fallback_failed", model=name, status=str(refusal.status))
+            raise
+        if first is None:
+            return self._gone(visit)
+        if streaming[0]:
+            events = self._relayed(visit, second, first, items, own if streaming[1] else None)
+            return EventStream(events, second, {HEADER: "fallback"})
+        await items.aclose()
+        self._told(name, first.get("usage"), second)
+        timings = {**timings, "total_ms": round(visit.seconds * 1000, 3)}
+        return as_json({**first, "usage": together(own, first.get("usage")), "timings": timings},
+                       headers={HEADER: "fallback"})
+
+    async def _relayed(self, visit: Visit, second: Visit, first: dict[str, Any], chunks: AsyncGenerator[Any, None],
+                       own: dict[str, Any] | None) -> AsyncIterator[bytes]:
+        """The chunks of the fallback's answer; `own` is the model's usage where it is to be said."""
+        chunk, head, usage = cast(dict[str, Any] | None, first), {}, None
+        try:
+            while chunk is not None:
+                usage = chunk.get("usage") or usage
+                head = {name: value for name, value in chunk.items() if name not in ("choices", "usage")}
+                if chunk["choices"]:
+                    yield event({**chunk, "usage": None} if own is not None else
+                                {name: value for name, value in chunk.items() if name != "usage"})
+                chunk = await anext(chunks, None)
+        except Refusal as refusal:
+            self._counters.add("fallback_failed", model=visit.station.name, status=str(refusal.status))
+            yield event(refusal.body())
+            return
+        if second.left:
+            self._gone(visit)
+            return
+        self._told(visit.station.name, usage, second)
+        last = [] if own is None else [{**head, "choices": [], "usage": together(own, usage)}]
+        yield b"".join(map(event, last)) + b"data: [DONE]\n\n"
+
+    def _finished(self, visit: Visit, reply: Reply) -> dict[str, float]:
+        """Count an answer; its timings."""
+        usage, seconds = reply.usage(), visit.seconds
+        for name, amount in (("prompt_tokens", usage["prompt_tokens"]),
+                             ("completion_tokens", usage["completion_tokens"]),
+                             ("cached_tokens", usage["prompt_tokens_details"]["cached_tokens"]),
+                             ("queue_seconds", visit.job.queue_ms / 1000), ("answer_seconds", seconds)):
+            self._counters.add(name, amount, model=visit.station.name)
+        return reply.timings(visit.job.queue_ms, seconds * 1000)
+
+    def _told(self, name: str, usage: dict[str, Any] | None, second: Visit) -> None:
+        """Count what the fallback said in the place of the model `name`."""
+        for kind in ("prompt_tokens", "completion_tokens"):
+            self._counters.add(f"fallback_{kind}", (usage or {}).get(kind) or 0, model=name)
+        self._counters.add("fallback_seconds", second.seconds, model=name)
+
+    def _gone(self, visit: Visit) -> Response:
+        self._counters.add("cancelled", model=visit.station.name)
+        return Response(status_code=499)
+
+
+async def _again(parts: list[Part]) -> AsyncGenerator[Part, None]:
+    for part in parts:
+        yield part
