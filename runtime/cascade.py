@@ -21,8 +21,8 @@ from ..models.errors import DataError, UsageError
 from .answer import Generation
 from .classify import Classifier
 from .generate import Generator
-from .intervals import Interval, percentile
 from .handover import request, sent
+from .intervals import Interval, percentile
 from .metrics._common import is_json, json_value, same_answer, same_value
 from .remote import Remote
 from .row_shapes import compact_json
