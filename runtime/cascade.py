@@ -25,7 +25,7 @@ from .handover import request, sent
 from .intervals import Interval, percentile
 from .metrics._common import is_json, json_value, same_answer, same_value
 from .remote import Remote
-from .row_shapes import compact_json
+from .row_messages import compact_json
 
 if TYPE_CHECKING:
     from .text import Codec

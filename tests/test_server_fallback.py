@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +15,14 @@ import pytest
 from edgestill.cli import cascading
 from edgestill.cli.main import call
 from edgestill.models.errors import UsageError
+from edgestill.models.outputs import SIGMOID
 from edgestill.models.task import Task
 from edgestill.runtime import load
 from edgestill.runtime.cascade import confidences
 from edgestill.runtime.handover import request, response_format
 from edgestill.runtime.loading import load_streams
 from edgestill.runtime.remote import Remote
+from edgestill.runtime.server import check_heads
 from edgestill.runtime.server.fallback import Fallback
 from edgestill.runtime.server.handing import handed_on
 from edgestill.runtime.server.station import Station
@@ -228,6 +231,15 @@ def test_a_threshold_without_a_fallback_is_refused(packed_bert: Path, capsys: py
     assert "--fallback URL" in capsys.readouterr().err
     assert call(["serve", str(packed_bert), "--fallback", "https://host/v1", "--port", "0"]) == 2
     assert "--threshold fit.json" in capsys.readouterr().err
+
+
+def test_a_head_that_is_sure_of_no_single_answer_has_no_fallback(packed_bert: Path) -> None:
+    with load(packed_bert, threads=1) as model:
+        station: Any = SimpleNamespace(name="many", model=model)
+        check_heads([station])
+        model.head = replace(model.head, kind=SIGMOID, thresholds=(0.5,) * 3)
+        with pytest.raises(UsageError, match="many answers by its head sigmoid"):
+            check_heads([station])
 
 
 def test_thresholds_as_cascade_wrote_them(tmp_path: Path) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...models.errors import EdgestillError, MissingExtra, UsageError
+from ...models.outputs import SOFTMAX
+
+if TYPE_CHECKING:
+    from .station import Station
 
 __all__ = ["serve"]
 SHORTEST_KEY = 16
@@ -55,6 +59,8 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     try:
         for name, path in names.items():
             stations.append(Station.open(name, path, places, streams, threads or _fastest(path), context))
+        if behind is not None:
+            check_heads(stations)
         service = Service(stations, key, is_loopback(host), behind)
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}",
               {station.name: station.model for station in stations})
@@ -88,6 +94,16 @@ def check_address(host: str, key: str) -> None:
     if not key and not is_loopback(host):
         raise UsageError(f"--host {host}: other machines reach this address, and no API key is set",
                          "set EDGESTILL_API_KEY or --api-key, or leave out --host")
+
+
+def check_heads(stations: Sequence[Station]) -> None:
+    """UsageError for a classifier with a head that does not say how sure it is of one answer."""
+    from ..classify import Classifier
+
+    for station in stations:
+        if isinstance(station.model, Classifier) and station.model.head.kind != SOFTMAX:
+            raise UsageError(f"--fallback: {station.name} answers by its head {station.model.head.kind}, "
+                             "which does not say how sure it is of an answer", "serve it without a fallback")
 
 
 def is_loopback(host: str) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...models.errors import DataError
-from ...models.outputs import SIGMOID, SOFTMAX
 from ..answer import Generation, Piece
 from ..classify import Classifier
 from ..engine import check_ids
