@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.errors import ArtifactError, ContextError, DataError
+from ..models.errors import ArtifactError, ContextError, DataError, UsageError
 from . import tokenizer_files
 from .configs import read_table
 from .stream import TextStream
