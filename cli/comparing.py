@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import UsageError
+from .gating import higher_is_better
 
 if TYPE_CHECKING:
     from ..runtime.evaluate import Evaluation
+    from ..runtime.intervals import Interval
     from ..runtime.rows import Row
 
 MEASURES = (
@@ -53,6 +55,7 @@ def compare_profiles(profiles: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "kind": "profiles",
         "columns": ["measure", *names, *(f"{name} / first" for name in names[1:])],
         "rows": rows,
+        "better": {row[0]: "higher" if higher_is_better(row[0]) else "lower" for row in rows},
         "note": "medians; profiles of different machines or threads are no comparison of models",
     }
 
@@ -75,9 +78,18 @@ def compare_quality(items: Sequence[Path], rows: Sequence[Row] | None, metrics: 
             test = comparison.tests.get(metric) if comparison else None
             lines.append([name, metric, interval.value, interval.low, interval.high, interval.n,
                           difference.value if difference else None, difference.low if difference else None,
-                          difference.high if difference else None, test.p if test else None])
+                          difference.high if difference else None, test.p if test else None,
+                          verdict(metric, difference) if difference else None])
     return {"kind": "quality", "first": first, "rows": lines, "columns": [
-        "model", "metric", "value", "low", "high", "n", "difference", "difference low", "difference high", "McNemar p"]}
+        "model", "metric", "value", "low", "high", "n", "difference", "difference low", "difference high", "McNemar p",
+        "beside the first"]}
+
+
+def verdict(metric: str, difference: Interval) -> str:
+    """better or worse, by the metric's own direction, where the interval of a difference to the first leaves 0 out."""
+    if not (difference.low > 0 or difference.high < 0):  # NaN shows nothing either
+        return "no difference shown"
+    return "better" if (difference.low > 0) is higher_is_better(metric) else "worse"
 
 
 def _evaluation(item: Path, rows: Sequence[Row] | None, metrics: Sequence[str], limit: int, constrain: bool,

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models import artifact, runfile, toml_text
+from ..models import artifact, toml_text
 from ..models.scheme import Scheme
-from . import measure
+from . import gating, measure
 from .pipeline import LEDGER
 from .stages import BASELINE, DATA, LABELS, STUDENT, TEACHER, Plan, evaluation_file, profile_file
-from .summary import GateResult, Measure, ModelSummary, Summary
+from .summary import Measure, ModelSummary, Summary
 
 if TYPE_CHECKING:
     from ..runtime.evaluate import Evaluation
@@ -40,7 +40,7 @@ def gather(plan: Plan) -> Summary:
         test_rows=student.evaluation.metrics[main].n,
         models=models,
         data=json.loads((plan.folder / DATA).read_text(encoding="utf-8")),
-        gates=_gates(plan.run.gates, models, main),
+        gates=gating.judge(plan.run.gates, models),
         stages=[
             {"name": stage.name, "seconds": ledger[stage.name].get("seconds")}
             for stage in plan.stages
@@ -49,23 +49,6 @@ def gather(plan: Plan) -> Summary:
         run_file=toml_text.to_toml(plan.run),
         made_by=artifact.versions(),
     )
-
-
-def ratio(values: Sequence[float], teacher: Sequence[float]) -> Measure | None:
-    """Mean over mean of the same rows, resampled together; None where the teacher's mean is not above 0."""
-    import numpy as np
-
-    from ..runtime.intervals import bootstrap
-
-    both = np.array([values, teacher], np.float64)
-    if both.ndim != 2 or both[1].mean() <= 0:
-        return None
-    # A resample in which the teacher has nothing right has no ratio; it counts as the largest finite one.
-    smallest = 1 / both.shape[1]
-    found = bootstrap(
-        both.T, aggregate=lambda rows: rows[..., 0].mean(axis=1) / np.maximum(rows[..., 1].mean(axis=1), smallest)
-    )
-    return Measure(found.value, found.low, found.high, found.n)
 
 
 def _main(evaluation: Evaluation) -> str:
@@ -89,12 +72,20 @@ def _model(plan: Plan, name: str, folder: str | None, teacher: measure.Kept | No
     return ModelSummary(
         name=kept.name, role=kept.role, metrics=_measures(kept.evaluation),
         constrained=_measures(kept.constrained) if kept.constrained else {},
-        ratio_to_teacher=ratio(kept.evaluation.scores[main], against) if against else None,
+        ratio_to_teacher=ratio(kept.evaluation.scores[main], against, main) if against else None,
         parameters=kept.parameters, model_bytes=kept.model_bytes,
         profile=_read_json(plan.folder / profile_file(name)),
         checks=_read_json(place / "certificate.json").get("checks", []) if place else [],
         training=read_training(place / "metrics.jsonl") if place and kept.role != "shipped" else [],
         folder=str(folder or ""))
+
+
+def ratio(values: Sequence[Any], teacher: Sequence[Any], metric: str = "exact_match") -> Measure | None:
+    """A metric's scores beside the teacher's, as a ratio of which higher is better; None where it cannot be divided."""
+    from ..runtime.ratio import ratio as beside
+
+    found = beside(values, teacher, metric)
+    return Measure(**asdict(found)) if found else None
 
 
 def _measures(evaluation: Evaluation) -> dict[str, Measure]:
@@ -114,28 +105,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     value = json.loads(path.read_text(encoding="utf-8"))
     return value if isinstance(value, dict) else {}
-
-
-def _gates(gates: runfile.Gates, models: Sequence[ModelSummary], main: str) -> list[GateResult]:
-    """Every gate against every shipped file."""
-    results = []
-    for side, limits in (("minimum", gates.minimum), ("maximum", gates.maximum)):
-        for name, limit in limits.items():
-            for model in models:
-                value = measured(model, name) if model.role == "shipped" else None
-                if value is not None:
-                    passed = value >= limit if side == "minimum" else value <= limit
-                    results.append(GateResult(model.name, name, value, limit, passed, side))
-    return results
-
-
-def measured(model: ModelSummary, name: str) -> float | None:
-    """A number of a model by the name a gate gives it; the median where there are percentiles."""
-    if name in model.metrics:
-        return model.metrics[name].value
-    if name == "ratio_to_teacher":
-        return model.ratio_to_teacher.value if model.ratio_to_teacher else None
-    value = model.model_bytes if name == "model_bytes" else model.profile.get(name)
-    if isinstance(value, dict):
-        value = value.get("p50")
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -27,8 +27,22 @@ SMALL_PARAMETERS = 16_000_000
 BASELINES = {"nearest_tfidf": "nearest training row (TF-IDF)", "linear_svm": "linear SVM (TF-IDF)"}
 
 
-def baseline(train: Sequence[Row], test: Sequence[Row], schema: dict[str, Any] | None) -> Kept | None:
-    """The strongest baseline that needs no language model; None for plain text, which has no answers."""
+def metrics_for(rows: Sequence[Row], schema: dict[str, Any] | None, reference: Sequence[str] | None,
+                wanted: Sequence[str], model: bool = True) -> list[str]:
+    """The metrics that suit the rows, and those of `wanted` that can be measured: without a `model` only those of
+    answers, without a `reference` no agreement."""
+    from ..runtime.evaluate import by_answers, default_metrics
+
+    more = [name for name in wanted if (model or by_answers(name)) and (reference is not None or name != "agreement")]
+    return list(dict.fromkeys([*default_metrics(rows, schema, reference), *more]))
+
+
+def baseline(train: Sequence[Row], test: Sequence[Row], schema: dict[str, Any] | None,
+             wanted: Sequence[str] = ()) -> Kept | None:
+    """The strongest baseline that needs no language model; None for plain text, which has no answers.
+
+    `wanted` are metrics that are measured besides those that suit the rows, here and below.
+    """
     from ..distill.baselines import trivial_answers
     from ..runtime.evaluate import evaluate_answers
 
@@ -38,19 +52,27 @@ def baseline(train: Sequence[Row], test: Sequence[Row], schema: dict[str, Any] |
         return None
     name, answers = list(found.items())[-1]
     seconds = time.perf_counter() - started
-    scored = evaluate_answers(answers, test, schema=schema, seconds=seconds)
+    scored = evaluate_answers(answers, test, metrics_for(test, schema, None, wanted, model=False), schema,
+                              seconds=seconds)
     return Kept(BASELINES.get(name, name), "baseline", scored)
 
 
 def shipped(artifact: Path, rows: Sequence[Row], reference: Sequence[str] | None, threads: int, constrain: bool,
-            progress: Progress | None = None) -> tuple[Evaluation, Evaluation | None]:
+            wanted: Sequence[str] = (), progress: Progress | None = None) -> tuple[Evaluation, Evaluation | None]:
     """An exported file through the runtime, and once more held to the task's schema when `constrain`."""
     from ..runtime import evaluate, load
+    from ..runtime.classify import Classifier
+    from ..runtime.evaluate import by_answers, schema_of
+    from ..runtime.row_fit import fit
 
     model = load(artifact, threads=threads)
-    free = evaluate(model, rows, reference=reference, progress=progress)
-    held = evaluate(model, rows, reference=reference, constrain=True, progress=progress) if constrain else None
-    return free, held
+    fitted = fit(rows, model.head) if isinstance(model, Classifier) else rows
+    names = metrics_for(fitted, schema_of(model), reference, wanted)
+    free = evaluate(model, rows, names, reference=reference, progress=progress)
+    if not constrain:
+        return free, None
+    bound = [name for name in names if by_answers(name)]  # a schema changes answers, not likelihoods
+    return free, evaluate(model, rows, bound, constrain=True, reference=reference, progress=progress)
 
 
 class FloatSubject:
@@ -81,9 +103,8 @@ class FloatSubject:
         """The task's JSON schema."""
         return read_schema(self._task)
 
-    def evaluate(
-        self, rows: Sequence[Row], reference: Sequence[str] | None = None, constrain: bool = False
-    ) -> Evaluation:
+    def evaluate(self, rows: Sequence[Row], reference: Sequence[str] | None = None, constrain: bool = False,
+                 wanted: Sequence[str] = ()) -> Evaluation:
         """Greedy answers in batches (or the labels, or the likelihood of plain text), scored as shipped files are.
 
         `constrain` holds answers to the task's schema.
@@ -92,21 +113,24 @@ class FloatSubject:
 
         # The threads of a small model wait for each other longer than they compute, most of all on a busy machine.
         with machine.use_threads(1 if self.parameters < SMALL_PARAMETERS else machine.threads()):
-            return self._evaluate(rows, reference, constrain)
+            return self._evaluate(rows, reference, constrain, wanted)
 
-    def _evaluate(self, rows: Sequence[Row], reference: Sequence[str] | None, constrain: bool) -> Evaluation:
+    def _evaluate(self, rows: Sequence[Row], reference: Sequence[str] | None, constrain: bool,
+                  wanted: Sequence[str]) -> Evaluation:
         from ..runtime.evaluate import evaluate, evaluate_answers
+        from ..runtime.likelihood import row_likelihoods
         from ..runtime.rows import rows_digest
 
-        if rows and rows[0].kind == "text":
-            return evaluate(self, rows)
+        if rows[0].kind == "text":
+            return evaluate(self, rows, metrics_for(rows, self.schema, reference, wanted))
         started, digest = time.perf_counter(), rows_digest(rows)
-        if rows and self._task.kind == "classify":
+        if self._task.kind == "classify":
             answers, rows = self._labels(rows)
         else:
             answers = self._answers(rows, constrain)
         seconds = time.perf_counter() - started
-        found = evaluate_answers(answers, rows, schema=self.schema, reference=reference, seconds=seconds)
+        found = evaluate_answers(answers, rows, metrics_for(rows, self.schema, reference, wanted), self.schema,
+                                 reference, seconds, lambda: row_likelihoods(self, rows))
         return replace(found, constrained=constrain, rows_sha256=digest)
 
     def _answers(self, rows: Sequence[Row], constrain: bool) -> list[str]:

@@ -94,7 +94,7 @@ def interval(measure: Any, share: bool = True) -> str:
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is a share of 1, such as accuracy; perplexity and the like are not, and lower is better."""
+    """Whether a metric is a share of 1, such as accuracy; perplexity and the like are not."""
     from ..models import kinds
 
     return bool(kinds.load("runtime.metrics", metric.partition(":")[0]).SHARE)

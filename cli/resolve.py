@@ -7,9 +7,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..models import kinds, runfile
+from ..models import runfile
 from ..models.errors import UsageError
 from ..models.runfile import RunFile, Training
+from . import gating
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
@@ -59,16 +60,7 @@ def check(run: RunFile) -> None:
             )
     if run.task.schema and not Path(run.task.schema).is_file():
         raise UsageError(f"task.schema: {run.task.schema}: no such file", "paths are relative to the run file")
-    for side in ("minimum", "maximum"):
-        for name in getattr(run.gates, side):
-            if name.partition(":")[0] not in gate_names():
-                raise kinds.unknown(f"gates.{side}", name, gate_names())
-
-
-def gate_names() -> list[str]:
-    """What a gate may limit: a metric, the ratio of the main metric to the teacher's, or a number of the profile."""
-    return [*kinds.names("runtime.metrics"), "ratio_to_teacher", "file_bytes", "model_bytes", "load_ms", "ttft_ms",
-            "prefill_tokens_per_s", "decode_tokens_per_s", "latency_ms", "texts_per_s", "peak_rss_bytes"]
+    gating.check(run)
 
 
 def labels_run(run: RunFile) -> RunFile:

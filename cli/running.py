@@ -14,6 +14,7 @@ from ..models.errors import CheckFailed
 from ..models.progress import duration
 from . import forecast, output, pipeline, progress, quiet, resolve
 from .costs import Cost
+from .gating import measured
 from .stages import Plan
 from .summary import ModelSummary, Summary, read_summary
 
@@ -41,9 +42,10 @@ def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json:
     broken = [gate for gate in summary.gates if not gate.passed]
     if broken:
         first = broken[0]
+        found = first.reason if first.value is None else f"is {first.value:.4g}"
         raise CheckFailed(
-            f"{len(broken)} of {len(summary.gates)} gates do not hold; {first.model}: {first.name} is "
-            f"{first.value:.4g}, its {first.side} is {first.limit:.4g}",
+            f"{len(broken)} of {len(summary.gates)} gates do not hold; {first.model}: {first.name} {found}, "
+            f"its {first.side} is {first.limit:.4g}",
             f"{out / 'report.html'} shows every gate",
         )
 
@@ -87,8 +89,6 @@ def _tell_costs(plan: Plan) -> None:
 
 
 def _line(model: ModelSummary, summary: Summary, held: bool) -> list[Any]:
-    from .gather import measured
-
     timed = ("decode_tokens_per_s", "ttft_ms") if summary.task == "generate" else ("latency_ms",)
     numbers = [measured(model, name) for name in timed]
     share = output.is_share(summary.metric)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..models import kinds
 from ..models.errors import DataError, UsageError
+from ..models.json_values import with_nan, with_nulls
 from ..models.strict import build
 from .classify import Classifier
 from .constrain import task_schema
@@ -51,14 +52,16 @@ class Evaluation:
     constrained: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary of JSON types."""
-        return asdict(self)
+        """A dictionary of JSON types; a number that is none (a diverged model's perplexity) is null."""
+        table = asdict(self)
+        return table | {"metrics": with_nulls(table["metrics"]), "scores": with_nulls(table["scores"])}
 
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> Evaluation:
         """Read what `to_json` gave."""
         known = {item.name: table[item.name] for item in fields(cls)}
-        return cls(**known | {"metrics": {name: Interval(**value) for name, value in table["metrics"].items()}})
+        metrics = {name: Interval(**with_nan(value)) for name, value in table["metrics"].items()}
+        return cls(**known | {"metrics": metrics, "scores": with_nan(table["scores"])})
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def evaluate(model: Any, rows: Sequence[Row], metrics: Sequence[str] = (), limit
     scorers = _scorers(metrics, picked, context)
     started = time.perf_counter()
     answers: list[str] = []
-    if any("text" not in scorer.module.KINDS for scorer in scorers):
+    if any(by_answers(scorer.name) for scorer in scorers):
         # What the model says by itself is measured, unless its answers are to be bound.
         options = {} if schema is None else {"schema": schema if constrain else False}
         answers = _answers(model, picked, options, progress)
@@ -111,26 +114,48 @@ def evaluate(model: Any, rows: Sequence[Row], metrics: Sequence[str] = (), limit
 
 def evaluate_answers(answers: Sequence[str], rows: Sequence[Row], metrics: Sequence[str] = (),
                      schema: dict[str, Any] | None = None, reference: Sequence[str] | None = None,
-                     seconds: float = 0.0) -> Evaluation:
-    """Score answers that stand already, such as a baseline's or a teacher's; `metrics` as in `evaluate`."""
+                     seconds: float = 0.0, likelihoods: Callable[[], Any] | None = None) -> Evaluation:
+    """Score answers that stand already, such as a baseline's or a teacher's; `metrics` as in `evaluate`.
+
+    `likelihoods` gives those of `row_likelihoods` for metrics such as perplexity.
+    """
     if len(answers) != len(rows):
         raise DataError(f"{len(answers)} answers for {len(rows)} rows", "give one answer a row")
-    context = Context(None, schema, None if reference is None else list(reference))
+    context = Context(None, schema, None if reference is None else list(reference),
+                      likelihoods and functools.cache(likelihoods))
     return _scored(list(answers), rows, _scorers(metrics, rows, context), seconds, False)
 
 
 def compare(a: Evaluation, b: Evaluation) -> Comparison:
     """The paired differences a - b of all metrics that both measured. UsageError when the rows are not the same."""
-    if a.rows_sha256 != b.rows_sha256:
-        raise UsageError(f"the two evaluations are of different rows ({a.rows_sha256[:12]}…, {b.rows_sha256[:12]}…)",
-                         "evaluate both on the same file with the same limit")
+    check_same_rows(a, b)
     differences, tests = {}, {}
     for name in [name for name in a.scores if name in b.scores]:
-        differences[name] = paired(a.scores[name], b.scores[name], aggregate=_aggregate(metric(name)[0]))
+        differences[name] = paired(a.scores[name], b.scores[name], aggregate=aggregate_of(metric(name)[0]))
         both = np.array([a.scores[name], b.scores[name]])
         if both.ndim == 2 and np.isin(both, (0.0, 1.0)).all():
             tests[name] = mcnemar(a.scores[name], b.scores[name])
     return Comparison(differences, tests)
+
+
+def check_metrics(metrics: Sequence[str], rows: Sequence[Row], schema: dict[str, Any] | None = None,
+                  teacher: bool = False) -> None:
+    """Raise what `evaluate` would raise for metrics that these rows do not allow, before there is a model.
+
+    `teacher`: there will be a teacher's answers.
+    """
+    context = Context(None, schema, [""] * len(rows) if teacher else None, lambda: np.zeros((len(rows), 3)))
+    _scorers(metrics, rows, context)
+
+
+def higher_is_better(name: str) -> bool:
+    """The direction of a metric as it is named. UsageError if unknown."""
+    return bool(metric(name)[0].HIGHER_IS_BETTER)
+
+
+def by_answers(name: str) -> bool:
+    """Whether a metric looks at answers; the others read likelihoods. UsageError if unknown."""
+    return "text" not in metric(name)[0].KINDS
 
 
 def metric(name: str) -> tuple[ModuleType, Any]:
@@ -165,6 +190,13 @@ def spaced(indices: Sequence[int], limit: int) -> list[int]:
 def schema_of(model: Any) -> dict[str, Any] | None:
     """The JSON schema of a loaded model's task, or None. UsageError when its file is no JSON object."""
     return task_schema(getattr(model, "artifact", None))
+
+
+def check_same_rows(a: Evaluation, b: Evaluation) -> None:
+    """UsageError when two evaluations are not of the same rows."""
+    if a.rows_sha256 != b.rows_sha256:
+        raise UsageError(f"the two evaluations are of different rows ({a.rows_sha256[:12]}…, {b.rows_sha256[:12]}…)",
+                         "evaluate both on the same file with the same limit")
 
 
 def _check_kind(rows: Sequence[Row]) -> str:
@@ -212,7 +244,7 @@ def _scorers(names: Sequence[str], rows: Sequence[Row], context: Context) -> lis
         module, config = metric(name)
         if kind not in module.KINDS:
             raise UsageError(f"metric {name!r}: does not measure {kind} rows, only {' and '.join(module.KINDS)}",
-                             f"for these rows: {', '.join(_suitable(kind))}")
+                             f"for these rows: {', '.join(suitable(rows))}")
         scorers.append(_Scorer(name, module, replace(context, config=config)))
         if hasattr(module, "check"):
             module.check(rows, scorers[-1].context)
@@ -222,14 +254,17 @@ def _scorers(names: Sequence[str], rows: Sequence[Row], context: Context) -> lis
 def _scored(answers: list[str], rows: Sequence[Row], scorers: Sequence[_Scorer], seconds: float,
             constrained: bool) -> Evaluation:
     values = {scorer.name: scorer.module.score(answers, rows, scorer.context) for scorer in scorers}
-    intervals = {name: bootstrap(values[name], aggregate=_aggregate(module)) for name, module, _ in scorers}
+    intervals = {name: bootstrap(values[name], aggregate=aggregate_of(module)) for name, module, _ in scorers}
     return Evaluation(intervals, {name: scores.tolist() for name, scores in values.items()}, answers,
                       [row.where for row in rows], rows_digest(rows), seconds, constrained)
 
 
-def _suitable(kind: str) -> list[str]:
+def suitable(rows: Sequence[Row]) -> list[str]:
+    """The metrics that measure rows of this kind. DataError without rows or for rows of mixed kinds."""
+    kind = _check_kind(rows)
     return [name for name in kinds.names(PACKAGE) if kind in kinds.load(PACKAGE, name).KINDS]
 
 
-def _aggregate(module: ModuleType) -> Callable[[Any], Any]:
+def aggregate_of(module: ModuleType) -> Callable[[Any], Any]:
+    """What makes a metric out of scores [repeats, rows, …]: the mean, where its file says nothing else."""
     return getattr(module, "aggregate", mean)

@@ -46,5 +46,7 @@ def command(items: tuple[Path, ...], rows: Path | None, metrics: tuple[str, ...]
         )
     if as_json:
         output.result(found)
+    elif profiles is not None:
+        output.table([*found["columns"], "better is"], [[*row, found["better"][row[0]]] for row in found["rows"]])
     else:
         output.table(found["columns"], found["rows"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..gating import higher_is_better
 from ..output import cell, is_share, percent, size
 from ..summary import Measure, ModelSummary, Summary
 from . import charts
@@ -46,7 +48,7 @@ def _headline(summary: Summary) -> str:
     cards = []
     if shipped:
         share, main = is_share(summary.metric), summary.metric
-        best = (max if share else min)(shipped, key=lambda model: _value(model.metrics.get(main)))
+        best = max(shipped, key=lambda model: _rank(model, main))
         smallest = min(shipped, key=lambda model: model.model_bytes or 0)
         cards.append((_plain(best.metrics.get(main), share), f"{_words(main)}, best shipped file ({best.name})"))
         if teacher:
@@ -102,7 +104,7 @@ def _trade_off(summary: Summary) -> str:
     bars, points, speed_label = [], [], "tokens/s" if summary.task == "generate" else "texts/s"
     for model in summary.models:
         measure = model.metrics.get(summary.metric)
-        if measure is None:
+        if measure is None or math.isnan(measure.value):
             continue
         bars.append(charts.Bar(model.name, model.role, measure.value, measure.low, measure.high))
         if model.model_bytes:
@@ -200,7 +202,7 @@ def _how(summary: Summary) -> str:
             escape(gate.name),
             escape(gate.side),
             escape(cell(gate.limit)),
-            escape(cell(gate.value)),
+            escape(gate.reason or cell(gate.value)),
             _verdict(gate.passed),
         ]
         for gate in summary.gates
@@ -270,8 +272,12 @@ def _plain(measure: Measure | None, share: bool) -> str:
     return percent(measure.value) if share else cell(measure.value)
 
 
-def _value(measure: Measure | None) -> float:
-    return measure.value if measure else 0.0
+def _rank(model: ModelSummary, metric: str) -> float:
+    """By which the best file is found: more is better whatever the metric, and no number is worst."""
+    value = model.metrics[metric].value if metric in model.metrics else math.nan
+    if math.isnan(value):
+        return -math.inf
+    return value if higher_is_better(metric) else -value
 
 
 def _words(name: str) -> str:

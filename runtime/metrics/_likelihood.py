@@ -9,7 +9,7 @@ from ._common import Context, NoConfig, Scores
 
 KINDS = ("text", "chat")
 SHARE = False
-"""No share: lower is better."""
+HIGHER_IS_BETTER = False
 Config = NoConfig
 
 

@@ -12,7 +12,7 @@ from ._common import Context, NoConfig, Scores, same_answer
 
 KINDS = ("chat", "label", "labels")
 SHARE = True
-"""A share from 0 to 1: higher is better."""
+HIGHER_IS_BETTER = True
 Config = NoConfig
 
 

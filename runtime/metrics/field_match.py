@@ -14,7 +14,7 @@ from ._common import Context, Scores, is_json, json_value, same_value
 
 KINDS = ("chat",)
 SHARE = True
-"""A share from 0 to 1: higher is better."""
+HIGHER_IS_BETTER = True
 _ABSENT = object()
 
 

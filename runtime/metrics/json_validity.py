@@ -13,7 +13,7 @@ from ._common import Context, NoConfig, Scores, is_json, json_value
 
 KINDS = ("chat",)
 SHARE = True
-"""A share from 0 to 1: higher is better."""
+HIGHER_IS_BETTER = True
 Config = NoConfig
 
 

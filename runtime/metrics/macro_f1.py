@@ -11,7 +11,7 @@ from ._common import Context, NoConfig, Scores
 
 KINDS = ("label",)
 SHARE = True
-"""A share from 0 to 1: higher is better."""
+HIGHER_IS_BETTER = True
 Config = NoConfig
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ._common import Scores
-from ._likelihood import KINDS, SHARE, Config, check, score
+from ._likelihood import HIGHER_IS_BETTER, KINDS, SHARE, Config, check, score
 
-__all__ = ["KINDS", "SHARE", "Config", "aggregate", "check", "score"]
+__all__ = ["HIGHER_IS_BETTER", "KINDS", "SHARE", "Config", "aggregate", "check", "score"]
 
 
 def aggregate(scores: Scores) -> Scores:

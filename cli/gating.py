@@ -1,0 +1,132 @@
+"""Gates: what a run file's limits name is measured, or the run is refused before it starts.
+
+A gate holds a metric, the ratio of the main metric to the teacher's, or a number of the profile, of every shipped file.
+One that was not measured after all fails with the reason.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..models import kinds
+from ..models.errors import EdgestillError, MissingExtra, UsageError
+from ..models.runfile import Gates, RunFile
+from ..runtime.profiling import numbers
+from .summary import GateResult, ModelSummary
+
+if TYPE_CHECKING:
+    from ..runtime.rows import Row
+
+METRICS = "runtime.metrics"
+RATIO = "ratio_to_teacher"
+
+
+def check(run: RunFile) -> None:
+    """UsageError for a gate that no run like this one could measure, or that limits the wrong side of a number."""
+    for full, side, name in _each(run.gates):
+        metric = name.partition(":")[0]
+        profiled = numbers.split(name)[0] in numbers.NUMBERS
+        if metric not in kinds.names(METRICS) and name != RATIO and not profiled:
+            known = [*kinds.names(METRICS), RATIO, *_profiled()]
+            raise kinds.unknown(full.rpartition(".")[0], name, known)
+        if (side == "minimum") is not higher_is_better(name):
+            better, other = ("lower", "maximum") if side == "minimum" else ("higher", "minimum")
+            raise UsageError(f"{full}: of {name} {better} is better, so a {side} would refuse the good files",
+                             f"write it below [gates.{other}]")
+        if not run.export:
+            raise UsageError(f"{full}: the run file has no [[export]], so there is no shipped file to hold to it",
+                             "add [[export]] with a target, or leave the gate out")
+        if name in (RATIO, "agreement") and not run.teacher:
+            raise UsageError(f"{full}: there is no teacher to compare with", "add [teacher], or leave the gate out")
+        if profiled and numbers.split(name)[0] not in _measured_for(run.task.kind):
+            raise UsageError(f"{full}: is not measured for task.kind = {run.task.kind!r}",
+                             _hint(name, numbers.names(run.task.kind)))
+
+
+def check_rows(run: RunFile, rows: Sequence[Row], schema: dict[str, Any] | None) -> None:
+    """UsageError for a gate on a metric that these test rows do not allow; its hint names those that they do."""
+    from ..runtime.evaluate import check_metrics, suitable
+
+    for full, _, name in _metrics(run.gates):
+        try:
+            check_metrics([name], rows, schema, bool(run.teacher))
+        except MissingExtra:
+            raise
+        except EdgestillError as error:
+            fitting = [known for known in suitable(rows) if run.teacher or known != "agreement"]
+            raise UsageError(f"{full}: {error.message}", _hint(name, fitting)) from error
+
+
+def metrics(gates: Gates) -> list[str]:
+    """The metrics that gates name, each once."""
+    return list(dict.fromkeys(name for _, _, name in _metrics(gates)))
+
+
+def higher_is_better(name: str) -> bool:
+    """The direction of anything that a gate may name. UsageError for an unknown metric."""
+    number = numbers.NUMBERS.get(numbers.split(name)[0])
+    if number is not None:
+        return number.higher_is_better
+    if name == RATIO:
+        return True
+    from ..runtime.evaluate import higher_is_better as of_metric
+
+    return of_metric(name)
+
+
+def judge(gates: Gates, models: Sequence[ModelSummary]) -> list[GateResult]:
+    """Every gate against every shipped file; what is missing or no number does not hold."""
+    shipped = [model for model in models if model.role == "shipped"]
+    return [_result(model, name, side, getattr(gates, side)[name]) for _, side, name in _each(gates)
+            for model in shipped]
+
+
+def measured(model: ModelSummary, name: str) -> float | None:
+    """A number of a model by the name a gate gives it; the median where there are percentiles."""
+    if name in model.metrics:
+        return model.metrics[name].value
+    if name == RATIO:
+        return model.ratio_to_teacher.value if model.ratio_to_teacher else None
+    stem, part = numbers.split(name)
+    value = model.model_bytes if stem == "model_bytes" else model.profile.get(stem)
+    if isinstance(value, dict):
+        value = value.get(part)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _result(model: ModelSummary, name: str, side: str, limit: float) -> GateResult:
+    value = measured(model, name)
+    if value is None:
+        reason = "was not measured" if name != RATIO else "has no value: the teacher's own answers measure 0"
+        return GateResult(model.name, name, None, limit, False, side, reason)
+    if math.isnan(value):
+        return GateResult(model.name, name, None, limit, False, side, "is not a number")
+    return GateResult(model.name, name, value, limit, value >= limit if side == "minimum" else value <= limit, side)
+
+
+def _each(gates: Gates) -> Iterator[tuple[str, str, str]]:
+    """(full key, side, name) of every gate."""
+    for side in ("minimum", "maximum"):
+        for name in getattr(gates, side):
+            yield f"gates.{side}.{name}", side, name
+
+
+def _metrics(gates: Gates) -> Iterator[tuple[str, str, str]]:
+    known = kinds.names(METRICS)
+    return (gate for gate in _each(gates) if gate[2].partition(":")[0] in known)
+
+
+def _measured_for(task: str) -> list[str]:
+    return [name for name, number in numbers.NUMBERS.items() if task in number.tasks]
+
+
+def _profiled() -> list[str]:
+    return [name for task in ("generate", "classify") for name in numbers.names(task)]
+
+
+def _hint(name: str, fitting: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, fitting, n=1)
+    return f"{f'did you mean {near[0]!r}? ' if near else ''}measured for this task: {', '.join(fitting)}"
