@@ -11,7 +11,6 @@ from ..models.scheme import CODED, MIXED, Scheme
 from . import costs
 from .costs import Cost, Lengths, Shape
 from .output import size
-from .resolve import data_sources
 
 if TYPE_CHECKING:
     from .stages import Plan
@@ -24,8 +23,7 @@ def forecast(plan: Plan) -> dict[str, Cost]:
     """Stage → cost, for the stages that take their time with the model; nothing where its size is not known yet."""
     run = plan.run
     student = costs.shape(run.student.model or run.teacher.get("model", ""))
-    local = all((Path(run.data.dir) / source).exists() for source in data_sources(run).values())
-    if student is None or run.task.kind != "generate" or not local:
+    if student is None or run.task.kind != "generate":
         return {}
     rate = costs.matrix_rate()
     count = _counter(run.student.model)

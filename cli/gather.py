@@ -46,7 +46,7 @@ def gather(plan: Plan) -> Summary:
             for stage in plan.stages
             if stage.name in ledger and "seconds" in ledger[stage.name]
         ],
-        run_file=toml_text.to_toml(plan.run),
+        run_file=toml_text.to_toml(plan.shown),
         made_by=artifact.versions(),
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..models import kinds
 from ..models.errors import EdgestillError, MissingExtra, UsageError
 from ..models.runfile import Gates, RunFile
-from ..runtime.profiling import numbers
+from ..runtime.profiling import measures
 from .summary import GateResult, ModelSummary
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def check(run: RunFile) -> None:
     """UsageError for a gate that no run like this one could measure, or that limits the wrong side of a number."""
     for full, side, name in _each(run.gates):
         metric = name.partition(":")[0]
-        profiled = numbers.split(name)[0] in numbers.NUMBERS
+        profiled = measures.split(name)[0] in measures.NUMBERS
         if metric not in kinds.names(METRICS) and name != RATIO and not profiled:
             known = [*kinds.names(METRICS), RATIO, *_profiled()]
             raise kinds.unknown(full.rpartition(".")[0], name, known)
@@ -41,9 +41,9 @@ def check(run: RunFile) -> None:
                              "add [[export]] with a target, or leave the gate out")
         if name in (RATIO, "agreement") and not run.teacher:
             raise UsageError(f"{full}: there is no teacher to compare with", "add [teacher], or leave the gate out")
-        if profiled and numbers.split(name)[0] not in _measured_for(run.task.kind):
+        if profiled and measures.split(name)[0] not in _measured_for(run.task.kind):
             raise UsageError(f"{full}: is not measured for task.kind = {run.task.kind!r}",
-                             _hint(name, numbers.names(run.task.kind)))
+                             _hint(name, measures.names(run.task.kind)))
 
 
 def check_rows(run: RunFile, rows: Sequence[Row], schema: dict[str, Any] | None) -> None:
@@ -67,7 +67,7 @@ def metrics(gates: Gates) -> list[str]:
 
 def higher_is_better(name: str) -> bool:
     """The direction of anything that a gate may name. UsageError for an unknown metric."""
-    number = numbers.NUMBERS.get(numbers.split(name)[0])
+    number = measures.NUMBERS.get(measures.split(name)[0])
     if number is not None:
         return number.higher_is_better
     if name == RATIO:
@@ -90,7 +90,7 @@ def measured(model: ModelSummary, name: str) -> float | None:
         return model.metrics[name].value
     if name == RATIO:
         return model.ratio_to_teacher.value if model.ratio_to_teacher else None
-    stem, part = numbers.split(name)
+    stem, part = measures.split(name)
     value = model.model_bytes if stem == "model_bytes" else model.profile.get(stem)
     if isinstance(value, dict):
         value = value.get(part)
@@ -120,11 +120,11 @@ def _metrics(gates: Gates) -> Iterator[tuple[str, str, str]]:
 
 
 def _measured_for(task: str) -> list[str]:
-    return [name for name, number in numbers.NUMBERS.items() if task in number.tasks]
+    return [name for name, number in measures.NUMBERS.items() if task in number.tasks]
 
 
 def _profiled() -> list[str]:
-    return [name for task in ("generate", "classify") for name in numbers.names(task)]
+    return [name for task in ("generate", "classify") for name in measures.names(task)]
 
 
 def _hint(name: str, fitting: Sequence[str]) -> str:

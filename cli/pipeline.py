@@ -1,21 +1,22 @@
 """Stages, each keyed by what it reads: a second run does nothing, a killed run continues.
 
 A stage's key is the hash of its settings, of the content it reads from outside, and of what the stages before it
-wrote. `stages.json` beside the outputs holds the key a stage was begun with and, once it is done, the digest of its
-output. A stage that was begun with the same key keeps what it left behind (training continues from its
-checkpoint); one begun with another key starts from nothing.
+wrote. `stages.json` beside the outputs holds the key, the packages' versions and the digest of every output.
+A stage works in the folder `unfinished`, and its old output goes when the new one is whole. One that was begun with
+the same key keeps what it left there (training continues from its checkpoint); with another it starts from nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from ..models.errors import ArtifactError, EdgestillError
 
 LEDGER = "stages.json"
 LOCK = ".lock"
+UNFINISHED = "unfinished"
+"""The folder, beside the outputs, in which stages work."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Stage:
     needs: tuple[str, ...]
     """Names of earlier stages whose output it reads."""
     work: Callable[[Path], None]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the packages that make the output: other ones make it anew, from the checkpoint where there is one."""
 
 
 @dataclass(frozen=True)
@@ -61,27 +66,58 @@ def run(stages: Sequence[Stage], folder: Path, say: Callable[[str], None]) -> li
         steps = []
         for number, stage in enumerate(stages, 1):
             title = f"[{number}/{len(stages)}] {stage.name}"
-            key = _key(stage, ledger)
             output = folder / stage.output
-            if _is_done(stage, key, ledger, folder):
-                say(f"{title}: unchanged")
-                steps.append(Step(stage.name, output, "kept", ledger[stage.name].get("seconds", 0.0)))
-                continue
-            entry = ledger.get(stage.name, {})
-            if entry.get("begun") != key or "digest" in entry:
-                _remove(output)
-            say(title)
-            progress.at(stage.name)
-            ledger[stage.name] = {"begun": key}
-            files.write_json(folder / LEDGER, ledger)
-            started = time.perf_counter()
-            if not _is_whole(output):  # a run killed between an output's last rename and the ledger left it whole
-                stage.work(output)
-            seconds = round(time.perf_counter() - started, 2)
-            ledger[stage.name] = {"begun": key, "digest": digest(output), "seconds": seconds}
-            files.write_json(folder / LEDGER, ledger)
-            steps.append(Step(stage.name, output, "made", seconds))
+            _settle(stage, ledger, folder)
+            key = _key(stage, ledger)
+            state = "kept" if _is_done(stage, key, ledger, folder) else "made"
+            say(title if state == "made" else f"{title}: unchanged")
+            if state == "made":
+                _make(stage, key, ledger, folder)
+            steps.append(Step(stage.name, output, state, ledger[stage.name].get("seconds", 0.0)))
+        _discard(folder / UNFINISHED)
         return steps
+
+
+def _make(stage: Stage, key: str, ledger: dict[str, Any], folder: Path) -> None:
+    """Let a stage write its output aside, and put it in its place once it is whole."""
+    aside, entry = folder / UNFINISHED / stage.output, ledger.setdefault(stage.name, {})
+    begun = {"key": key, "versions": dict(stage.versions)}
+    if entry.get("begun", {}).get("key") != key:
+        _remove(aside)
+    elif entry["begun"] != begun:
+        _discard(aside)  # made by other versions; a half-done training beside it says itself what has changed
+    entry["begun"] = begun
+    files.write_json(folder / LEDGER, ledger)
+    progress.at(stage.name)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    if not _is_whole(aside):  # a run killed between an output's last rename and the ledger left it whole
+        stage.work(aside)
+    seconds = round(time.perf_counter() - started, 2)
+    entry["whole"] = {**begun, "digest": digest(aside), "seconds": seconds}
+    files.write_json(folder / LEDGER, ledger)
+    _settle(stage, ledger, folder)
+
+
+def _settle(stage: Stage, ledger: dict[str, Any], folder: Path) -> None:
+    """Finish what a stage ends with, wherever it was killed: its whole output in the place of the old one."""
+    output, aside = folder / stage.output, folder / UNFINISHED / stage.output
+    old, entry = aside.with_name(f"{aside.name}.old"), ledger.get(stage.name, {})
+    whole = entry.get("whole")
+    if whole and _is_whole(aside) and digest(aside) == whole["digest"]:
+        if output.is_dir():  # unlike a file it cannot be replaced in one step
+            _discard(old)
+            os.rename(output, old)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(aside, output)
+        files.sync_folder(output.parent)
+    elif old.exists() and not output.exists():
+        os.rename(old, output)
+    if whole:
+        ledger[stage.name] = whole if digest(output) == whole["digest"] else {
+            name: value for name, value in entry.items() if name != "whole"}
+        files.write_json(folder / LEDGER, ledger)
+    _discard(old)
 
 
 def plan(stages: Sequence[Stage], folder: Path) -> list[tuple[str, str, Path]]:
@@ -103,15 +139,6 @@ def digest(path: Path) -> str:
     return files.sha256(path) if path.is_file() else ""
 
 
-def digest_of_input(path: Path) -> str:
-    """The hash of an outside file or of all files of a folder, names included."""
-    if path.is_file():
-        return files.sha256(path)
-    names = sorted(item for item in path.rglob("*") if item.is_file())
-    lines = [f"{item.relative_to(path).as_posix()} {files.sha256(item)}" for item in names]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
 def _key(stage: Stage, ledger: Mapping[str, Any]) -> str:
     read = {
         "name": stage.name, "reads": stage.reads, "version": artifact.versions(("edgestill",)).get("edgestill"),
@@ -121,11 +148,9 @@ def _key(stage: Stage, ledger: Mapping[str, Any]) -> str:
 
 
 def _is_done(stage: Stage, key: str, ledger: Mapping[str, Any], folder: Path) -> bool:
-    entry = ledger.get(stage.name, {})
-    output = folder / stage.output
-    return (
-        bool(entry.get("digest")) and entry["begun"] == key and digest(output) == entry["digest"] and _is_whole(output)
-    )
+    entry, output = ledger.get(stage.name, {}), folder / stage.output
+    return (entry.get("key") == key and entry.get("versions") == dict(stage.versions)
+            and digest(output) == entry.get("digest") and _is_whole(output))
 
 
 def _is_whole(output: Path) -> bool:
@@ -138,16 +163,18 @@ def _is_whole(output: Path) -> bool:
     return True
 
 
-def _remove(output: Path) -> None:
-    """Remove an output of an earlier run and what an unfinished run left beside it (gguf-Q4_0.failed, student.work)."""
-    if not output.parent.is_dir():
-        return
-    leftovers = [*output.parent.glob(f".{output.name}.*"), *output.parent.glob(f"{output.name}.*")]
-    for path in [output, *(() if output.suffix else leftovers)]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def _remove(aside: Path) -> None:
+    """Remove what an unfinished run left of an output: student, student.work, gguf-Q4_0.failed."""
+    leftovers = [*aside.parent.glob(f".{aside.name}.*"), *aside.parent.glob(f"{aside.name}.*")]
+    for path in [aside, *leftovers]:
+        _discard(path)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -179,4 +206,6 @@ def _read_ledger(folder: Path) -> dict[str, Any]:
         ledger = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise EdgestillError(f"{path}: not valid JSON: {error}", "remove it: every stage is then done again") from error
-    return ledger if isinstance(ledger, dict) else {}
+    entries = ledger.items() if isinstance(ledger, dict) else ()
+    return {name: entry for name, entry in entries
+            if isinstance(entry, dict) and isinstance(entry.get("begun", {}), dict)}  # text in older versions' ledgers

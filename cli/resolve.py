@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 from ..models import runfile
 from ..models.errors import UsageError
@@ -29,7 +28,8 @@ def resolve(run: RunFile, base: Path) -> RunFile:
         run,
         task=replace(run.task, schema=str((base / run.task.schema).resolve()) if run.task.schema else ""),
         data=replace(run.data, dir=str((base / run.data.dir).resolve())),
-        student=replace(run.student, model=_folder(run.student.model, base)),
+        student=replace(run.student, model=_folder(run.student.model, base),
+                        template=_file(run.student.template, base)),
         teacher=teacher,
     )
 
@@ -69,11 +69,11 @@ def labels_run(run: RunFile) -> RunFile:
     return replace(run, tune=Training(**shared))
 
 
+def _file(name: str, base: Path) -> str:
+    """A file beside the run file as an absolute path; the name of a built-in template as it is."""
+    return str((base / name).resolve()) if name and (base / name).is_file() else name
+
+
 def _folder(name: str, base: Path) -> str:
     """A folder beside the run file as an absolute path; a catalogue or hub name as it is."""
     return str((base / name).resolve()) if name and (base / name).is_dir() else name
-
-
-def data_sources(run: RunFile) -> dict[str, Any]:
-    """Split → path or hub name, for the splits that have a source of their own."""
-    return {name: getattr(run.data, name) for name in ("train", "validation", "test") if getattr(run.data, name)}

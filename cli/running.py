@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..models import files, kinds, toml_text
+from ..models import files, kinds, runfile, toml_text
 from ..models.errors import CheckFailed
 from ..models.progress import duration
 from . import forecast, output, pipeline, progress, quiet, resolve
@@ -27,7 +27,8 @@ def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json:
 
     Raises CheckFailed when a gate does not hold, after everything else is written and shown.
     """
-    plan = Plan(resolve.read(path, overrides), out.resolve(), title, output.note)
+    plan = Plan(resolve.read(path, overrides), out.resolve(), title, output.note, runfile.read(path, overrides),
+                fetch=not dry_run)
     if dry_run:
         _show_plan(plan, out, as_json)
         return

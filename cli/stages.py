@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..models import files, toml_text
 from ..models.artifact import open_artifact
-from ..models.runfile import Export, RunFile
+from ..models.errors import UsageError
+from ..models.runfile import Export, RunFile, Training
 from ..models.scheme import CODED, Scheme
 from ..runtime.profiling.processor import processor
-from . import measure, resolve
-from .pipeline import Stage, digest_of_input
+from . import gating, measure, packages, resolve
+from .pipeline import Stage
+from .reads import Reads
 
 if TYPE_CHECKING:
     from ..quantize.witness import Witness
     from ..runtime.rows import Row
 
 DATA, SUMMARY, REPORT = "data.json", "summary.json", "report.html"
+NO_VERSIONS: Mapping[str, str] = MappingProxyType({})
 SMALL_BYTES = 32_000_000
 """A model file below this is evaluated with one thread; its profile takes the threads of the run file."""
 BASELINE, TEACHER, STUDENT, LABELS, GRID = "baseline", "teacher", "student", "student-labels", "student-grid"
@@ -29,13 +33,24 @@ BASELINE, TEACHER, STUDENT, LABELS, GRID = "baseline", "teacher", "student", "st
 class Plan:
     """All stages of a resolved run file, in order, for the output folder `folder`."""
 
-    def __init__(self, run: RunFile, folder: Path, title: str, say: Callable[[str], None]) -> None:
+    def __init__(self, run: RunFile, folder: Path, title: str, say: Callable[[str], None], shown: RunFile | None = None,
+                 fetch: bool = True) -> None:
+        """`shown` is the run file as the summary tells it, `run` by default; `fetch`: models may be downloaded now.
+
+        Raises what reading the rows raises, and UsageError for gates that these rows do not allow.
+        """
         self.run, self.folder, self.title, self.say = run, folder, title, say
+        self.shown = shown or run
         self.has_teacher = bool(run.teacher)
         self.tunes_teacher = bool(run.teacher.get("tune"))
         self.stages: list[Stage] = []
         self._witnesses: dict[str, Witness] = {}
-        self._build()
+        if not self.rows["test"]:
+            raise UsageError("data: there are no test rows to measure on", "name a file in data.test, or set "
+                             "data.test_share above 0")
+        self.schema = measure.read_schema(run.task)
+        gating.check_rows(run, self.rows["test"], self.schema)
+        self._build(Reads(run, self.rows, fetch))
 
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
@@ -45,12 +60,11 @@ class Plan:
         return load_splits(self.run.data, Path("/"), ledger=self.folder / "bad-rows.jsonl")
 
     @cached_property
-    def data(self) -> dict[str, Any]:
-        """What stands for the rows in a stage's key."""
-        sources = resolve.data_sources(self.run)
-        found = {name: Path(self.run.data.dir) / source for name, source in sources.items()}
-        return {"settings": asdict(self.run.data), "files": {
-            name: digest_of_input(path) if path.exists() else sources[name] for name, path in found.items()}}
+    def wanted(self) -> list[str]:
+        """Metrics that gates name, besides those that suit the rows."""
+        reference = [""] if self.has_teacher else None
+        usual = measure.metrics_for(self.rows["test"], self.schema, reference, ())
+        return sorted(name for name in gating.metrics(self.run.gates) if name not in usual)
 
     def _witness(self, student: str) -> Witness:
         """The float model of a student's folder, loaded and asked once for all exports of this process."""
@@ -69,74 +83,72 @@ class Plan:
         return any(stage.output == output for stage in self.stages)
 
     def _add(self, name: str, output: str, work: Callable[[Path], None], needs: Sequence[str],
-             reads: Mapping[str, Any]) -> str:
-        self.stages.append(Stage(name, output, reads, tuple(needs), work))
+             reads: Mapping[str, Any], versions: Mapping[str, str] = NO_VERSIONS) -> str:
+        self.stages.append(Stage(name, output, reads, tuple(needs), work, versions))
         return name
 
-    def _build(self) -> None:
+    def _build(self, reads: Reads) -> None:
         run = self.run
-        task = asdict(run.task) | {"schema": files.sha256(Path(run.task.schema)) if run.task.schema else ""}
-        shared = {"data": self.data, "task": task}
+        task, tests = reads.task(), reads.rows("test") | ({"metrics": self.wanted} if self.wanted else {})
+        floats = packages.of_float(run.task.schema)
         everything = [
-            self._add("check the data", DATA, self._check_data, (), shared),
-            self._add("answer with a trivial baseline", evaluation_file(BASELINE), self._baseline, (), shared),
+            self._add("check the data", DATA, self._check_data, (),
+                      reads.rows("train", "validation", "test") | reads.places()),
+            self._add("answer with a trivial baseline", evaluation_file(BASELINE), self._baseline, (),
+                      tests | reads.rows("train", "test") | reads.schema(), packages.of_baseline()),
         ]
-        teacher: dict[str, Any] = {"teacher": [run.teacher, self._model_key(run.teacher.get("model", ""))]}
         tuned: list[str] = []
         if self.tunes_teacher:
             tuned = [self._add("tune the teacher", TEACHER, self._tune_teacher, (),
-                               shared | teacher | {"tune": asdict(run.tune)})]
+                               reads.training(run.tune) | reads.teacher(), packages.of_training(run.tune.adapter))]
         graded: list[str] = []
         if self.has_teacher:
             graded = [self._add("evaluate the teacher", evaluation_file(TEACHER), self._evaluate_teacher, tuned,
-                                shared | teacher)]
-        reads = shared | teacher | {"student": [asdict(run.student), self._model_key(run.student.model)]}
-        settings = asdict(run.distill)
-        control = settings.pop("labels_control")
+                                tests | task | ({} if tuned else reads.teacher()), floats)]
+        models = (reads.teacher() if self.has_teacher else {}) | reads.student()
+        settings: Training = run.distill if self.has_teacher else run.tune
+        versions = packages.of_training(settings.adapter)
         if self.has_teacher:
-            student = self._add("distill the student", STUDENT, self._distill, tuned, reads | {"distill": settings})
+            student = self._add("distill the student", STUDENT, self._distill, tuned,
+                                reads.training(replace(run.distill, labels_control=False)) | models, versions)
         else:
-            student = self._add("tune the student", STUDENT, self._tune, (), reads | {"tune": asdict(run.tune)})
+            student = self._add("tune the student", STUDENT, self._tune, (),
+                                reads.training(run.tune) | models, versions)
         everything += [*tuned, *graded, student]
         everything.append(self._add("evaluate the student", evaluation_file(STUDENT), self._evaluate_student,
-                                    [student, *graded], shared))
-        if control and self.has_teacher:
-            labels = self._add("train the student on labels alone", LABELS, self._tune_labels, tuned,
-                               reads | {"tune": settings | {"losses": []}})
+                                    [student, *graded], tests | task, floats))
+        if run.distill.labels_control and self.has_teacher:
+            alone, of_teacher = resolve.labels_run(run).tune, not run.student.model
+            labels = self._add("train the student on labels alone", LABELS, self._tune_labels,
+                               tuned if of_teacher else (),
+                               reads.training(alone) | (models if of_teacher else reads.student()), versions)
             everything += [labels, self._add("evaluate the student on labels alone", evaluation_file(LABELS),
-                                             self._evaluate_labels, [labels, *graded], shared)]
+                                             self._evaluate_labels, [labels, *graded], tests | task, floats)]
         four_bit = (student, STUDENT)
         if run.grid_aware:
             four_bit = (self._add("teach the student its 4-bit grid", GRID, self._grid_aware, [student],
-                                  shared | {"grid_aware": asdict(run.grid_aware)}), GRID)
+                                  reads.training(run.grid_aware), packages.of_training()), GRID)
             everything.append(four_bit[0])
         for export in run.export:
             exported = four_bit if Scheme.parse(export.target).type in CODED else (student, STUDENT)
-            everything += self._add_export(export, *exported, graded, shared)
+            everything += self._add_export(export, *exported, graded, reads)
         made = self._add("sum up", SUMMARY, self._summary, everything, {
-            "gates": asdict(run.gates), "title": self.title, "run": toml_text.to_toml(run)})
+            "gates": asdict(run.gates), "title": self.title, "run": toml_text.to_toml(self.shown)})
         self._add("write the report", REPORT, self._report, [made], {})
 
-    def _add_export(self, export: Export, student: str, folder: str, graded: Sequence[str],
-                    shared: Mapping[str, Any]) -> list[str]:
+    def _add_export(self, export: Export, student: str, folder: str, graded: Sequence[str], reads: Reads) -> list[str]:
         """Stages of one target of the model that the stage `student` left in `folder`."""
         target, name = export.target, Scheme.parse(export.target).folder_name
+        tests, wanted, threads = reads.rows("test"), self.wanted, self.run.profile.threads
         packed = self._add(f"export and certify {target}", name, partial(self._export, export, folder), [student],
-                           {**shared, "export": asdict(export), "certify_rows": self._certify_rows()})
-        evaluated = self._add(
-            f"evaluate {target}",
-            evaluation_file(name),
-            partial(self._evaluate_shipped, name, target),
-            [packed, *graded],
-            {**shared, "threads": self.run.profile.threads},
-        )
-        profiled = self._add(
-            f"profile {target}",
-            profile_file(name),
-            partial(self._profile, name),
-            [packed],
-            {**shared, "profile": asdict(self.run.profile), "machine": processor()},
-        )
+                           reads.export(export, self._certify_rows()), packages.of_export(export))
+        evaluate = partial(self._evaluate_shipped, name, target)
+        evaluated = self._add(f"evaluate {target}", evaluation_file(name), evaluate, [packed, *graded],
+                              tests | {"threads": threads} | ({"metrics": wanted} if wanted else {}),
+                              packages.of_engine(target, self.run.task.schema))
+        profiled = self._add(f"profile {target}", profile_file(name), partial(self._profile, name), [packed],
+                             tests | {"profile": asdict(self.run.profile), "machine": processor()},
+                             packages.of_engine(target))
         return [packed, evaluated, profiled]
 
     def teacher_folder(self) -> Path:
@@ -147,10 +159,6 @@ class Plan:
 
         return find(self.run.teacher["model"], self.run.teacher.get("revision", ""), key="teacher.model").folder
 
-    def _model_key(self, name: str) -> Any:
-        path = Path(name)
-        return digest_of_input(path) if name and path.is_dir() else name
-
     def _check_data(self, path: Path) -> None:
         from ..runtime.row_checks import check_splits
 
@@ -160,7 +168,7 @@ class Plan:
         files.write_json(path, report.to_json())
 
     def _baseline(self, path: Path) -> None:
-        kept = measure.baseline(self.rows["train"], self.rows["test"], measure.read_schema(self.run.task))
+        kept = measure.baseline(self.rows["train"], self.rows["test"], self.schema, self.wanted)
         if kept is None:
             files.write_json(path, {})
         else:
@@ -169,22 +177,22 @@ class Plan:
     def _tune_teacher(self, path: Path) -> None:
         from ..distill import tune_teacher
 
-        tune_teacher(self.run, path)
+        tune_teacher(self.run, path, splits=self.rows)
 
     def _distill(self, path: Path) -> None:
         from ..distill import distill
 
-        distill(self.run, path, teacher=self._tuned_teacher())
+        distill(self.run, path, teacher=self._tuned_teacher(), splits=self.rows)
 
     def _tune(self, path: Path) -> None:
         from ..distill import tune
 
-        tune(self.run, path)
+        tune(self.run, path, splits=self.rows)
 
     def _tune_labels(self, path: Path) -> None:
         from ..distill import tune
 
-        tune(resolve.labels_run(self.run), path, teacher=self._tuned_teacher())
+        tune(resolve.labels_run(self.run), path, teacher=self._tuned_teacher(), splits=self.rows)
 
     def _tuned_teacher(self) -> Path | None:
         return self.folder / TEACHER if self.tunes_teacher else None
@@ -201,7 +209,7 @@ class Plan:
     def _evaluate_float(self, name: str, role: str, folder: Path, path: Path) -> None:
         subject = measure.FloatSubject(folder, self.run.task)
         reference = None if role == "teacher" else self._teacher_answers()
-        found = subject.evaluate(self.rows["test"], reference)
+        found = subject.evaluate(self.rows["test"], reference, wanted=self.wanted)
         held = None
         if role == "teacher" and self.run.task.schema:
             held = subject.evaluate(self.rows["test"], constrain=True)
@@ -216,7 +224,7 @@ class Plan:
     def _grid_aware(self, path: Path) -> None:
         from ..distill import grid_aware
 
-        grid_aware(self.run, path, student=self.folder / STUDENT)
+        grid_aware(self.run, path, student=self.folder / STUDENT, splits=self.rows)
 
     def _export(self, export: Export, folder: str, path: Path) -> None:
         from ..quantize import export as pack
@@ -228,7 +236,7 @@ class Plan:
         # The threads of a small model wait for each other longer than they compute.
         threads = self.run.profile.threads or (1 if artifact.model_bytes() < SMALL_BYTES else 0)
         free, held = measure.shipped(artifact.folder, self.rows["test"], self._teacher_answers(), threads,
-                                     bool(self.run.task.schema))
+                                     bool(self.run.task.schema), self.wanted)
         parameters = artifact.manifest.dimensions.get("parameters")
         measure.Kept(target, "shipped", free, held, parameters, artifact.model_bytes()).write(path)
 

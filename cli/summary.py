@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.errors import ArtifactError
-from ..models.json_values import with_nan
-from ..models.strict import build
+from ..models.strict import build, limited
 
 FILE = "summary.json"
 
@@ -18,9 +17,9 @@ FILE = "summary.json"
 class Measure:
     """A number over `n` rows with the bounds of its 95 % interval."""
 
-    value: float
-    low: float
-    high: float
+    value: float = limited(null_is_nan=True)
+    low: float = limited(null_is_nan=True)
+    high: float = limited(null_is_nan=True)
     n: int = 0
 
 
@@ -95,17 +94,8 @@ def read_summary(folder: Path) -> Summary:
         raise ArtifactError(f"{folder}: no {FILE} in it, so no run has finished there",
                             f"edgestill run RUN.TOML -o {folder} makes or finishes it")
     try:
-        return build(Summary, _with_nan(json.loads(path.read_text(encoding="utf-8"))), FILE)
+        return build(Summary, json.loads(path.read_text(encoding="utf-8")), FILE)
     except ValueError as error:
         raise ArtifactError(
             f"{path}: not valid JSON: {error}", "run the pipeline again: it writes the file anew"
         ) from error
-
-
-def _with_nan(table: Any) -> Any:
-    """The measures of every model as they were before JSON, which has no word for what is no number."""
-    for model in table.get("models", []) if isinstance(table, dict) else []:
-        for name in ("metrics", "constrained", "ratio_to_teacher"):
-            if isinstance(model, dict) and model.get(name):
-                model[name] = with_nan(model[name])
-    return table

@@ -26,7 +26,7 @@ from . import finish, loop
 from .grid import Grid
 from .loading import load_model
 from .objectives import read_losses
-from .stages import read_run, student_source
+from .stages import Splits, read_run, student_source
 from .training import (
     SOFT,
     Bench,
@@ -50,7 +50,7 @@ WIDE = ("Q8_0", "F16")
 
 
 def grid_aware(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (), base: Path | None = None,
-               student: Path | None = None) -> Path:
+               student: Path | None = None, splits: Splits | None = None) -> Path:
     """Teach a student its 4-bit self, as [grid_aware] says; returns the artifact folder `out`.
 
     Arguments and errors as of `tune`; `student` is the folder of the float student, by default what [student] says.
@@ -59,7 +59,7 @@ def grid_aware(run: RunFile | Path | str, out: Path | str, overrides: Sequence[s
     parents, and the KL to it on the validation rows in settings.grid_aware. Raises UsageError also for a classifier,
     for a run without validation rows and for a model of which no tensor can stand on the grid.
     """
-    run, base, splits = read_run(run, overrides, base, out)
+    run, base, splits = read_run(run, overrides, base, out, splits)
     settings = run.grid_aware or GridAware()
     check_grid_aware(replace(run, grid_aware=settings))
     out = Path(out)

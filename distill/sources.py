@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..models import catalogue, files
+from ..models import catalogue, files, hub
 from ..models.artifact import is_artifact, open_artifact
 from ..models.errors import ArtifactError, UsageError
 from ..models.family import of_config
@@ -16,6 +16,8 @@ from ..runtime.configs import check_folder, read_table
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
              "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/*",
              "README.md")
+READ_FILES = (*(pattern for pattern in HUB_FILES if pattern != "README.md"), "adapter_config.json")
+"""What training and export read of a folder; of its README.md only the licence."""
 _CODE_KEYS = ("auto_map", "_attn_implementation_internal", "custom_pipelines")
 """Keys of a config.json that make transformers load code."""
 
@@ -53,16 +55,21 @@ def resolve(model: str, revision: str = "", base: Path | None = None, key: str =
             return _artifact(folder, model)
         check(folder)
         return Source(folder, model, "", _card_licence(folder))
-    hub_id, licence = model, ""
-    if model in catalogue.names():
-        entry = catalogue.entry(model)
-        hub_id, licence = entry.hub_id, entry.licence
-    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith((".", "~")):
-        catalogue_error = f"catalogue names: {', '.join(catalogue.names())}"
-        raise UsageError(f"{key}: {model!r} is no folder, catalogue name or hub name (owner/name)", catalogue_error)
-    folder = _download(hub_id, revision, key)
+    hub_id = hub_name(model, key)
+    licence = catalogue.entry(model).licence if model in catalogue.names() else ""
+    folder = hub.snapshot(hub_id, revision) or _download(hub_id, revision, key)
     check(folder)
     return Source(folder, hub_id, folder.name, licence or _card_licence(folder))
+
+
+def hub_name(model: str, key: str = "model") -> str:
+    """The hub's name of a catalogue name or of itself; UsageError for what is neither (and no folder)."""
+    if model in catalogue.names():
+        return catalogue.entry(model).hub_id
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith((".", "~")):
+        raise UsageError(f"{key}: {model!r} is no folder, catalogue name or hub name (owner/name)",
+                         f"catalogue names: {', '.join(catalogue.names())}")
+    return model
 
 
 def check(folder: Path) -> dict[str, Any]:
@@ -92,14 +99,12 @@ def check(folder: Path) -> dict[str, Any]:
 
 
 def weights_digest(folder: Path) -> str:
-    """One SHA-256 over config, tokenizer and weights of a folder."""
+    """One SHA-256 over all that is read of a model's folder: weights, configs, tokenizer, its settings, templates."""
     import hashlib
 
     digest = hashlib.sha256()
-    names = ["config.json", "tokenizer.json", *sorted(path.name for path in folder.glob("*.safetensors"))]
-    for name in names:
-        if (folder / name).is_file():
-            digest.update(f"{name} {files.sha256(folder / name)}\n".encode())
+    for path in sorted({path for pattern in READ_FILES for path in folder.glob(pattern) if path.is_file()}):
+        digest.update(f"{path.relative_to(folder).as_posix()} {files.sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

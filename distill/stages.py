@@ -21,40 +21,45 @@ from . import finish
 from .checkpoint import locked
 from .loading import load_model, new_model
 from .sources import Source, check, resolve, weights_digest
-from .templates import with_template
-from .training import Job, run_job
+from .templates import read, with_template
+from .training import Job, run_job, task_facts
 
 TEACHERS = "distill.teachers"
+Splits = Mapping[str, Sequence[Row]]
+"""Rows by split: train, validation and test."""
 LABELS_ALONE = ({"kind": "ce"},)
 
 
 def tune(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (), base: Path | None = None,
-         student: Path | None = None, teacher: Path | None = None) -> Path:
+         student: Path | None = None, teacher: Path | None = None,
+         splits: Splits | None = None) -> Path:
     """Train a student on labels alone, as [tune] says; returns the artifact folder `out`.
 
     `run` is a run file or its path, `overrides` are `table.key=value`, and `base` is the folder its paths are relative
     to (by default that of the file). `student` is a folder to start from instead of what [student] says; `teacher`
-    stands in for the teacher's model where the student is made from it. Killed at any moment, the same call
+    stands in for the teacher's model where the student is made from it; `splits` are the rows, where they were read
+    before. Killed at any moment, the same call
     continues. Raises UsageError, DataError or ArtifactError for what cannot be trained, TrainingError when the loss
     or a gradient is no longer finite.
     """
-    run, base, splits = read_run(run, overrides, base, out)
+    run, base, splits = read_run(run, overrides, base, out, splits)
     out = Path(out)
     source = student_source(run, base, splits, out, student, teacher)
     return run_job(Job("tune", run, base, splits, source, run.tune, LABELS_ALONE, adapter=run.tune.adapter), out)
 
 
 def distill(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (), base: Path | None = None,
-            student: Path | None = None, teacher: Path | None = None) -> Path:
+            student: Path | None = None, teacher: Path | None = None,
+            splits: Splits | None = None) -> Path:
     """Train a student to match the teacher of [teacher], as [distill] says; returns the artifact folder `out`.
 
     Arguments and errors as of `tune`. `teacher` is a folder to use instead of what [teacher] says; without it a
     teacher with `tune = true` is first made by `tune_teacher` in `<out>-teacher`.
     """
-    run, base, splits = read_run(run, overrides, base, out)
+    run, base, splits = read_run(run, overrides, base, out, splits)
     out = Path(out)
     if teacher is None and _teacher_config(run).tune:
-        teacher = tune_teacher(run, out.with_name(out.name + "-teacher"), base=base)
+        teacher = tune_teacher(run, out.with_name(out.name + "-teacher"), base=base, splits=splits)
     learned_from = _teacher(run, base, teacher)
     source = student_source(run, base, splits, out, student, teacher)
     return run_job(Job("distill", run, base, splits, source, run.distill, run.distill.losses, learned_from,
@@ -62,9 +67,9 @@ def distill(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str]
 
 
 def tune_teacher(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (),
-                 base: Path | None = None) -> Path:
+                 base: Path | None = None, splits: Splits | None = None) -> Path:
     """Fine-tune the teacher's model on the labels, as [tune] says; returns the artifact folder `out`."""
-    run, base, splits = read_run(run, overrides, base, out)
+    run, base, splits = read_run(run, overrides, base, out, splits)
     source = _teacher(run, base, None)
     _check_family(source, run.task)
     return run_job(Job("tune", run, base, splits, source, run.tune, LABELS_ALONE, adapter=run.tune.adapter), Path(out))
@@ -102,9 +107,10 @@ def prepare_student(run: RunFile | Path | str, out: Path | str, overrides: Seque
                   "initialise": chosen.initialise}), kept=kept)
 
 
-def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | None,
-             out: Path | str) -> tuple[RunFile, Path, dict[str, list[Row]]]:
-    """The run file, the folder its paths are relative to and its rows; bad rows are listed beside `out`."""
+def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | None, out: Path | str,
+             splits: Splits | None = None) -> tuple[RunFile, Path, Splits]:
+    """The run file, the folder its paths are relative to and its rows (`splits`, where they were read before); bad rows
+    are listed beside `out`."""
     if isinstance(run, RunFile):
         if overrides:
             raise UsageError("overrides need the path of a run file", "give the path, or change the RunFile yourself")
@@ -112,7 +118,8 @@ def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | N
     else:
         folder = base or Path(run).parent
         run = runfile.read(Path(run), overrides)
-    splits = load_splits(run.data, folder, Path(out).parent / "bad-rows.jsonl")
+    if splits is None:
+        splits = load_splits(run.data, folder, Path(out).parent / "bad-rows.jsonl")
     return replace(run, task=_fill_task(run.task, splits)), folder, splits
 
 
@@ -167,7 +174,9 @@ def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]]
     elif chosen.layers or chosen.vocabulary != "all" or chosen.initialise != "weights":
         work = out.with_name(out.name + ".work")
         start = weights_digest(_start(run, base, teacher).folder)
-        made_from = [asdict(chosen), run.distill.seed, start, asdict(run.task),
+        shape = {key: value for key, value in asdict(chosen).items() if key not in ("model", "revision")}
+        shape["template"] = read(chosen.template, base) if chosen.template else ""
+        made_from = [shape, run.distill.seed, start, task_facts(run.task, base),
                      rows_digest([*splits["train"], *splits["validation"]])]
         name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
         prepared = work / f"student-{name}"

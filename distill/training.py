@@ -15,6 +15,7 @@ from ..models.artifact import is_artifact, open_artifact, versions
 from ..models.errors import UsageError
 from ..models.progress import told
 from ..models.runfile import Loop, RunFile, kind_config
+from ..models.task import Task
 from ..runtime.configs import read_table
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
@@ -245,13 +246,20 @@ def _describe(job: Job, precision: str, threads: int, device: str) -> dict[str, 
     settings.pop("checkpoint_seconds")
     settings["losses"] = [dict(table) for table in job.losses]
     return {
-        "stage": job.stage, "settings": settings, "task": asdict(job.run.task), "max_tokens": job.run.data.max_tokens,
+        "stage": job.stage, "settings": settings, "task": task_facts(job.run.task, job.base),
+        "max_tokens": job.run.data.max_tokens,
         "data": {name: rows_digest(job.splits[name]) for name in ("train", "validation")},
         "student": weights_digest(job.student.folder),
         "teacher": weights_digest(job.teacher.folder) if job.teacher else "", "precision": precision, "device": device,
         "threads": threads, "versions": {name: version for name, version in versions().items()
                                          if name in ("torch", "transformers", "tokenizers", "numpy")},
     }
+
+
+def task_facts(task: Task, base: Path) -> dict[str, Any]:
+    """A task as JSON values, its schema by content: where that file lies changes nothing."""
+    schema = finish.read_schema(base / task.schema) if task.schema else ""
+    return asdict(task) | {"schema": hashlib.sha256(schema.encode()).hexdigest()}
 
 
 def parents(job: Job) -> list[dict[str, Any]]:

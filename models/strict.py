@@ -25,9 +25,13 @@ def limited(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: Sequence[Any] | None = None,
+    null_is_nan: bool = False,
 ) -> Any:
-    """A dataclass field whose value `build` checks; both bounds are inclusive."""
-    metadata = {"minimum": minimum, "maximum": maximum, "choices": choices}
+    """A dataclass field whose value `build` checks; both bounds are inclusive.
+
+    `null_is_nan`: a number that JSON, which has no word for NaN, holds as null.
+    """
+    metadata = {"minimum": minimum, "maximum": maximum, "choices": choices, "null_is_nan": null_is_nan}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -53,6 +57,9 @@ def build(cls: type[T], table: Mapping[str, Any], name: str = "") -> T:
     for key, field in fields.items():
         full = _join(name, key)
         if key in table:
+            if table[key] is None and field.metadata.get("null_is_nan"):
+                values[key] = math.nan
+                continue
             values[key] = convert(hints[key], table[key], full)
             _check_limits(field, values[key], full)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:

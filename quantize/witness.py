@@ -44,7 +44,7 @@ class Witness:
         self.codec = Codec.from_folder(self.origin.folder, self.origin.task)
         self.rows = tuple(rows)
         self.head = self.origin.head
-        self._held_out = _held_out(rows, fit(test_rows, self.head) if self.head else test_rows, test_limit)
+        self._held_out = held_out(rows, fit(test_rows, self.head) if self.head else test_rows, test_limit)
         self.calibration: Callable[[int], Calibration | None] = cache(self._calibrate)
 
     @property
@@ -130,7 +130,7 @@ class Witness:
         return self.model.vector(ids, self.origin.task)
 
 
-def _held_out(rows: Sequence[Row], test_rows: Sequence[Row], count: int) -> list[Row]:
+def held_out(rows: Sequence[Row], test_rows: Sequence[Row], count: int) -> list[Row]:
     """The first `count` test rows that do not stand in `rows`; DataError when all of them do."""
     seen = {rows_digest([row]) for row in rows}
     kept = {digest: row for row in test_rows if (digest := rows_digest([row])) not in seen}

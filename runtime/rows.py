@@ -14,9 +14,10 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ..models import files
 from ..models.errors import DataError, UsageError
@@ -157,9 +158,10 @@ def locate(name: str, folder: Path) -> str:
 def rows_digest(rows: Sequence[Row]) -> str:
     """SHA-256 of what the rows say, in their order, in hex; where they were read from does not count."""
     digest = hashlib.sha256()
+    more = [item for item in fields(Row) if item.name not in ("messages", "tools", "text", "label", "where")]
     for row in rows:
-        content = [row.messages, row.tools, row.text, row.label, *([row.pair, row.labels, row.score]
-                                                                   if row.pair or row.kind in TARGETS else [])]
+        content: list[Any] = [row.messages, row.tools, row.text, row.label]
+        content += [[item.name, value] for item in more if (value := getattr(row, item.name)) != item.default]
         digest.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode("utf-8") + b"\n")
     return digest.hexdigest()
 

@@ -36,7 +36,8 @@ def test_contract(name: str) -> None:
     module, config = metric(name)
     assert module.__doc__ and dataclasses.is_dataclass(module.Config) and config == module.Config()
     assert module.KINDS and set(module.KINDS) <= set(ROWS)
-    assert module.SHARE is (name not in ("perplexity", "bits_per_character", "nats_per_token"))
+    loss = name in ("perplexity", "bits_per_character", "nats_per_token")
+    assert module.SHARE is not loss and module.HIGHER_IS_BETTER is not loss
     for kind in module.KINDS:
         rows = ROWS[kind]
         answers = [row.answer for row in rows]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import signal
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from edgestill.cli import main, pipeline
-from edgestill.cli.pipeline import Stage
-from edgestill.models.errors import EdgestillError
 
 ROOMS = ("kitchen", "bedroom", "office", "garage", "hallway", "attic", "garden", "balcony")
 THINGS = ("light", "fan", "heater", "radio", "lamp")
+
+
+SHIPS = "[student]\nmodel='x'\n[[export]]\ntarget='gguf:Q8_0'\n"
 
 
 def write_rows(folder: Path) -> None:
@@ -84,6 +84,23 @@ def test_a_second_run_does_nothing(made: tuple[Path, Path]) -> None:
     assert modified(made[1]) == before
 
 
+def test_a_moved_folder_redoes_nothing_and_a_test_row_trains_nothing(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "moved"
+    shutil.copytree(made[0].parent, home)
+    run, before = ["run", str(home / "run.toml"), "-o", str(home / "out")], modified(home)
+    assert main.call(run) == 0
+    assert modified(home) == before
+    text = (home / "test.jsonl").read_text()
+    (home / "test.jsonl").write_text(text.replace('\\"on\\"', '\\"off\\"', 1))
+    capsys.readouterr()
+    assert main.call([*run, "--dry-run", "--json"]) == 0
+    states = {stage["name"]: stage["state"] for stage in json.loads(capsys.readouterr().out)["stages"]}
+    assert states["distill the student"] == states["train the student on labels alone"] == "kept"
+    assert states["evaluate the student"] == states["evaluate gguf:Q8_0"] == states["sum up"] == "make"
+
+
 def test_a_changed_setting_redoes_only_what_depends_on_it(
     made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +119,27 @@ def test_the_plan_tells_what_would_be_redone(made: tuple[Path, Path], capsys: py
     assert states["evaluate the teacher"] == "kept" and states["check the data"] == "kept"
     assert states["distill the student"] == states["write the report"] == "make"
     assert plan["run"]["distill"]["steps"] == 5
+
+
+def test_what_a_gate_names_is_measured_and_else_fails(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made[1], tmp_path / "out")
+    run = ["run", str(made[0]), "-o", str(tmp_path / "out"), "--json"]
+    gates = ["gates.maximum.nats_per_token=0.001", "gates.minimum.ratio_to_teacher=0.5",
+             "gates.maximum.token_ms_p99=1e9", "gates.maximum.start_ms=1e9"]
+    assert main.call([*run, *(word for gate in gates for word in ("--set", gate))]) == 3
+    summary = json.loads(capsys.readouterr().out)
+    found = {gate["name"]: gate for gate in summary["gates"]}
+    shipped = next(model for model in summary["models"] if model["role"] == "shipped")
+    assert found["nats_per_token"]["value"] == shipped["metrics"]["nats_per_token"]["value"] > 0.001
+    assert not found["nats_per_token"]["passed"]
+    # An untrained teacher answers nothing right, so there is no ratio: that is no pass.
+    assert shipped["ratio_to_teacher"] is None and not found["ratio_to_teacher"]["passed"]
+    assert "teacher's own answers measure 0" in found["ratio_to_teacher"]["reason"]
+    assert found["token_ms_p99"]["passed"] and found["start_ms"]["passed"]
+    by_role = {model["role"]: model["metrics"] for model in summary["models"]}
+    assert all(("nats_per_token" in metrics) is (role != "baseline") for role, metrics in by_role.items())
 
 
 def test_a_damaged_output_is_made_again(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,93 +170,6 @@ assert not heavy, heavy
     assert not (tmp_path / "out").exists()
 
 
-class Killed(BaseException):
-    """What a test raises where a process would die."""
-
-
-def stages(calls: list[str], fail: str = "", setting: int = 1) -> list[Stage]:
-    """Three stages that write files, each from the one before."""
-    def work(name: str) -> Callable[[Path], None]:
-        def write(path: Path) -> None:
-            calls.append(name)
-            if name == fail:
-                raise Killed
-            path.write_text(name)
-        return write
-
-    second = {"setting": setting} if setting != 1 else {}
-    return [Stage("a", "a.json", {}, (), work("a")),
-            Stage("b", "b.json", second, ("a",), work("b")),
-            Stage("c", "c.json", {}, ("b",), work("c"))]
-
-
-def test_a_killed_run_continues_at_the_stage_that_was_cut(tmp_path: Path) -> None:
-    calls: list[str] = []
-    with pytest.raises(Killed):
-        pipeline.run(stages(calls, fail="b"), tmp_path, lambda line: None)
-    pipeline.run(stages(calls), tmp_path, lambda line: None)
-    assert calls == ["a", "b", "b", "c"]
-    pipeline.run(stages(calls), tmp_path, lambda line: None)
-    assert calls == ["a", "b", "b", "c"]
-
-
-def test_a_run_killed_by_the_system_leaves_no_lock_and_continues(tmp_path: Path) -> None:
-    code = f"""
-import os, signal
-from pathlib import Path
-from edgestill.cli import pipeline
-from edgestill.cli.pipeline import Stage
-stages = [Stage("a", "a.json", {{}}, (), lambda path: path.write_text("a")),
-          Stage("b", "b.json", {{}}, ("a",), lambda path: os.kill(os.getpid(), signal.SIGKILL))]
-pipeline.run(stages, Path({str(tmp_path)!r}), print)
-"""
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    calls: list[str] = []
-    steps = pipeline.run(stages(calls)[:2], tmp_path, lambda line: None)
-    assert [step.state for step in steps] == ["kept", "made"] and calls == ["b"]
-
-
-def test_an_output_that_was_whole_when_the_run_was_killed_is_kept(tmp_path: Path) -> None:
-    calls: list[str] = []
-    with pytest.raises(Killed):
-        pipeline.run(stages(calls, fail="b"), tmp_path, lambda line: None)
-    (tmp_path / "b.json").write_text("b")  # killed between the last rename and the ledger
-    pipeline.run(stages(calls), tmp_path, lambda line: None)
-    assert calls == ["a", "b", "c"]
-
-
-def test_what_another_setting_left_unfinished_is_removed(tmp_path: Path) -> None:
-    calls: list[str] = []
-    with pytest.raises(Killed):
-        pipeline.run(stages(calls, fail="b"), tmp_path, lambda line: None)
-    (tmp_path / "b.json").write_text("of the first setting")
-    pipeline.run(stages(calls, setting=2), tmp_path, lambda line: None)
-    assert (tmp_path / "b.json").read_text() == "b"
-
-
-def test_the_same_output_from_another_setting_spares_what_follows(tmp_path: Path) -> None:
-    calls: list[str] = []
-    pipeline.run(stages(calls), tmp_path, lambda line: None)
-    steps = pipeline.run(stages(calls, setting=2), tmp_path, lambda line: None)
-    assert [step.state for step in steps] == ["kept", "made", "kept"]
-
-
-def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
-    def inner(path: Path) -> None:
-        with pytest.raises(EdgestillError, match="another run is at work"):
-            pipeline.run([], tmp_path, lambda line: None)
-        path.write_text("x")
-
-    pipeline.run([Stage("a", "a.json", {}, (), inner)], tmp_path, lambda line: None)
-
-
-def test_a_broken_ledger_is_named(tmp_path: Path) -> None:
-    (tmp_path / pipeline.LEDGER).write_text("{")
-    with pytest.raises(EdgestillError, match="not valid JSON"):
-        pipeline.run([], tmp_path, lambda line: None)
-
-
 @pytest.mark.parametrize(("text", "message"), [
     ("[teacher]\nkind='local'\n", "teacher.model"),
     ("[teacher]\nkind='locl'\nmodel='x'\n", "did you mean 'local'"),
@@ -227,11 +178,24 @@ def test_a_broken_ledger_is_named(tmp_path: Path) -> None:
     ("[[export]]\ntarget='gguf:Q4_0'\nmethod={kind='rtn', x=1}\n[student]\nmodel='x'\n", "export[0].method.x"),
     ("[[export]]\ntarget='gguf:Q4_0'\n[[export]]\ntarget='gguf:Q4_0'\n[student]\nmodel='x'\n", "stands 2 times"),
     ("[gates.minimum]\nexact_mach=1.0\n[student]\nmodel='x'\n", "did you mean 'exact_match'"),
+    ("[gates.minimum]\nexact_match=1.0\n[student]\nmodel='x'\n", "exact_match: the run file has no [[export]]"),
+    (f"{SHIPS}[gates.minimum]\nratio_to_teacher=1.0\n", "gates.minimum.ratio_to_teacher: there is no teacher"),
+    (f"{SHIPS}[gates.minimum]\nagreement=1.0\n", "gates.minimum.agreement: there is no teacher"),
+    (f"{SHIPS}[gates.minimum]\nperplexity=9.0\n", "write it below [gates.maximum]"),
+    (f"{SHIPS}[gates.maximum]\nexact_match=0.5\n", "write it below [gates.minimum]"),
+    (f"{SHIPS}[gates.minimum]\nttft_ms=5.0\n", "write it below [gates.maximum]"),
+    (f"{SHIPS}[gates.maximum]\nlatency_ms_p99=5.0\n", "is not measured for task.kind = 'generate'"),
+    (f"{SHIPS}[gates.maximum]\nttft_msec=5.0\n", "did you mean 'ttft_ms'"),
+    (f"{SHIPS}[gates.minimum]\nexact_match=nan\n", "a finite number"),
+    (f"{SHIPS}[gates.minimum]\naccuracy=0.9\n[data]\ntrain='rows.jsonl'\n",
+     "gates.minimum.accuracy: metric 'accuracy': does not measure chat rows"),
+    (f"{SHIPS}[gates.minimum]\n'field_match:colour'=0.9\n[data]\ntrain='rows.jsonl'\n", "with the field 'colour'"),
     ("[task]\nschema='missing.json'\n[student]\nmodel='x'\n", "no such file"),
     ("", "student.model"),
 ])
 def test_what_a_run_file_cannot_say_is_refused_before_anything(
         tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
     (tmp_path / "run.toml").write_text(text)
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"prompt": "ask {n}", "completion": "{n}"}}\n' for n in range(9)))
     assert main.call(["run", str(tmp_path / "run.toml"), "-o", str(tmp_path / "out"), "--dry-run"]) == 2
     assert message in capsys.readouterr().err

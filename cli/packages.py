@@ -1,0 +1,47 @@
+"""The packages that do a stage's work: what they compute changes with their versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..models import artifact
+from ..models.runfile import Export
+from ..models.scheme import Scheme
+
+_TEXT = ("tokenizers", "jinja2", "numpy")
+_TORCH = (*_TEXT, "torch", "transformers", "safetensors")
+_ENGINES = {"gguf": ("llama-cpp-python",), "onnx": ("onnxruntime",)}
+_PACKERS = {"gguf": ("gguf", "llama-cpp-python"), "onnx": ("onnx", "onnxruntime", "onnxruntime-genai")}
+_STRUCTURE = ("llguidance", "jsonschema")
+
+
+def of_training(adapter: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The versions of what trains."""
+    return _versions(*_TORCH, "accelerate", *(("peft",) if adapter and adapter.get("kind") != "full" else ()))
+
+
+def of_baseline() -> dict[str, str]:
+    """The versions of what answers as a trivial baseline."""
+    return _versions("numpy", "scikit-learn")
+
+
+def of_float(schema: str) -> dict[str, str]:
+    """The versions of what runs a float model, held to a schema where there is one."""
+    return _versions(*_TORCH, *(_STRUCTURE if schema else ()))
+
+
+def of_engine(target: str, schema: str = "") -> dict[str, str]:
+    """The versions of what runs a shipped file."""
+    return _versions(*_TEXT, *_ENGINES[Scheme.parse(target).format], *(_STRUCTURE if schema else ()))
+
+
+def of_export(export: Export) -> dict[str, str]:
+    """The versions of what packs a target and proves it."""
+    clients = ("onnxruntime-genai", "llama-cpp-python") if export.clients else ()
+    return _versions(*_TORCH, *_PACKERS[Scheme.parse(export.target).format], *clients)
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = artifact.versions(sorted(set(packages)))
+    return {name: found[name] for name in found if name != "python"}

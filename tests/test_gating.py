@@ -1,0 +1,100 @@
+"""Gates, ratios and verdicts know which way each number is better, and no number is no pass."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgestill.cli import comparing, gather, gating, measure
+from edgestill.cli.output import plain
+from edgestill.cli.report import render
+from edgestill.cli.summary import FILE, GateResult, Measure, ModelSummary, Summary, read_summary
+from edgestill.models.runfile import Gates
+from edgestill.runtime.evaluate import Evaluation, evaluate_answers
+from edgestill.runtime.intervals import Interval
+from edgestill.runtime.profiling import measures
+from edgestill.runtime.profiling.measure import Profile
+from edgestill.runtime.rows import Row
+
+TEXTS = [Row(text=f"text {index}") for index in range(8)]
+
+
+def shipped(name: str = "gguf:Q4_0", **metrics: float) -> ModelSummary:
+    return ModelSummary(name, "shipped", {key: Measure(value, value, value, 8) for key, value in metrics.items()},
+                        model_bytes=1000, profile={"ttft_ms": 5.0, "token_ms": {"p50": 1.0, "p99": 4.0}})
+
+
+def test_every_gate_is_held_against_every_shipped_file() -> None:
+    gates = Gates({"exact_match": 0.5}, {"ttft_ms": 5.0, "token_ms": 2.0, "token_ms_p99": 2.0})
+    found = gating.judge(gates, [shipped("a", exact_match=0.5), shipped("b", exact_match=0.4),
+                                 ModelSummary("teacher", "teacher")])
+    verdicts = {(one.model, one.name): one.passed for one in found}
+    assert verdicts == {("a", "exact_match"): True, ("b", "exact_match"): False, ("a", "ttft_ms"): True,
+                        ("b", "ttft_ms"): True, ("a", "token_ms"): True, ("b", "token_ms"): True,
+                        ("a", "token_ms_p99"): False, ("b", "token_ms_p99"): False}
+
+
+@pytest.mark.parametrize(("gates", "reason"), [
+    (Gates({"json_validity": 0.0}), "was not measured"),
+    (Gates({"ratio_to_teacher": 0.0}), "the teacher's own answers measure 0"),
+    (Gates(maximum={"perplexity": 1e9}), "is not a number"),
+    (Gates(maximum={"load_ms": 1e9}), "was not measured"),
+])
+def test_what_was_not_measured_does_not_hold(gates: Gates, reason: str) -> None:
+    found, = gating.judge(gates, [shipped(exact_match=1.0, perplexity=math.nan)])
+    assert not found.passed and found.value is None and reason in found.reason
+
+
+def test_a_ratio_is_better_above_one_whatever_the_metric() -> None:
+    right = gather.ratio([1.0, 0.0], [1.0, 1.0], "accuracy")
+    assert right is not None and right.value == 0.5
+    student, teacher = [[4.0, 2, 8]] * 4, [[2.0, 2, 8]] * 4  # twice the teacher's nats
+    worse, better = gather.ratio(student, teacher, "bits_per_character"), gather.ratio(teacher, student, "perplexity")
+    assert worse is not None and worse.value == pytest.approx(0.5)
+    assert better is not None and better.value == pytest.approx(math.e)
+    assert gather.ratio([1.0], [0.0], "accuracy") is None
+
+
+def test_a_number_of_the_profile_is_known_with_its_direction() -> None:
+    measured = {name for name in Profile.__dataclass_fields__ if name.endswith(("_ms", "_bytes", "_per_s"))}
+    assert measured | {"model_bytes"} == set(measures.NUMBERS)
+    assert gating.higher_is_better("decode_tokens_per_s") and not gating.higher_is_better("latency_ms_p99")
+    assert not gating.higher_is_better("perplexity") and gating.higher_is_better("field_match:intent")
+    assert measures.split("token_ms_max") == ("token_ms", "max")
+    assert measures.split("ttft_ms_p99")[0] not in measures.NUMBERS
+
+
+@pytest.mark.parametrize(("metric", "low", "high", "verdict"), [
+    ("accuracy", 0.1, 0.2, "better"), ("accuracy", -0.2, -0.1, "worse"), ("accuracy", -0.1, 0.1, "no difference shown"),
+    ("perplexity", 0.1, 0.2, "worse"), ("perplexity", -0.2, -0.1, "better"),
+    ("perplexity", math.nan, math.nan, "no difference shown"),
+])
+def test_a_difference_is_judged_by_the_metrics_direction(metric: str, low: float, high: float, verdict: str) -> None:
+    assert comparing.verdict(metric, Interval(low, low, high, 8)) == verdict
+
+
+def test_the_best_file_of_the_report_is_the_one_with_the_least_loss() -> None:
+    models = [shipped("worse", perplexity=9.0), shipped("good", perplexity=3.0), shipped("broken", perplexity=math.nan)]
+    page = render(Summary("t", "generate", "perplexity", 8, models,
+                          gates=[GateResult("broken", "perplexity", None, 4.0, False, "maximum", "is not a number")]))
+    assert "best shipped file (good)" in page and "is not a number" in page
+
+
+def test_a_diverged_model_is_written_and_read_back(tmp_path: Path) -> None:
+    found = evaluate_answers([""] * 8, TEXTS, ["perplexity"], likelihoods=lambda: np.full((8, 3), math.nan))
+    measure.Kept("student", "student", found).write(tmp_path / "kept.json")
+    read = measure.Kept.read(tmp_path / "kept.json").evaluation
+    assert isinstance(read, Evaluation) and math.isnan(read.metrics["perplexity"].value)
+    summary = Summary("t", "generate", "perplexity", 8, [shipped(perplexity=math.nan)])
+    (tmp_path / FILE).write_text(json.dumps(plain(summary)))
+    assert math.isnan(read_summary(tmp_path).models[0].metrics["perplexity"].value)
+
+
+def test_what_a_gate_needs_is_measured_besides_what_suits_the_rows() -> None:
+    chats = [Row(messages=({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}))]
+    wanted = ["nats_per_token", "agreement", "field_match:x"]
+    assert measure.metrics_for(chats, None, None, wanted) == ["exact_match", "nats_per_token", "field_match:x"]
+    assert measure.metrics_for(chats, None, ["a"], wanted, model=False) == ["exact_match", "agreement", "field_match:x"]
