@@ -219,3 +219,11 @@ def test_new_fields_of_a_row_count() -> None:
         value = {"messages": ({"role": "user", "content": "x"},), "tools": ({"name": "x"},)}.get(item.name, "other")
         differs = rows_digest([replace(plain, **{item.name: value})]) != rows_digest([plain])
         assert differs is (item.name != "where"), item.name
+
+
+def test_a_template_of_the_students_own_is_known_by_its_text(home: Path) -> None:
+    option = "student.template=own.jinja"
+    created("own.jinja", "{{ messages }}")(home)
+    before = keys(home, option)
+    created("own.jinja", "{{ messages[0] }}")(home)
+    assert changed(home, before, option) == TRAINED
