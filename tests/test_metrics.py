@@ -24,7 +24,10 @@ def chat(answer: str, question: str = "q") -> Row:
 LABELS = [Row(text=f"text {index}", label="abc"[index % 3]) for index in range(12)]
 CALLS = [chat('{"intent": "on", "room": "hall"}'), chat('{"intent": "off"}')] * 6
 TEXTS = [Row(text=f"text {index}") for index in range(12)]
-ROWS = {"label": LABELS, "chat": CALLS, "text": TEXTS}
+LISTS = [Row(text=f"text {index}", labels=("a", "bc"[index % 2])) for index in range(12)]
+RATINGS = [Row(text=f"text {index}", score=index / 2) for index in range(12)]
+ROWS = {"label": LABELS, "chat": CALLS, "text": TEXTS, "labels": LISTS, "score": RATINGS}
+LOSSES = ("perplexity", "bits_per_character", "nats_per_token", "mean_absolute_error")
 
 
 def value(name: str, answers: list[str], rows: list[Row], **options: Any) -> float:
@@ -36,8 +39,8 @@ def test_contract(name: str) -> None:
     module, config = metric(name)
     assert module.__doc__ and dataclasses.is_dataclass(module.Config) and config == module.Config()
     assert module.KINDS and set(module.KINDS) <= set(ROWS)
-    loss = name in ("perplexity", "bits_per_character", "nats_per_token")
-    assert module.SHARE is not loss and module.HIGHER_IS_BETTER is not loss
+    assert module.SHARE is (name not in (*LOSSES, "pearson", "spearman"))
+    assert module.HIGHER_IS_BETTER is (name not in LOSSES)
     for kind in module.KINDS:
         rows = ROWS[kind]
         answers = [row.answer for row in rows]
@@ -47,9 +50,11 @@ def test_contract(name: str) -> None:
         interval = bootstrap(scores, repeats=50, aggregate=getattr(module, "aggregate", mean))
         assert interval.low <= interval.value <= interval.high and math.isfinite(interval.value)
         if "text" not in module.KINDS:
-            assert interval.value == 1.0, "right answers are wholly right"
-            wrong = module.score(["no such answer"] * 12, rows, context)
-            assert getattr(module, "aggregate", mean)(wrong[None])[0] == 0.0
+            best = 1.0 if module.HIGHER_IS_BETTER else 0.0
+            assert interval.value == pytest.approx(best), "right answers are wholly right"
+            wrong = module.score(["0" if kind == "score" else "no such answer"] * 12, rows, context)
+            worse = getattr(module, "aggregate", mean)(wrong[None])[0]
+            assert worse == 0.0 if module.HIGHER_IS_BETTER else worse > 0.0
 
 
 @pytest.mark.parametrize(("answer", "wanted", "right"), [
