@@ -77,6 +77,14 @@ def higher_is_better(name: str) -> bool:
     return of_metric(name)
 
 
+def rank(model: ModelSummary, metric: str) -> float:
+    """By which the best file is found: more is better whatever the metric, and no number is worst."""
+    value = model.metrics[metric].value if metric in model.metrics else math.nan
+    if math.isnan(value):
+        return -math.inf
+    return value if higher_is_better(metric) else -value
+
+
 def judge(gates: Gates, models: Sequence[ModelSummary]) -> list[GateResult]:
     """Every gate against every shipped file; what is missing or no number does not hold."""
     shipped = [model for model in models if model.role == "shipped"]

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..gating import higher_is_better
+from ..gating import rank
 from ..output import cell, is_share, percent, size
 from ..summary import Measure, ModelSummary, Summary
 from . import charts
@@ -48,7 +48,7 @@ def _headline(summary: Summary) -> str:
     cards = []
     if shipped:
         share, main = is_share(summary.metric), summary.metric
-        best = max(shipped, key=lambda model: _rank(model, main))
+        best = max(shipped, key=lambda model: rank(model, main))
         smallest = min(shipped, key=lambda model: model.model_bytes or 0)
         cards.append((_plain(best.metrics.get(main), share), f"{_words(main)}, best shipped file ({best.name})"))
         if teacher:
@@ -270,14 +270,6 @@ def _plain(measure: Measure | None, share: bool) -> str:
     if measure is None:
         return "–"
     return percent(measure.value) if share else cell(measure.value)
-
-
-def _rank(model: ModelSummary, metric: str) -> float:
-    """By which the best file is found: more is better whatever the metric, and no number is worst."""
-    value = model.metrics[metric].value if metric in model.metrics else math.nan
-    if math.isnan(value):
-        return -math.inf
-    return value if higher_is_better(metric) else -value
 
 
 def _words(name: str) -> str:
