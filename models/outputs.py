@@ -68,13 +68,10 @@ def head(config: Mapping[str, Any], count: int) -> str:
     one output is a score through a sigmoid, as transformers' pipelines and sentence-transformers have it, and several
     are a softmax. Raises ArtifactError for a value that is not known.
     """
-    own = config.get("sentence_transformers")
-    given = own.get("activation_fn") if isinstance(own, Mapping) else None
-    activation = given or config.get(CROSS_ENCODER)
+    activation, key = _activation(config)
     if activation is not None:
         name = str(activation).rpartition(".")[2].lower()
         if name not in ("identity", "sigmoid", "softmax"):
-            key = "sentence_transformers.activation_fn" if given else CROSS_ENCODER
             raise ArtifactError(f"config.json: {key} = {activation!r}, and known are Identity, Sigmoid and Softmax",
                                 _TASK_HEAD)
         # Identity leaves several outputs as they come, which says nothing of what they mean.
@@ -97,10 +94,24 @@ def head(config: Mapping[str, Any], count: int) -> str:
     return SIGMOID_SCORE if count == 1 else SOFTMAX
 
 
+def reads_pairs(config: Mapping[str, Any]) -> bool:
+    """Whether the config says that the model was made for pairs of texts: sentence-transformers' cross-encoders are."""
+    return _activation(config)[0] is not None
+
+
 def check_head(kind: str, count: int, key: str = "task.head") -> None:
     """ArtifactError for a softmax of one output, which says 1 to everything."""
     if kind == SOFTMAX and count == 1:
         raise ArtifactError(f"{key}: a softmax of one output is 1 for every text", _TASK_HEAD)
+
+
+def _activation(config: Mapping[str, Any]) -> tuple[Any, str]:
+    """A cross-encoder's activation, and the key it stands under."""
+    own = config.get("sentence_transformers")
+    given = own.get("activation_fn") if isinstance(own, Mapping) else None
+    if given is not None:
+        return given, "sentence_transformers.activation_fn"
+    return config.get(CROSS_ENCODER), CROSS_ENCODER
 
 
 def _of_one(kind: str, count: int, said: str, config: Mapping[str, Any]) -> str:

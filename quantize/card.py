@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from ..models import outputs
 from ..models.artifact import Manifest
 from ..models.scheme import Scheme
 from . import held, layouts
@@ -12,6 +13,10 @@ from .certificate import Certificate, Check
 from .layouts.transformers_js import PIPELINES
 
 KINDS = {"generate": "generates text", "classify": "classifies text", "embed": "turns text into vectors"}
+HEADS = {"sigmoid": "Any number of labels is given: each whose probability reaches its threshold, which is 0.5 unless "
+                    "one is listed here.",
+         "score": "The numbers are scores as the model gives them: no probabilities.",
+         "sigmoid_score": "The numbers are scores from 0 to 1: the model's own through a sigmoid."}
 LIBRARIES = {"onnx": "transformers.js", "gguf": "llama.cpp"}
 
 
@@ -21,12 +26,16 @@ def render(name: str, manifest: Manifest, certificate: Certificate, megabytes: f
     parts = [
         _front_matter(manifest, scheme),
         f"# {name}\n",
-        f"A {manifest.family} model of {size['parameters']:,} parameters that {KINDS[manifest.task.kind]}, packed as "
+        f"A {manifest.family} model of {size['parameters']:,} parameters that {_does(manifest)}, packed as "
         f"`{scheme}` ({megabytes:.1f} MB). {size['layers']} layers, hidden size {size['hidden']}, "
         f"vocabulary {size['vocabulary']:,}, context {size['context']:,} tokens.\n",
         _task(manifest), _origin(manifest), _settings(manifest), _proof(certificate), _use(manifest, scheme),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _does(manifest: Manifest) -> str:
+    return "scores text" if manifest.task.head in outputs.SCORES else KINDS[manifest.task.kind]
 
 
 def _front_matter(manifest: Manifest, scheme: Scheme) -> str:
@@ -54,7 +63,13 @@ def _task(manifest: Manifest) -> str:
         lines.append(f"Answers are JSON under `{task.schema}`.\n")
     if task.labels:
         shown = ", ".join(f"`{label}`" for label in task.labels[:20])
-        lines.append(f"{len(task.labels)} labels: {shown}{' …' if len(task.labels) > 20 else ''}\n")
+        what = "scores" if task.head in outputs.SCORES else "labels"
+        lines.append(f"{len(task.labels)} {what[:-1] if len(task.labels) == 1 else what}: {shown}"
+                     f"{' …' if len(task.labels) > 20 else ''}\n")
+        lines += [HEADS[task.head] + "\n"] if task.head in HEADS else []
+    if task.thresholds:
+        lines.append("Thresholds: " + ", ".join(f"`{label}` {value:g}" for label, value in task.thresholds.items())
+                     + "\n")
     return "## Task\n\n" + "\n".join(lines) if lines else ""
 
 

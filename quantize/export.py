@@ -51,6 +51,7 @@ def export(source: Path | str | Witness, to: Sequence[str | Export] | str, out: 
         files.refuse_non_empty(apps.place(Path(out), scheme.folder_name, name))
     for name in with_apps:
         apps.check(name, source.origin.task.kind, source.codec)
+        apps.check_texts(name, source.origin.folder)
     made = {str(scheme): _make(source, scheme, target, Path(out) / scheme.folder_name)
             for scheme, target in targets.items()}
     for name, scheme in wanted:

@@ -13,10 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ...models import files, kinds
+from ...models import files, kinds, outputs
 from ...models.artifact import FOREIGN, Artifact
 from ...models.errors import UsageError
 from ...models.scheme import Scheme
+from ...runtime.configs import classifier_config
 from ...runtime.foreign import codec_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,14 @@ def check(name: str, task: str, codec: Codec) -> None:
     _kind(name).check(task, codec)
 
 
+def check_texts(name: str, folder: Path) -> None:
+    """Raise UsageError for a model of pairs of texts: an app reads one text."""
+    if outputs.reads_pairs(classifier_config(folder)):
+        raise UsageError(f"--app {name}: apps read one text, and {folder} is a cross-encoder, which scores pairs of "
+                         "texts",
+                         "leave it out: edgestill classify and serve take pairs, and so does transformers.js")
+
+
 def checked_place(packed: Artifact, name: str, out: Path) -> Path:
     """Where the app `name` of an artifact goes; UsageError where it does not run the artifact."""
     manifest = packed.manifest
@@ -58,6 +67,7 @@ def checked_place(packed: Artifact, name: str, out: Path) -> Path:
         raise UsageError(f"{packed.folder}: an app runs a packed artifact, and this is none",
                          "give a folder that export wrote, or add a target, such as --to gguf:Q4_0, to pack this model")
     fitting([name], manifest.task.kind, [Scheme.parse(manifest.scheme)])
+    check_texts(name, packed.folder)
     folder = place(out, packed.folder.resolve().name, name)
     files.refuse_non_empty(folder)
     return folder

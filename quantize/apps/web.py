@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...models import files
 from ...models.scheme import HALF, Scheme
+from ...runtime.classify import head_of
 from ..layouts.transformers_js import PIPELINES
 from . import _model
 
@@ -27,9 +28,11 @@ def check(task: str, codec: Codec) -> None:
 
 def write(packed: Artifact, codec: Codec, folder: Path) -> None:
     """Add the model and settings.mjs, which says what it is for."""
-    task = packed.manifest.task
+    task, head = packed.manifest.task, head_of(packed)
     options = {"embed": {"pooling": task.pooling, "normalize": task.normalise}}
     settings = {"task": task.kind, "pipeline": PIPELINES[task.kind], "options": options.get(task.kind, {}),
+                "head": head.kind if head else "", "labels": list(head.labels) if head else [],
+                "thresholds": list(head.thresholds) if head else [],
                 "device": "webgpu" if Scheme.parse(packed.manifest.scheme).type == HALF else "wasm",
                 "chat": codec.template is not None, "system": task.system, "stop": codec.turn_end,
                 "maxNewTokens": task.max_new_tokens}

@@ -1,4 +1,4 @@
-// From what the graph gives to what the model says: a label with its probability, or a vector.
+// From what the graph gives to what the model says: labels with their probabilities, scores, or a vector.
 #pragma once
 
 #include <algorithm>
@@ -6,13 +6,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "task.h"
 
 struct Answer {
-    int label = -1;  // an index of LABELS; -1 for a vector
-    double probability = 0;
+    std::vector<std::pair<int, double>> said;  // indices of LABELS, each with its probability or score
     std::vector<float> vector;
 };
 
@@ -32,8 +32,11 @@ inline Answer answer_of(const std::vector<float>& output, int tokens) {
         const auto best = std::max_element(output.begin(), output.end());
         double total = 0;
         for (float logit : output) total += std::exp((static_cast<double>(logit) - *best) / TEMPERATURE);
-        answer.label = static_cast<int>(best - output.begin());
-        answer.probability = 1 / total;
+        if (CHOOSES) answer.said.emplace_back(static_cast<int>(best - output.begin()), 1 / total);
+        for (int place = 0; !CHOOSES && place < LABEL_COUNT; ++place) {
+            const double logit = output[place], value = SQUASHES ? 1 / (1 + std::exp(-logit)) : logit;
+            if (!DECIDES || value >= THRESHOLDS[place]) answer.said.emplace_back(place, value);
+        }
         return answer;
     }
     const size_t width = output.size() / tokens;
@@ -52,14 +55,15 @@ inline Answer answer_of(const std::vector<float>& output, int tokens) {
     return answer;
 }
 
-// One line: the label and its probability, or the numbers of the vector.
+// A line for each label with its probability, or for each score; else the numbers of the vector, in one line.
 inline std::string shown(const Answer& answer) {
     char number[32];
-    if (answer.label >= 0) {
-        std::snprintf(number, sizeof number, "%.6f", answer.probability);
-        return std::string(LABELS[answer.label]) + " " + number;
-    }
     std::string result;
+    for (const auto& [label, value] : answer.said) {
+        std::snprintf(number, sizeof number, CHOOSES || DECIDES ? "%.6f" : "%.9g", value);
+        const bool named = CHOOSES || DECIDES || LABEL_COUNT > 1;
+        result += (result.empty() ? "" : "\n") + (named ? std::string(LABELS[label]) + " " : "") + number;
+    }
     for (float value : answer.vector) {
         std::snprintf(number, sizeof number, "%.9g", value);
         result += (result.empty() ? "" : " ") + std::string(number);

@@ -11,7 +11,8 @@ extern "C" {
 const char* encoder_output(void);
 int encoder_context(void);
 int encoder_threads(void);
-// The label and its probability, or the numbers of the vector, of `count` numbers that the graph gave for `tokens` tokens.
+// The labels with their probabilities, the scores or the numbers of the vector, of `count` numbers that the graph gave for
+// `tokens` tokens.
 // Returns a text that free() takes.
 char* encoder_answer(const float* output, int count, int tokens);
 // The profile as JSON, which free() takes. `start_ms`: from opening the model to the first answer.

@@ -1,6 +1,7 @@
 // Runs the model of the folder model/ with transformers.js; nothing leaves this page.
 import {
-  AutoModelForCausalLM, AutoTokenizer, env, InterruptableStoppingCriteria, pipeline, TextStreamer,
+  AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, env, InterruptableStoppingCriteria, pipeline,
+  TextStreamer,
 } from "@huggingface/transformers";
 import { settings } from "./settings.mjs";
 
@@ -46,7 +47,24 @@ async function loadGenerator() {
   };
 }
 
-/** As `loadGenerator`, for a classifier or an embedder. */
+/** As `loadGenerator`, for a classifier whose outputs stand for themselves: any number of labels, or scores. */
+async function loadOutputs() {
+  const tokenizer = await AutoTokenizer.from_pretrained("model");
+  const model = await AutoModelForSequenceClassification.from_pretrained("model", { device: settings.device });
+  return async (text, show) => {
+    const started = performance.now();
+    const inputs = tokenizer(text, { truncation: true });
+    const { logits } = await model(inputs);
+    const values = Array.from(settings.head === "score" ? logits.data : logits.sigmoid().data);
+    const latency_ms = performance.now() - started;
+    const said = values.map((score, place) => ({ label: settings.labels[place], score }));
+    show(JSON.stringify(settings.head === "sigmoid" ? said.filter(({ score }, place) => score >= settings.thresholds[place])
+      : said));
+    return { prompt_tokens: inputs.input_ids.dims[1], latency_ms };
+  };
+}
+
+/** As `loadGenerator`, for a classifier that chooses one label, or an embedder. */
 async function loadEncoder() {
   const encoder = await pipeline(settings.pipeline, "model", { device: settings.device });
   return async (text, show) => {
@@ -101,7 +119,9 @@ const told = (work) => async (...given) => {
 };
 
 await told(async () => {
-  const run = await (settings.task === "generate" ? loadGenerator() : loadEncoder());
+  const load = settings.task === "generate" ? loadGenerator
+    : settings.head === "" || settings.head === "softmax" ? loadEncoder : loadOutputs;
+  const run = await load();
   const load_ms = performance.now();
   element("form").addEventListener("submit", told(async (event) => {
     event.preventDefault();
