@@ -50,7 +50,8 @@ def manifest(task: Task, temperature: float = 1.0) -> Manifest:
 @pytest.mark.parametrize(("head", "labels", "thresholds"), [
     ("softmax", LABELS, {}), ("sigmoid", LABELS, {"b c": 0.2, 'q"': 0.9}), ("score", LABELS, {}),
     ("score", ["a"], {}), ("sigmoid_score", ["a"], {})])
-def test_the_apps_answer_as_our_head(head: str, labels: list[str], thresholds: dict[str, float], tmp_path: Path) -> None:
+def test_the_apps_answer_as_our_head(head: str, labels: list[str], thresholds: dict[str, float],
+                                     tmp_path: Path) -> None:
     task = Task("classify", labels=labels, head=head, thresholds=thresholds)
     (tmp_path / "task.h").write_text(_encoder.header(Artifact(tmp_path, manifest(task, 2.0))))
     (tmp_path / "driver.cpp").write_text(DRIVER)
@@ -92,7 +93,8 @@ def test_the_card_says_what_the_numbers_are() -> None:
 
     told = text(Task("classify", labels=LABELS, head="sigmoid", thresholds={"a": 0.25}))
     assert "Any number of labels is given" in told and "Thresholds: `a` 0.25" in told
-    assert "const thresholds = [0.25, 0.5, 0.5];" in told and "logits.sigmoid().data" in told and "pipeline(" not in told
+    assert "const thresholds = [0.25, 0.5, 0.5];" in told and "logits.sigmoid().data" in told
+    assert "pipeline(" not in told
     told = text(Task("classify", labels=["a"], head="score"))
     assert "that scores text" in told and "1 score: `a`" in told and "const scores = logits.data;" in told
     assert "const scores = logits.sigmoid().data;" in text(Task("classify", labels=["a"], head="sigmoid_score"))

@@ -133,3 +133,28 @@ def test_metrics_that_cannot_be_measured(name: str, rows: list[Row], message: st
 def test_a_teacher_of_other_rows_is_refused() -> None:
     with pytest.raises(UsageError, match="2 teacher's answers for 12 rows"):
         value("agreement", ["a"] * 12, LABELS, reference=["a", "b"])
+
+
+def test_labels_are_compared_as_sets() -> None:
+    rows = [Row(text="t", labels=("a", "b")), Row(text="t", labels=()), Row(text="t", labels=("c",))]
+    answers = ['["b", "a"]', "[]", '["a"]']
+    assert evaluate_answers(answers, rows, ["exact_match"]).scores["exact_match"] == [1.0, 1.0, 0.0]
+    assert value("micro_f1", answers, rows) == pytest.approx(2 * 2 / (3 + 3))
+    assert value("micro_f1", ["[]"], [rows[1]]) == 1.0 and value("micro_f1", ["a"], [rows[0]]) == 0.0
+    assert value("agreement", answers, rows, reference=['["a", "b"]', "[]", '["c"]']) == pytest.approx(2 / 3)
+
+
+def test_correlations_are_scipys() -> None:
+    from scipy import stats
+
+    generator = np.random.default_rng(1)
+    wanted = generator.integers(0, 6, 100) / 2
+    given = np.round(wanted**3 + generator.normal(0, 3, 100), 1)  # with ties on both sides
+    rows = [Row(text="t", score=float(number)) for number in wanted]
+    found = evaluate_answers([str(number) for number in given], rows).metrics
+    assert found["pearson"].value == pytest.approx(stats.pearsonr(given, wanted).statistic)
+    assert found["spearman"].value == pytest.approx(stats.spearmanr(given, wanted).statistic)
+    assert found["mean_absolute_error"].value == pytest.approx(np.abs(given - wanted).mean())
+    assert value("pearson", ["1.0"] * 100, rows) == value("spearman", ["1.0"] * 100, rows) == 0.0
+    with pytest.raises(DataError, match="the answer 'none' is no number"):
+        value("pearson", ["none"] * 100, rows)

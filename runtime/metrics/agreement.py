@@ -8,7 +8,7 @@ import numpy as np
 
 from ...models.errors import UsageError
 from ..row_shapes import Row
-from ._common import Context, NoConfig, Scores, same_answer
+from ._common import Context, NoConfig, Scores, names, same_answer
 
 KINDS = ("chat", "label", "labels")
 SHARE = True
@@ -19,6 +19,8 @@ Config = NoConfig
 def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scores:
     """1 where the answer equals the teacher's (as in exact_match), else 0 [rows]."""
     reference = check(rows, context)
+    if rows and rows[0].kind == "labels":
+        return np.array([names(a) == names(b) for a, b in zip(answers, reference, strict=True)], np.float64)
     return np.array([same_answer(a, b) for a, b in zip(answers, reference, strict=True)], np.float64)
 
 
