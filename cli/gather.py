@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models import artifact, toml_text
 from ..models.scheme import Scheme
+from ..quantize.grade import told
 from . import gating, measure
 from .pipeline import LEDGER
 from .stages import BASELINE, DATA, LABELS, STUDENT, TEACHER, Plan, evaluation_file, profile_file
@@ -69,13 +70,17 @@ def _model(plan: Plan, name: str, folder: str | None, teacher: measure.Kept | No
     main = _main(kept.evaluation)
     against = teacher.evaluation.scores.get(main) if teacher and kept.role not in ("teacher", "baseline") else None
     place = plan.folder / folder if folder else None
+    proof = _read_json(place / "certificate.json") if place else {}
+    grade = proof.get("grade", {})
     return ModelSummary(
         name=kept.name, role=kept.role, metrics=_measures(kept.evaluation),
         constrained=_measures(kept.constrained) if kept.constrained else {},
         ratio_to_teacher=ratio(kept.evaluation.scores[main], against, main) if against else None,
         parameters=kept.parameters, model_bytes=kept.model_bytes,
         profile=_read_json(plan.folder / profile_file(name)),
-        checks=_read_json(place / "certificate.json").get("checks", []) if place else [],
+        checks=proof.get("checks", []),
+        grade=grade.get("name", ""),
+        grade_told=told(kept.name, grade),
         training=read_training(place / "metrics.jsonl") if place and kept.role != "shipped" else [],
         folder=str(folder or ""))
 

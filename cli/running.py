@@ -79,6 +79,9 @@ def show(summary: Summary, out: Path) -> None:
     columns += ["tokens/s", "TTFT ms"] if summary.task == "generate" else ["ms a text"]
     output.table([*columns, "certificate"], [_line(model, summary, held) for model in summary.models],
                  title=f"{summary.title}: {summary.test_rows} test rows")
+    for model in summary.models:
+        if model.grade_told:
+            output.note(model.grade_told)
     output.note(f"report: {out / 'report.html'}")
 
 
@@ -94,6 +97,8 @@ def _line(model: ModelSummary, summary: Summary, held: bool) -> list[Any]:
     numbers = [measured(model, name) for name in timed]
     share = output.is_share(summary.metric)
     proven = {True: "passed", False: "failed", None: ""}[model.certified]
+    if model.certified and model.grade:
+        proven = f"{proven}, {model.grade}"
     return [model.name, output.interval(model.metrics.get(summary.metric), share),
             *([output.interval(model.constrained.get(summary.metric), share)] if held else []),
             output.interval(model.ratio_to_teacher), output.cell(model.parameters), output.size(model.model_bytes),

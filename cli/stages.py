@@ -227,9 +227,13 @@ class Plan:
         grid_aware(self.run, path, student=self.folder / STUDENT, splits=self.rows)
 
     def _export(self, export: Export, folder: str, path: Path) -> None:
+        from ..quantize import certificate, grade
         from ..quantize import export as pack
 
-        pack(self._witness(folder), [export], path.parent)
+        made = pack(self._witness(folder), [export], path.parent)
+        for target, artifact in made.items():
+            if line := grade.told(target, certificate.read(artifact).grade):
+                self.say(f"  {line}")
 
     def _evaluate_shipped(self, name: str, target: str, path: Path) -> None:
         artifact = open_artifact(self.folder / name)

@@ -40,6 +40,10 @@ class ModelSummary:
     profile: dict[str, Any] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
     """The certificate: name, passed, value, limit, n, detail."""
+    grade: str = ""
+    """How good a certified file is."""
+    grade_told: str = ""
+    """What its grade means, and what to take instead of one below good."""
     training: list[dict[str, float]] = field(default_factory=list)
     """Lines of metrics.jsonl."""
     folder: str = ""

@@ -30,7 +30,8 @@ def witness(folder: Path | str, rows: Sequence[Row]) -> Witness:
     return Witness(folder, scored[False], scored[True])
 
 
-def prove(artifact: Artifact, against: Path | str | Witness, rows: Sequence[Row], threads: int = 0) -> list[Check]:
+def prove(artifact: Artifact, against: Path | str | Witness, rows: Sequence[Row], threads: int = 0,
+          quick: bool = False) -> list[Check]:
     """Every check of a packed file that nothing is known of; a crash of the engine is a failed check.
 
     Raises UsageError, before any weight loads, for a file of another architecture, size or task than `against`.
@@ -41,7 +42,7 @@ def prove(artifact: Artifact, against: Path | str | Witness, rows: Sequence[Row]
         known.reference.write(Path(folder))
         outcome = limited.run(__name__, {
             "path": str(place(artifact)), "reference": folder, "tokenizer": str(known.origin.folder),
-            "task": asdict(known.origin.task), "threads": threads,
+            "task": asdict(known.origin.task), "threads": threads, "quick": quick,
             "rows": [asdict(row) for row in rows]}, artifact.model_bytes())
     if outcome.error is not None:
         raise outcome.error
@@ -66,7 +67,7 @@ def checks_of(artifact: Artifact, job: dict[str, Any]) -> Iterator[dict[str, Any
         return
     with Subject(told, reference.read(Path(job["reference"])), None, rows, rows, job["threads"],
                  Path(job["tokenizer"]) if bare else None) as subject:
-        for step in steps(subject):
+        for step in steps(subject, job.get("quick", False)):
             yield {"begins": (step.name, step.cause)}
             found = step.run()
             for check in found:

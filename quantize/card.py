@@ -92,8 +92,10 @@ def _settings(manifest: Manifest) -> str:
 
 def _proof(certificate: Certificate) -> str:
     ran = ", ".join(f"{name} {version}" for name, version in certificate.ran_with.items())
-    rows = ["## Certificate\n", f"Measured on the packed file, against the float model, with {ran}. KL is in nats; "
-            "intervals are of 95 %.\n", "| check | value | limit | sample | |", "|---|---|---|---|---|"]
+    grade = certificate.grade
+    graded = f"**{grade.name.capitalize()}**: {grade.words}.\n\n" if grade.name else ""
+    rows = ["## Certificate\n", f"{graded}Measured on the packed file, against the float model, with {ran}. "
+            "KL is in nats; intervals are of 95 %.\n", "| check | value | limit | sample | |", "|---|---|---|---|---|"]
     rows += [f"| {check.name} | {_measured(check)} | {_number(check.limit)} | {check.n:,} | {_state(check)} |"
              for check in certificate.checks]
     if any(check.name.startswith(held.NAMED) for check in certificate.checks):

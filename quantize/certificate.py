@@ -14,10 +14,11 @@ from ..models import files
 from ..models.artifact import MANIFEST, Manifest
 from ..models.errors import ArtifactError, CheckFailed, UsageError
 from ..models.strict import build
+from .grade import Grade
 
 FILE = "certificate.json"
-SCHEMA = 2
-"""Of certificate.json: 2 added intervals, versions and origin."""
+SCHEMA = 3
+"""Of certificate.json: 2 added intervals, versions and origin, 3 the grade."""
 CAUSES = ("files", "tokenizer", "template", "stop ids", "weights", "cache")
 """What can be wrong, roots first: another tokenizer also spoils answers, wrong weights also spoil decoding."""
 
@@ -53,6 +54,8 @@ class Certificate:
     """Versions of the engines and tokenizers that the checks ran in."""
     origin: str = "exported by edgestill"
     """For a file made elsewhere: origin unverified."""
+    grade: Grade = field(default_factory=Grade)
+    """How good the file is, apart from whether it is what it claims to be."""
     schema: int = SCHEMA
 
     @property
@@ -72,10 +75,12 @@ class Certificate:
         return tuple(sorted(found, key=lambda cause: CAUSES.index(cause) if cause in CAUSES else len(CAUSES)))
 
     def summary(self) -> dict[str, Any]:
-        """The checks as the manifest carries them: {name: {passed, value, limit, n} or {not_run: why}}."""
+        """The checks as the manifest carries them: {name: {passed, value, limit, n} or {not_run: why}}, and the
+        grade, {name, words}, where there is one."""
         kept = ("passed", "value", "limit", "n")
-        return {check.name: {"not_run": check.detail} if check.passed is None else
-                {key: getattr(check, key) for key in kept} for check in self.checks}
+        table = {check.name: {"not_run": check.detail} if check.passed is None else
+                 {key: getattr(check, key) for key in kept} for check in self.checks}
+        return table | ({"grade": {"name": self.grade.name, "words": self.grade.words}} if self.grade.name else {})
 
     def require(self, where: str = "") -> None:
         """Raise CheckFailed naming the cause when a check failed; `where` is what the user can look at."""

@@ -6,14 +6,14 @@ differs there is the engine, the graph or the packing, not the quantization.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .codes import Codes, dequantize
-from .encoding import Encode
+from .encoding import Encode, encoder
 from .float_model import FloatModel
 
 FAR = 0.5
@@ -33,21 +33,33 @@ class Coded:
         self._codes.setdefault(name, []).append(codes)  # shares of one matrix come one after the other
         return codes
 
-    @contextmanager
-    def placed(self, model: FloatModel) -> Iterator[FloatModel | None]:
+    def placed(self, model: FloatModel) -> AbstractContextManager[FloatModel | None]:
         """The model on its codes; None where none were given, or the format splits or turns its matrices first."""
+        return self._on(model, lambda name, _: dequantize(Codes.join(self._codes[name])))
+
+    def rounded(self, model: FloatModel) -> AbstractContextManager[FloatModel | None]:
+        """The model with the same matrices rounded to the nearest step of a block, as the plainest method does."""
+        nearest = encoder({"kind": "rtn"}, None)
+        return self._on(model, lambda name, weight: dequantize(nearest(name, weight)))
+
+    @contextmanager
+    def _on(self, model: FloatModel,
+            make: Callable[[str, NDArray[np.float32]], NDArray[np.float32]]) -> Iterator[FloatModel | None]:
+        """The model with what `make` gives for the name and weight [out, in] of each coded matrix."""
         import torch
 
         parameters = dict(model.module.named_parameters())
         before: dict[str, torch.Tensor] = {}
         try:
-            for name, parts in self._codes.items():
-                weight = dequantize(Codes.join(parts))
-                placed = torch.from_numpy(np.ascontiguousarray(weight.T) if self._turned else weight)
-                kept = parameters[name].data if name in parameters else None
-                if kept is None or kept.shape != placed.shape or (placed - kept).norm() > FAR * kept.norm():
+            for name in self._codes:
+                given = parameters[name].data if name in parameters else None
+                if given is None or given.ndim != 2:
                     break
-                before[name], parameters[name].data = kept, placed
+                weight = make(name, np.ascontiguousarray((given.T if self._turned else given).numpy()))
+                placed = torch.from_numpy(np.ascontiguousarray(weight.T) if self._turned else weight)
+                if given.shape != placed.shape or (placed - given).norm() > FAR * given.norm():
+                    break
+                before[name], parameters[name].data = given, placed
             whole = len(before) == len(self._codes) > 0
             yield FloatModel(model.folder, model.module) if whole else None  # a new one, without the logits of before
         finally:

@@ -16,7 +16,7 @@ from ..models.runfile import Export, check_budget, kind_config
 from ..models.scheme import CODED, MIXED, Scheme
 from ..models.task import Task
 from ..runtime.rows import Row, rows_digest
-from . import apps, card, held, layouts
+from . import apps, card, grade, held, layouts
 from .calibration import Calibration
 from .certificate import Certificate, manifest_hash
 from .coded import Coded
@@ -80,8 +80,11 @@ def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Pat
         with Subject(packed, witness.reference, witness.model, witness.rows, witness.test_rows,
                      coded=coded) as subject:
             checks = certify(subject, target.clients)
-        proven = replace(manifest, checks=Certificate(str(scheme), checks).summary())
-        certificate = Certificate(str(scheme), checks, manifest_hash(proven), ran_with(packed, target.clients))
+        method = target.method["kind"] if scheme.type in CODED else ""
+        found = grade.of(checks, str(scheme), method)
+        proven = replace(manifest, checks=Certificate(str(scheme), checks, grade=found).summary())
+        certificate = Certificate(str(scheme), checks, manifest_hash(proven), ran_with(packed, target.clients),
+                                  grade=found)
         certificate.write(temporary)
         size = sum(path.stat().st_size for path in temporary.rglob("*")
                    if is_of_model(path.relative_to(temporary).as_posix(), model_file)) / 1e6

@@ -14,7 +14,7 @@ from ..models.artifact import Artifact, versions
 from ..models.errors import ArtifactError, EdgestillError, MissingExtra, UsageError
 from ..runtime.foreign import UNVERIFIED, is_foreign, open_model
 from ..runtime.rows import Row
-from . import certificate, held, reference
+from . import certificate, grade, held, reference
 from .certificate import Certificate, Check, check_hashes
 from .subject import Subject
 
@@ -53,19 +53,23 @@ class Step:
         return Check(self.name, False, cause, detail=why)
 
 
-def steps(subject: Subject) -> list[Step]:
-    """What is done with a subject, in order; nothing follows a file that cannot be opened."""
+def steps(subject: Subject, quick: bool = False) -> list[Step]:
+    """What is done with a subject, in order; nothing follows a file that cannot be opened.
+
+    `quick` leaves out the modules that say they take long (QUICK = False).
+    """
     kind = subject.artifact.manifest.task.kind
     modules = {name: kinds.load(PACKAGE, name) for name in kinds.names(PACKAGE)}
     return [Step("opens", "weights", partial(_open, subject)),
             *(Step(name, module.CAUSE, partial(module.check, subject))
-              for name, module in modules.items() if kind in module.TASKS)]
+              for name, module in modules.items()
+              if kind in module.TASKS and (getattr(module, "QUICK", True) or not quick))]
 
 
-def certify(subject: Subject, clients: Sequence[str] = ()) -> tuple[Check, ...]:
+def certify(subject: Subject, clients: Sequence[str] = (), quick: bool = False) -> tuple[Check, ...]:
     """Every check of quantize/certify that applies to the subject's task, and one for each of `clients`."""
     checks: list[Check] = []
-    for step in steps(subject):
+    for step in steps(subject, quick):
         checks += step.run()
         if step.name == "opens" and not checks[-1].passed:
             return tuple(checks)
@@ -80,8 +84,12 @@ def ran_with(artifact: Artifact, clients: Sequence[str] = ()) -> dict[str, str]:
 
 
 def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0,
-           against: Path | str | Witness | None = None, clients: Sequence[str] = ()) -> Certificate:
+           against: Path | str | Witness | None = None, clients: Sequence[str] = (),
+           quick: bool = False) -> Certificate:
     """Prove an artifact again, without torch: first the hash of every file, then every check.
+
+    `quick` proves tokens, template, stop ids, cache and KL, and leaves out what takes long: the task on `rows`, and
+    graphs for other programs.
 
     A file that changed ends it there: nothing is read from what was tampered with. `rows` adds the user's texts to
     the token check and, where the export measured the float model on them, the task metric. An artifact that is not
@@ -95,7 +103,7 @@ def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0
     folder = Path(path)
     held.check_names(clients)
     if against is None:
-        return _verify(_sealed(folder), rows or (), threads, clients)
+        return _verify(_sealed(folder), rows or (), threads, clients, quick)
     if clients:
         raise UsageError("clients are held to an artifact's tokens, and --against asks the float model",
                          "verify the artifact without --against")
@@ -104,8 +112,11 @@ def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0
     artifact = open_model(folder)
     origin = UNVERIFIED if is_foreign(artifact) else Certificate.origin
     hashes = () if is_foreign(artifact) else tuple(check_hashes(folder, artifact.manifest, ""))
-    checks = foreign.prove(artifact, against, rows or (), threads) if all(check.passed for check in hashes) else ()
-    return Certificate(artifact.manifest.scheme, (*hashes, *checks), ran_with=ran_with(artifact), origin=origin)
+    whole = all(check.passed for check in hashes)
+    checks = foreign.prove(artifact, against, rows or (), threads, quick) if whole else ()
+    scheme = artifact.manifest.scheme
+    return Certificate(scheme, (*hashes, *checks), ran_with=ran_with(artifact), origin=origin,
+                       grade=grade.of(checks, scheme))
 
 
 def _sealed(path: Path) -> Artifact:
@@ -116,17 +127,23 @@ def _sealed(path: Path) -> Artifact:
     return artifact
 
 
-def _verify(artifact: Artifact, rows: Sequence[Row], threads: int, clients: Sequence[str]) -> Certificate:
+def _verify(artifact: Artifact, rows: Sequence[Row], threads: int, clients: Sequence[str], quick: bool) -> Certificate:
     folder, target = artifact.folder, artifact.manifest.scheme
+    packed = artifact.manifest.stage == "export"
     try:  # whatever the stage is said to be: a changed manifest may say anything
-        stored = certificate.read(folder).manifest_sha256 if certificate.FILE in artifact.manifest.files else ""
+        sealed = certificate.read(folder) if certificate.FILE in artifact.manifest.files else None
     except ArtifactError as error:
         return Certificate(target, (Check("hash certificate.json", False, "files", detail=error.message),))
+    stored, told = (sealed.manifest_sha256, sealed.checks) if sealed else ("", ())
     hashes = tuple(check_hashes(folder, artifact.manifest, stored))
-    if artifact.manifest.stage != "export" or not all(check.passed for check in hashes):
+    if not packed or not all(check.passed for check in hashes):
         return Certificate(target, hashes, stored)
-    with Subject(artifact, reference.read(folder), rows=rows, test_rows=rows, threads=threads) as subject:
-        return Certificate(target, (*hashes, *certify(subject, clients)), stored, ran_with(artifact, clients))
+    with Subject(artifact, reference.read(folder), rows=rows, test_rows=rows, threads=threads,
+                 at_export=told) as subject:
+        checks = certify(subject, clients, quick)
+    method = artifact.manifest.settings.get("method", {}).get("kind", "")
+    return Certificate(target, (*hashes, *checks), stored, ran_with(artifact, clients),
+                       grade=grade.of(checks, target, method, told))
 
 
 def _open(subject: Subject) -> Iterator[Check]:

@@ -25,6 +25,7 @@ from . import divergence, limits
 from .reference import Reference
 
 if TYPE_CHECKING:
+    from .certificate import Check
     from .coded import Coded
     from .float_model import FloatModel
 
@@ -39,9 +40,11 @@ class Subject:
 
     def __init__(self, artifact: Artifact, reference: Reference, float_model: FloatModel | None = None,
                  rows: Sequence[Row] = (), test_rows: Sequence[Row] = (), threads: int = 0,
-                 tokenizer_folder: Path | None = None, coded: Coded | None = None) -> None:
+                 tokenizer_folder: Path | None = None, coded: Coded | None = None,
+                 at_export: Sequence[Check] = ()) -> None:
         """`float_model` is there at export only; with it the full KL is measured instead of its lower bound. So is
-        `coded`, the codes that were packed, for a type that is made of them.
+        `coded`, the codes that were packed, for a type that is made of them. `at_export` is what the sealed
+        certificate says, for later proofs.
 
         `tokenizer_folder` holds tokenizer.json and template where none lie beside the file.
         """
@@ -59,6 +62,7 @@ class Subject:
         self.format = artifact.manifest.scheme.partition(":")[0]
         self.limits = limits.of(artifact.manifest.scheme)
         self.coded = coded
+        self.at_export = {check.name: check for check in at_export}
         self._tokenizer_folder = tokenizer_folder or artifact.folder
         self._engine: Any = None
 
@@ -127,24 +131,43 @@ class Subject:
             self._engine = module.open(self.artifact, threads=self.threads, context=min(room, limit))
         return self._engine
 
-    @cached_property
+    @property
     def prefill(self) -> divergence.Divergence:
         """Float model against packed file, every position of every sequence in one pass each."""
-        parts = []
+        return self._prefills[0]
+
+    @property
+    def prefill_top(self) -> divergence.Divergence:
+        """The same from the float model's likeliest tokens alone, as any later proof can measure it."""
+        return self._prefills[1]
+
+    @cached_property
+    def _prefills(self) -> tuple[divergence.Divergence, divergence.Divergence]:
+        whole, top = [], []
         for index, ids in enumerate(self.reference.sequences):
             logits = np.asarray(self.engine.logits(ids.tolist()))
-            parts.append(self.compare(index, slice(None), logits))
-        return divergence.join(parts)
+            top.append(self.against_top(index, slice(None), logits))
+            whole.append(top[-1] if self.float_model is None else self.compare(index, slice(None), logits))
+        return divergence.join(whole), divergence.join(top)
 
     def compare(self, index: int, part: slice, logits: NDArray[np.float32]) -> divergence.Divergence:
         """Float model against packed `logits` [n, vocabulary] at the positions `part` of sequence `index`."""
-        stored = self.reference
-        top_ids, logprobs = stored.top_ids[index][part], stored.top_logprobs[index][part]
         if self.float_model is None:
-            kl = divergence.kl_of_top(top_ids, logprobs, stored.tails[index][part], logits)
-        else:
-            kl = divergence.kl(self.float_model.logits(stored.sequences[index].tolist())[part], logits)
-        return divergence.Divergence(kl, top_ids[:, 0] == logits.argmax(axis=1), divergence.decisive(logprobs))
+            return self.against_top(index, part, logits)
+        wanted = self.float_model.logits(self.reference.sequences[index].tolist())[part]
+        return self._divergence(index, part, logits, divergence.kl(wanted, logits))
+
+    def against_top(self, index: int, part: slice, logits: NDArray[np.float32]) -> divergence.Divergence:
+        """As `compare`, from the float model's likeliest tokens alone: a lower bound of the KL."""
+        stored = self.reference
+        return self._divergence(index, part, logits, divergence.kl_of_top(
+            stored.top_ids[index][part], stored.top_logprobs[index][part], stored.tails[index][part], logits))
+
+    def _divergence(self, index: int, part: slice, logits: NDArray[np.float32],
+                    kl: NDArray[np.float64]) -> divergence.Divergence:
+        likeliest = self.reference.top_ids[index][part][:, 0]
+        return divergence.Divergence(kl, likeliest == logits.argmax(axis=1),
+                                     divergence.decisive(self.reference.top_logprobs[index][part]))
 
     @cached_property
     def decode(self) -> tuple[divergence.Divergence, divergence.Divergence]:

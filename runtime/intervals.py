@@ -1,4 +1,4 @@
-"""How sure a measured number is: bootstrap intervals, paired differences, McNemar's exact test.
+"""How sure a measured number is: bootstrap intervals, paired and matched differences, McNemar's exact test.
 
 Rows are resampled, not tokens: what is measured on one row is correlated. Intervals are percentile
 intervals (Efron 1979) at 95 %.
@@ -20,6 +20,8 @@ Scores = NDArray[np.float64]
 Aggregate = Callable[[Scores], NDArray[np.float64]]
 """Scores [repeats, rows, ...] of resampled rows → the metric [repeats]."""
 LEVEL = 0.95
+Z = 1.959964
+"""Standard deviations on either side of a normal distribution's middle that hold LEVEL of it."""
 _CELLS = 1 << 21
 """Scores held at a time while resampling, to bound memory."""
 
@@ -69,6 +71,22 @@ def paired(values_a: ArrayLike, values_b: ArrayLike, repeats: int = 1000, seed: 
         raise _unpaired(a, b)
     samples = np.concatenate([aggregate(a[index]) - aggregate(b[index]) for index in _resamples(a, repeats, seed)])
     return percentile(float(aggregate(a[None])[0] - aggregate(b[None])[0]), samples, len(a))
+
+
+def matched(values_a: ArrayLike, values_b: ArrayLike) -> Interval:
+    """The difference a - b of mean scores from 0 to 1 on the same rows, with an interval that few rows cannot narrow.
+
+    Agresti and Min's (2005): half a row is added to each cell of the table of matched answers, so that rows without
+    one difference still leave the doubt that their number leaves. A bootstrap of equal rows would leave none.
+    Raises DataError when the two do not hold the same number of rows, or none.
+    """
+    a, b = _rows(values_a), _rows(values_b)
+    if a.shape != b.shape:
+        raise _unpaired(a, b)
+    difference, n = a - b, len(a) + 2
+    centre = float(difference.sum()) / n
+    spread = Z * ((float(np.square(difference).sum()) + 1) / n - centre**2) ** 0.5 / n**0.5
+    return Interval(float(difference.mean()), centre - spread, centre + spread, len(a))
 
 
 def mcnemar(a: ArrayLike, b: ArrayLike) -> McNemar:

@@ -120,7 +120,10 @@ def test_export_writes_each_app_for_the_targets_it_fits(run: Run, tiny_llama: Pa
     code, planned, _ = run(*command, "--dry-run")
     assert code == 0 and not list(tmp_path.iterdir())
     code, made, told = run(*command)
-    assert code == 0 and json.loads(made) == json.loads(planned) == {
+    found = json.loads(made)
+    grades = found.pop("grades")
+    assert {target: grades[target]["name"] for target in grades} == {"gguf:F32": "excellent", "onnx:fp32": "excellent"}
+    assert code == 0 and found == json.loads(planned) == {
         "gguf:F32": str(tmp_path / "gguf-F32"), "onnx:fp32": str(tmp_path / "onnx-fp32"),
         "gguf:F32 c": str(tmp_path / "apps" / "gguf-F32-c"), "onnx:fp32 web": str(tmp_path / "apps" / "onnx-fp32-web")}
     assert "web: needs transformers.js" in told

@@ -17,7 +17,7 @@ from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, CheckFailed
 from edgestill.models.scheme import TYPES
-from edgestill.quantize import certificate, codes, export, limits, proof, verify
+from edgestill.quantize import certificate, codes, export, grade, limits, proof, verify
 from edgestill.quantize.coded import Coded
 from edgestill.quantize.encoding import encoder
 from edgestill.quantize.float_model import FloatModel
@@ -27,7 +27,7 @@ from edgestill.runtime.engines import gguf as gguf_engine
 from . import proving, tiny
 
 DECODER_CHECKS = {"token_ids", "decoded_text", "template", "stop_ids", "kl_nats", "kl_p999_nats", "same_top1_decisive",
-                  "cache_kl_nats", "decode_kl_nats", "task_metric_drop", "task_metric", "opens"}
+                  "cache_kl_nats", "decode_kl_nats", "kl_top64_nats", "opens"}
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,11 @@ def test_sound_decoders_pass_every_check(sound: dict[str, Path]) -> None:
         run = {check.name for check in proven.checks if check.passed}
         assert run >= DECODER_CHECKS and (("token_ids_in_file" in run) == target.startswith("gguf"))
         made = {check.name: check for check in certificate.read(folder).checks}
-        assert ("codes_kl_nats" in made) == (target != "gguf:F32")
-        assert made.keys() >= DECODER_CHECKS and all(check.passed for check in made.values())
+        assert ("codes_kl_nats" in made) == ("rtn_kl_nats" in made) == (target != "gguf:F32")
+        assert made.keys() >= DECODER_CHECKS
+        unproven = {name for name, check in made.items() if not check.passed}
+        assert unproven == {"task_metric_drop"} and made["task_metric_drop"].passed is None
+        assert proven.grade.name == certificate.read(folder).grade.name == "excellent"
 
 
 @pytest.mark.parametrize(("family", "targets"), [
@@ -75,20 +78,7 @@ def test_sound_classifiers_raise_nothing(family: str, target: str, tmp_path: Pat
     folder = export(tiny.classifier(tmp_path / family, family), target, tmp_path / "out", rows, held_out)[target]
     proven = verify(folder, held_out)
     proven.require()
-    assert {check.name for check in proven.checks if check.passed} >= {"token_ids", "kl_nats", "task_metric_drop"}
-
-
-def test_the_task_is_reported_with_intervals_flips_and_what_it_ran_in(packed: Path) -> None:
-    proven = verify(packed, proving.TEST_ROWS)
-    found = {check.name: check for check in proven.checks}
-    metric, drop = found["task_metric"], found["task_metric_drop"]
-    assert metric.low <= metric.value <= metric.high and drop.low <= drop.value <= drop.high
-    assert metric.n == found["flips_to_wrong"].n == found["flips_to_right"].n == len(proving.TEST_ROWS)
-    assert found["flips_to_wrong"].value - found["flips_to_right"].value == pytest.approx(drop.value * drop.n)
-    assert 0 <= found["flips_p"].value <= 1
-    engine = "llama-cpp-python" if proven.target.startswith("gguf") else "onnxruntime"
-    assert {engine, "tokenizers"} <= proven.ran_with.keys() and proven.ran_with[engine] in found["opens"].detail
-    assert proven.ran_with == certificate.read(packed).ran_with
+    assert {check.name for check in proven.checks if check.passed} >= {"token_ids", "kl_nats"}
 
 
 def test_a_certificate_of_another_schema_is_not_guessed_at(packed: Path, tmp_path: Path) -> None:
@@ -181,6 +171,7 @@ def test_every_export_target_has_limits_and_coarser_types_have_wider_ones() -> N
     for format in TYPES:
         bounds = [limits.LIMITS[f"{format}:{type}"].kl_nats for type in TYPES[format] if type != "BF16"]
         assert bounds == sorted(bounds)
+    assert set(grade.ORDER) == {type for types in TYPES.values() for type in types}
 
 
 @pytest.mark.parametrize("name", kinds.names("quantize.certify"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -45,7 +47,8 @@ def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, colu
     """Quantize and pack a trained model, then prove it.
 
     SOURCE is what tune or distill wrote, or a Hugging Face folder. Without --to the targets are those of the run
-    file. Exit code 3 names the check that failed; a file that failed is not left behind as an artifact.
+    file. Exit code 3 names the check that failed; a file that failed is not left behind as an artifact. A proven file
+    gets a grade (excellent, good, noticeable, poor), and one below good a better target to take instead.
 
     Apps go to OUT/apps. For an artifact that is packed already, without --to, only they are written.
     """
@@ -76,7 +79,7 @@ def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, colu
     with quiet.stdout_kept_clean(), progress.shown():
         made = export(source, wanted, out, rows=train, test_rows=test, task=task, with_apps=with_apps)
     _note(with_apps)
-    _show(made | places, as_json)
+    _show(made | places, as_json, _grades(made))
 
 
 def _sized(exports: list[Export], bits_per_weight: float, budget_mb: float) -> list[Export]:
@@ -139,8 +142,22 @@ def _note(names: tuple[str, ...]) -> None:
             output.note(f"{name}: {note}")
 
 
-def _show(folders: dict[str, Path], as_json: bool) -> None:
+def _grades(made: dict[str, Path]) -> dict[str, Any]:
+    """How good each file is, told on stderr with what to take instead of one that is below good."""
+    from ...quantize import certificate, grade
+
+    found = {target: certificate.read(folder).grade for target, folder in made.items()}
+    for target, each in found.items():
+        if each.name:
+            output.note(grade.told(target, each))
+    return found
+
+
+def _show(folders: dict[str, Path], as_json: bool, grades: Mapping[str, Any] | None = None) -> None:
     if as_json:
-        output.result(folders)
-    else:
-        output.table(["target", "artifact"], [[target, str(folder)] for target, folder in folders.items()])
+        output.result(folders | ({"grades": grades} if grades else {}))
+        return
+    graded = grades or {}
+    output.table(["target", "artifact", *(["grade"] if graded else [])], [
+        [target, str(folder), *([getattr(graded.get(target), "name", "")] if graded else [])]
+        for target, folder in folders.items()])

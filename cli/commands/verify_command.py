@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import inputs, options, output, progress, quiet
 
 if TYPE_CHECKING:
+    from ...quantize.certificate import Certificate
     from ...quantize.witness import Witness
     from ...runtime.rows import Row
 
 
 @click.command("verify", epilog=options.example(
-    "edgestill verify out/gguf-Q4_0", "edgestill verify out/* --json",
+    "edgestill verify out/gguf-Q4_0 --quick", "edgestill verify out/* --json",
     "edgestill verify out/onnx-int4 --client all",
     "edgestill verify downloaded.gguf --against HF_FOLDER --data rows.jsonl"))
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
               help="Run file (its test rows) or data file, to prove tokens and the task metric on too.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="HF_FOLDER",
               help="Hugging Face folder of the float model: proves .gguf files and ONNX folders made elsewhere.")
+@click.option("--quick", is_flag=True,
+              help="Prove tokens, template, stop ids, cache and KL alone: no answers to rows, no graphs for others.")
 @options.clients
 @options.columns
 @options.threads
@@ -31,21 +34,22 @@ if TYPE_CHECKING:
 @options.as_json
 @options.verbose
 def command(artifacts: tuple[Path, ...], rows: Path | None, against: Path | None, clients: tuple[str, ...],
-            columns: tuple[str, ...], threads: int, overrides: tuple[str, ...], skip_bad: bool, as_json: bool) -> int:
+            quick: bool, columns: tuple[str, ...], threads: int, overrides: tuple[str, ...], skip_bad: bool,
+            as_json: bool) -> int:
     """Prove an artifact again: hashes, tokens, template, agreement.
 
     Runs the packed file in its engine against the float model's saved answers; needs no torch. With --against the
-    float model answers anew, and files made elsewhere are proven in a process of bounded memory and time. Exit code 3
-    when a check fails.
+    float model answers anew, and files made elsewhere are proven in a process of bounded memory and time. A proven file
+    also gets a grade: how good it is. Exit code 3 when a check fails.
     """
-    from ...quantize import verify
+    from ...quantize import grade, verify
 
     chosen = inputs.read_rows(rows, columns, overrides, skip_bad=skip_bad) if rows else None
     certificates = {}
     with quiet.stdout_kept_clean(), progress.shown():
         witness = _witness(against, chosen) if against else None
         for artifact in artifacts:
-            certificates[str(artifact)] = verify(artifact, chosen, threads, witness, clients)
+            certificates[str(artifact)] = verify(artifact, chosen, threads, witness, clients, quick)
     if as_json:
         output.result({name: {**output.plain(certificate), "passed": certificate.passed, "causes": certificate.causes}
                        for name, certificate in certificates.items()})
@@ -65,12 +69,20 @@ def command(artifacts: tuple[Path, ...], rows: Path | None, against: Path | None
                         check.detail,
                     ]
                     for check in certificate.checks
-                ],
+                ] + _graded(certificate),
                 title=f"{name} ({certificate.origin})",
             )
             if not certificate.passed:
                 output.note(f"{name}: cause: {', '.join(certificate.causes)}")
+            elif not certificate.grade.good:
+                output.note(grade.told(name, certificate.grade))
     return 0 if all(certificate.passed for certificate in certificates.values()) else 3
+
+
+def _graded(certificate: Certificate) -> list[list[Any]]:
+    """The grade as the last line of the table."""
+    found = certificate.grade
+    return [["grade", found.name, found.agree, None, None, None, found.agree_n or None, found.words]] * bool(found.name)
 
 
 def _witness(folder: Path, rows: list[Row] | None) -> Witness:

@@ -127,7 +127,8 @@ def _certificates(summary: Summary) -> str:
                 for check in model.checks]
         table = _table(["check", "verdict", "value", "limit", "n", "detail"], rows, wide=(5,))
         opened = " open" if model.certified is not True else ""
-        parts.append(f"<details{opened}><summary>{_key(model)} {_verdict(model.certified)}</summary>{table}</details>")
+        parts.append(f"<details{opened}><summary>{_key(model)} {_verdict(model.certified)}</summary>"
+                     f"<p>{escape(model.grade_told)}</p>{table}</details>")
     if not parts:
         return ""
     return (

@@ -8,10 +8,14 @@ from ...models.outputs import SIGMOID
 from .. import decisions
 from ..certificate import Check, rounded
 from ..divergence import Divergence, decisive, kl
+from ..grade import DECISIVE
+from ..limits import AGAIN_FACTOR, AGAIN_NATS
 from ..subject import Subject
 
 TASKS = ("generate", "classify")
 CAUSE = "weights"
+AGAIN = "kl_top64_nats"
+"""What every proof can measure: KL from the 64 most likely tokens, which are kept, and the rest taken as one."""
 
 
 def check(subject: Subject) -> list[Check]:
@@ -24,23 +28,35 @@ def check(subject: Subject) -> list[Check]:
     limits = subject.limits
     whole = subject.float_model is not None or subject.classifies
     bound = "" if whole else "a lower bound, from 64 log-probabilities and a tail"
-    return [
+    checks = [
         _at_most("kl_nats", found.mean, limits.kl_nats, found.n, bound),
         _at_most("kl_p999_nats", found.p999, limits.kl_p999_nats, found.n, bound),
         Check("same_top1", True, "weights", round(found.top1, 6), None, found.n),
         _decisive(found, limits.decisive_top1),
     ]
+    return [*checks, _again(found.mean if subject.classifies else subject.prefill_top.mean, found.n, subject)]
 
 
-def _decisive(found: Divergence, limit: float) -> Check:
+def _again(value: float, n: int, subject: Subject) -> Check:
+    """Held to what the export measured by the same rule on the same tokens: neither nearer nor farther."""
+    told = subject.at_export.get(AGAIN)
+    if told is None or told.value is None or told.n != n:
+        return Check(AGAIN, True, "weights", rounded(value), None, n, "what later proofs are held to")
+    room = AGAIN_FACTOR * told.value + AGAIN_NATS
+    passed = abs(value - told.value) <= room
+    return Check(AGAIN, passed, "weights", rounded(value), rounded(told.value + room), n, "" if passed else (
+        f"{value:.3g} nats, the export measured {told.value:.3g} on the same tokens"))
+
+
+def _decisive(found: Divergence, limit: float | None) -> Check:
     """The most likely token where the float model is sure of it. Between near ties any rounding decides, so the share
     over all positions says more about the model's doubts than about the file, and has no limit."""
-    name = "same_top1_decisive"
     if not found.decisive.any():
-        return Check(name, None, detail="nowhere is the float model's first choice twice as likely as its second")
+        return Check(DECISIVE, None, detail="nowhere is the float model's first choice twice as likely as its second")
     share = float(found.same_top[found.decisive].mean())
-    return Check(name, share >= limit, "weights", round(share, 6), limit, int(found.decisive.sum()),
-                 "" if share >= limit else f"{share:.4f}, at least {limit} is needed")
+    passed = limit is None or share >= limit
+    return Check(DECISIVE, passed, "weights", round(share, 6), limit, int(found.decisive.sum()),
+                 "" if passed else f"{share:.4f}, at least {limit} is needed")
 
 
 def _classes(subject: Subject) -> Divergence:
@@ -50,6 +66,7 @@ def _classes(subject: Subject) -> Divergence:
     return Divergence(kl(expected, logits), same, decisive(expected))
 
 
-def _at_most(name: str, value: float, limit: float, n: int, note: str) -> Check:
-    detail = note if value <= limit else f"{value:.3g} nats, at most {limit:g} is allowed"
-    return Check(name, value <= limit, "weights", rounded(value), limit, n, detail)
+def _at_most(name: str, value: float, limit: float | None, n: int, note: str) -> Check:
+    passed = limit is None and value < float("inf") or limit is not None and value <= limit
+    detail = note if passed else f"{value:.3g} nats, at most {limit or 'a finite number'} is allowed"
+    return Check(name, passed, "weights", rounded(value), limit, n, detail)

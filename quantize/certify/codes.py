@@ -6,6 +6,7 @@ import numpy as np
 
 from ..certificate import Check, rounded
 from ..divergence import Divergence, decisive, join, kl
+from ..limits import CODES_KL_NATS
 from ..subject import Subject
 
 TASKS = ("generate",)
@@ -31,7 +32,7 @@ def check(subject: Subject) -> list[Check]:
             left -= len(parts[-1].kl)
             if left <= 0:
                 break
-    lost, limit = join(parts), subject.limits.codes_kl_nats
+    lost, limit = join(parts), CODES_KL_NATS
     passed = lost.mean <= limit
     return [Check(NAME, passed, "weights", rounded(lost.mean), limit, lost.n, "" if passed else (
         f"{lost.mean:.3g} nats from its own codes in the float model, at most {limit:g} is allowed"))]

@@ -16,6 +16,7 @@ from ..subject import Subject
 
 TASKS = ("generate",)
 CAUSE = "weights"
+QUICK = False
 TOKENS = 512
 """Tokens that both graphs are compared on."""
 

@@ -1,0 +1,124 @@
+"""Grades and what they rest on: what few rows, or rows that the float model has wrong, do not show is not shown."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from edgestill.quantize import grade, limits
+from edgestill.quantize.certificate import Certificate, Check
+from edgestill.quantize.certify import task
+from edgestill.runtime.intervals import bootstrap, matched
+from edgestill.runtime.rows import Row, rows_digest
+
+
+def agreeing(share: float) -> Check:
+    return Check(grade.DECISIVE, True, value=share, n=1000)
+
+
+def losing(value: float, high: float) -> Check:
+    return Check(grade.LOSS, True, value=value, high=high, n=128)
+
+
+def answered(expected: list[float], found: list[float], target: str = "gguf:Q4_0") -> dict[str, Check]:
+    """The checks of a file that has `found` right where the float model has `expected`."""
+    rows = [Row(messages=({"role": "user", "content": str(index)}, {"role": "assistant", "content": "yes"}))
+            for index in range(len(expected))]
+    scores = {rows_digest([row]): score for row, score in zip(rows, expected, strict=True)}
+    subject: Any = SimpleNamespace(
+        reference=SimpleNamespace(fixtures=SimpleNamespace(scores=scores, metric="exact_match")), test_rows=rows,
+        embeds=False, limits=limits.of(target), answers=lambda _: ["yes" if right else "no" for right in found])
+    return {check.name: check for check in task.check(subject)}
+
+
+@pytest.mark.parametrize(("share", "bound", "name"), [
+    (1.0, 0.015, "excellent"), (0.99, 0.02, "excellent"), (0.989, 0.0, "good"), (0.95, 0.02, "good"),
+    (0.949, 0.0, "noticeable"), (1.0, 0.021, "noticeable"), (0.85, 0.1, "noticeable"), (0.849, 0.0, "poor"),
+    (1.0, 0.11, "poor"), (0.99, None, "excellent"), (0.95, None, "good"), (0.5, None, "poor")])
+def test_a_grade_needs_both_tokens_and_task(share: float, bound: float | None, name: str) -> None:
+    task_check = Check(grade.LOSS, None, detail="no rows") if bound is None else losing(0.0, bound)
+    found = grade.of([agreeing(share), task_check], "gguf:Q4_0")
+    assert found.name == name and found.good == (name in ("excellent", "good")) == (not found.instead)
+    assert f"{100 * share:.1f} %" in found.words and ("rests on this alone" in found.words) == (bound is None)
+    assert Certificate("gguf:Q4_0", (), grade=found).summary()["grade"]["name"] == name
+
+
+def test_nothing_is_graded_where_nothing_was_measured() -> None:
+    unsure = Check(grade.DECISIVE, None, detail="nowhere")
+    for checks in ([], [unsure], [losing(0.0, 0.01)]):
+        assert grade.of(checks, "gguf:Q4_0") == grade.Grade() and grade.told("x", grade.Grade()) == ""
+
+
+def test_what_the_export_measured_of_the_task_counts_until_it_is_measured_again() -> None:
+    sealed = [agreeing(0.9), losing(0.05, 0.09)]
+    again = grade.of([agreeing(1.0)], "gguf:Q4_0", at_export=sealed)
+    assert again.name == "noticeable" and "as measured at export" in again.words and again.loss_bound == 0.09
+    assert grade.of([agreeing(1.0), losing(0.0, 0.01)], "gguf:Q4_0", at_export=sealed).name == "excellent"
+
+
+def test_vectors_are_graded_by_their_distance() -> None:
+    names = [grade.of([Check(grade.DISTANCE, True, value=value, n=9)], "onnx:int8").name
+             for value in (0.002, 0.01, 0.05, 0.06)]
+    assert names == ["excellent", "good", "noticeable", "poor"]
+
+
+@pytest.mark.parametrize(("target", "method", "flags"), [
+    ("gguf:Q4_0", "scale_search", ["--to gguf:Q4_0 --method gptq", "--to gguf:Q4_K_M", "--to gguf:Q6_K"]),
+    ("gguf:Q4_0", "gptq", ["--to gguf:Q4_K_M", "--to gguf:Q6_K", "--to gguf:Q8_0"]),
+    ("gguf:Q6_K", "", ["--to gguf:Q8_0", "--to gguf:F16", "--to gguf:F32"]), ("gguf:F32", "", []),
+    ("onnx:int4", "rtn", ["--to onnx:int4 --method gptq", "--to onnx:int8", "--to onnx:fp32"])])
+def test_a_better_target_is_named_as_it_is_typed(target: str, method: str, flags: list[str]) -> None:
+    assert grade.instead(target, method) == flags
+    found = grade.of([agreeing(0.9)], target, method)
+    assert found.instead == flags and all(flag in grade.told(target, found) for flag in flags)
+    assert grade.told(target, vars(found)).startswith(f"{target} is noticeable: ")
+
+
+def test_twelve_lost_answers_of_128_show() -> None:
+    found = answered([1.0] * 128, [0.0] * 12 + [1.0] * 116)
+    loss = found[grade.LOSS]
+    assert loss.value == 12 / 128 and loss.high > 0.13 and found["flips_to_wrong"].value == 12
+    assert grade.of([agreeing(1.0), loss], "gguf:Q4_0").name == "poor"
+    exact = answered([1.0] * 128, [0.0] * 12 + [1.0] * 116, "gguf:Q8_0")[grade.LOSS]
+    assert exact.passed is False and "at least" in exact.detail
+
+
+def test_a_few_lost_answers_are_neither_proof_nor_fault() -> None:
+    loss = answered([1.0] * 128, [0.0] * 2 + [1.0] * 126, "gguf:F32")[grade.LOSS]
+    assert loss.passed is None and "undecided" in loss.detail
+    assert grade.of([agreeing(1.0), loss], "gguf:F32").name == "noticeable"  # nothing shows that it is 2 points or less
+    many = answered([1.0] * 2000, [0.0] * 4 + [1.0] * 1996, "gguf:F32")[grade.LOSS]
+    assert many.passed is True and many.high < 0.02
+
+
+@pytest.mark.parametrize(("rows", "right", "why"), [
+    (128, 0, "has 0 of 128 rows right"), (128, 29, "has 29 of 128"), (95, 95, "95 rows are too few")])
+def test_rows_that_show_no_loss_are_not_asked(rows: int, right: int, why: str) -> None:
+    found = answered([1.0] * right + [0.0] * (rows - right), [])  # would not do for as many rows
+    assert found.keys() == {grade.LOSS} and found[grade.LOSS].passed is None and why in found[grade.LOSS].detail
+    words = grade.of([agreeing(0.97), found[grade.LOSS]], "gguf:Q4_0").words
+    assert why in words and "not run" in words
+
+
+def test_the_fewest_rows_are_just_enough() -> None:
+    found = answered([1.0] * limits.LEAST_ROWS, [1.0] * limits.LEAST_ROWS)[grade.LOSS]
+    assert found.passed and found.value == 0 and 0.0199 < found.high <= 0.02
+    assert answered([1.0] * 30 + [0.0] * 98, [1.0] * 30 + [0.0] * 98)[grade.LOSS].high < 0.02
+
+
+def test_a_matched_interval_keeps_the_doubt_of_few_rows() -> None:
+    same = [1.0] * 10
+    assert matched(same, same).value == 0 and matched(same, same).high == pytest.approx(1.96 / 12, abs=1e-4)
+    random = np.random.default_rng(0)
+    a, b = (random.random((2, 5000)) < 0.6).astype(float)
+    exact, resampled = matched(a, b), bootstrap(a - b)
+    assert (exact.low, exact.high) == pytest.approx((resampled.low, resampled.high), abs=0.002)
+    assert exact.value == resampled.value and exact.n == 5000
+    inside = 0
+    for _ in range(300):  # 5 % of answers are lost and 3 % won: 2 points
+        draw = random.random(128)
+        found = matched(draw < 0.95, (draw < 0.9) | (draw > 0.97))
+        inside += found.low <= 0.02 <= found.high
+    assert inside >= 280
