@@ -61,7 +61,8 @@ def test_sound_decoders_pass_every_check(sound: dict[str, Path]) -> None:
         assert made.keys() >= DECODER_CHECKS
         unproven = {name for name, check in made.items() if not check.passed}
         assert unproven == {"task_metric_drop"} and made["task_metric_drop"].passed is None
-        assert proven.grade.name == certificate.read(folder).grade.name == "excellent"
+        assert proven.grade.name == certificate.read(folder).grade.name
+        assert (proven.grade.name == "excellent") == (target == "gguf:F32")  # four bits ruin random weights
 
 
 @pytest.mark.parametrize(("family", "targets"), [
@@ -140,7 +141,7 @@ def test_a_file_that_is_not_its_own_codes_fails_where_the_distance_to_the_float_
         export(llama, "onnx:int4", tmp_path, proving.ROWS, proving.TEST_ROWS)
     found = {check.name: check for check in certificate.read(tmp_path / "onnx-int4.failed").checks}
     assert found["kl_nats"].passed and found["codes_kl_nats"].value > 2 * found["codes_kl_nats"].limit, found
-    assert [name for name, check in found.items() if check.passed is False] == ["codes_kl_nats"]
+    assert [name for name, check in found.items() if check.passed is False] == ["codes_kl_nats", "rtn_kl_nats"]
 
 
 def test_codes_are_put_into_the_float_model_and_taken_out_again(llama: Path) -> None:

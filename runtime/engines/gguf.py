@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from ...models.artifact import Artifact
 
 _BATCH = 512
+_LOSSLESS = ("gguf:F32", "gguf:F16", "gguf:BF16")
+"""Whoever keeps such weights wants their answers: a float16 cache and the fused kernel, which casts keys to float16,
+would cost models with large keys more than the file does."""
 
 
 def open(artifact: Artifact, threads: int, context: int, exact: bool = False) -> GgufEngine:
     """Load the artifact's file; `threads` 0 means the physical cores, `context` 0 the default length.
 
-    `exact` keeps keys and values in float32 and attends without the fused kernel: for comparing with the float
-    model, where a float16 cache would be counted as an error of the file.
+    `exact` keeps keys and values in float32 and attends without the fused kernel, as files of _LOSSLESS types do anyway.
     Raises ArtifactError when llama.cpp refuses the file, MissingExtra without llama-cpp-python.
     """
-    return GgufEngine(artifact.model_path, threads or allowed_cores(), context, exact)
+    return GgufEngine(artifact.model_path, threads or allowed_cores(), context, exact or _exact(artifact))
 
 
 def open_streams(artifact: Artifact, threads: int, context: int, count: int) -> list[GgufEngine]:
@@ -39,8 +41,12 @@ def open_streams(artifact: Artifact, threads: int, context: int, count: int) -> 
     state cannot be kept apart."""
     from ._gguf_streams import streams
 
-    engine = GgufEngine(artifact.model_path, threads or allowed_cores(), context, False, count)
+    engine = GgufEngine(artifact.model_path, threads or allowed_cores(), context, _exact(artifact), count)
     return streams(engine, count) if engine.rewinds else [engine]
+
+
+def _exact(artifact: Artifact) -> bool:
+    return artifact.manifest.scheme in _LOSSLESS
 
 
 class GgufEngine(Cache):
