@@ -9,8 +9,10 @@ from typing import Any
 from ..models.scheme import CODED, Scheme
 from .limits import GOOD, GRADES, LEAST_RIGHT, LEAST_ROWS, Border
 
-DECISIVE, DISTANCE, LOSS = "same_top1_decisive", "cosine_distance", "task_metric_drop"
-"""The checks that a grade rests on: of text and labels, of vectors, of the user's task."""
+DECISIVE, LOSS = "same_top1_decisive", "task_metric_drop"
+SHARES = (DECISIVE, "same_decisions_decisive")
+DISTANCES = ("cosine_distance", "score_error")
+"""The checks that a grade rests on: shares of tokens or labels that agree, distances of vectors or scores, and LOSS."""
 BEST_METHOD = "gptq"
 FINER = {"gguf": ("Q4_K_M", "Q6_K", "Q8_0", "F16", "F32"), "onnx": ("int8", "fp32")}
 """Types to propose instead, coarsest first."""
@@ -52,8 +54,9 @@ def of(checks: Iterable[Any], target: str, method: str = "", at_export: Iterable
     counts where it was not measured again.
     """
     found = {check.name: check for check in checks}
-    close = found.get(DECISIVE) or found.get(DISTANCE)
-    if close is None or close.value is None:
+    run = (found[name] for name in (*SHARES, *DISTANCES) if name in found)
+    close = next((check for check in run if check.value is not None), None)
+    if close is None:
         return Grade()
     here, where = found.get(LOSS), ""
     task = here if here is not None and here.high is not None else None
@@ -63,13 +66,13 @@ def of(checks: Iterable[Any], target: str, method: str = "", at_export: Iterable
     border = next(border for border in GRADES if _keeps(border, close, task))
     why = here.detail if here is not None else ""
     words = f"{border.words}: {_of_outputs(close)}; {_untold(why) if task is None else _of_task(task, where)}"
-    result = Grade(border.name, words, close.value if close.name == DECISIVE else None, close.n,
-                       instead=[] if GRADES.index(border) <= GOOD else instead(target, method))
+    result = Grade(border.name, words, close.value if close.name in SHARES else None, close.n,
+                   instead=[] if GRADES.index(border) <= GOOD else instead(target, method))
     return result if task is None else replace(result, loss=task.value, loss_bound=task.high, loss_n=task.n)
 
 
 def _keeps(border: Border, close: Any, task: Any) -> bool:
-    near = close.value >= border.decisive if close.name == DECISIVE else close.value <= border.cosine_distance
+    near = close.value >= border.agree if close.name in SHARES else close.value <= getattr(border, close.name)
     return near and (task is None or task.high <= border.loss) or border is GRADES[-1]
 
 
@@ -102,8 +105,10 @@ def shows_loss(rows: int, right: float) -> str:
 
 
 def _of_outputs(close: Any) -> str:
-    if close.name == DISTANCE:
+    if close.name == "cosine_distance":
         return f"vectors are {close.value:.4f} away on average (1 - cosine, {close.n:,} texts)"
+    if close.name == "score_error":
+        return f"scores are {close.value:.3f} of their own spread away (n = {close.n:,})"
     return (f"where the float model is sure of its choice (at least twice as likely as the next), the file makes the "
             f"same one {100 * close.value:.1f} % of the time (n = {close.n:,})")
 

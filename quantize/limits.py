@@ -10,11 +10,14 @@ layer of a toy .46. So an export holds them to what it has at hand: their own co
 Their `kl_nats` is no more than what nobody has seen a sound file of such bits lose. Mean KL in nats:
 
     sound, F32 or fp32              2e-12 .. 1.4e-6   toys, with keys and values kept in float32
-    sound, F16 and BF16             2e-6 .. 7.4e-5    toys
-    sound, Q8_0 and int8            8e-5 .. 8e-4      toys; .0014 published for an 8B model
+    sound, F16 and BF16             2e-6 .. 7.4e-5    toys; a real model of 135M has 5e-6
+    sound, Q8_0 and int8            8e-5 .. .0056     toys, and a real model of 135M; .0014 published for an 8B model
     sound, Q5_K_M and Q4_K_M        .009 .. .033      toys, and a real model of 135M; .011 and .028 published
     sound, Q4_0 and int4            .0006 .. .31      toys; a real model of 135M has .15 to .3, fine-tuned .31
     q and k exchanged, one layer    .84 .. 5.2        toys
+
+llama.cpp rounds what a layer reads to eight bits in blocks, so a file's own prefill and decode, through other kernels,
+lie .003 apart at Q8_0 in the real model: the cache's limits leave ten times that, and a broken cache lies at nats.
 """
 
 from __future__ import annotations
@@ -45,14 +48,16 @@ class Limits:
 
 LOSSLESS = Limits(1e-5, 1e-4, 1e-5, 1e-3, 0.995, 0.02)
 HALF = Limits(1e-3, 1e-3, 1e-4, 0.02, 0.98, 0.02)
-EIGHT_BITS = Limits(0.02, 0.005, 0.02, 0.3, 0.93, 0.03)
-SIX_BITS = Limits(0.15, 0.01, 0.03)
-FIVE_BITS = Limits(0.3, 0.01, 0.04)
-FOUR_BITS = Limits(1.0, 0.01, 0.06)
-FEW_BITS = Limits(2.0, 0.02, 0.2)
+EIGHT_BITS = Limits(0.02, 0.02, 0.02, 0.3, 0.93, 0.03)
+SIX_BITS = Limits(0.15, 0.03, 0.03)
+FIVE_BITS = Limits(0.3, 0.03, 0.04)
+FOUR_BITS = Limits(1.0, 0.03, 0.06)
+FEW_BITS = Limits(2.0, 0.05, 0.2)
 """Files of three bits and fewer are not made here."""
 BY_BITS = ((3, FEW_BITS), (4, FOUR_BITS), (5, FIVE_BITS), (6, SIX_BITS), (8, EIGHT_BITS), (16, HALF), (64, LOSSLESS))
 
+SECOND_GRAPH_KL_NATS = 0.01
+"""Largest mean KL between two graphs over the same weights."""
 CODES_KL_NATS = 0.01
 """Largest mean KL(float model with the packed 4-bit codes as its weights || packed); sound files: 1.5e-4 to 6e-4."""
 RTN_FACTOR, RTN_NATS = 1.25, 0.01
@@ -68,10 +73,12 @@ class Border:
     """What a file needs for one grade."""
 
     name: str
-    decisive: float
-    """Smallest share of decisive tokens, those whose first choice is twice as likely as the second, that agree."""
+    agree: float
+    """Smallest share of decisive tokens or labels, whose first choice is twice as likely as the next, that agree."""
     cosine_distance: float
-    """An embedder's: largest mean of 1 - cosine."""
+    """Of an embedder: largest mean of 1 - cosine."""
+    score_error: float
+    """Of a scorer: largest distance of scores as a share of their spread."""
     loss: float
     """Largest upper 95 % bound of the task's loss, float minus packed, over the same rows."""
     words: str
@@ -79,12 +86,12 @@ class Border:
 
 GRADES = (
     # One changed token in a hundred sure ones: an answer of 50 tokens is mostly the same text.
-    Border("excellent", 0.99, 0.002, 0.02, "answers as the float model does"),
+    Border("excellent", 0.99, 0.002, 0.05, 0.02, "answers as the float model does"),
     # Both asked for together: the user's task loses at most 2 points in 100, and text rarely turns another way.
-    Border("good", 0.95, 0.01, 0.02, "the same for nearly all uses"),
+    Border("good", 0.95, 0.01, 0.15, 0.02, "the same for nearly all uses"),
     # Stock 4-bit files of small real models: of ten sure tokens one is another.
-    Border("noticeable", 0.85, 0.05, 0.10, "its answers differ visibly from the float model's"),
-    Border("poor", 0.0, 2.0, 1.0, "another model than the one that was trained"),
+    Border("noticeable", 0.85, 0.05, 0.5, 0.10, "its answers differ visibly from the float model's"),
+    Border("poor", 0.0, 2.0, 1e9, 1.0, "another model than the one that was trained"),
 )
 """Best first; a file has the first whose borders it keeps. 2 points are what 128 rows can show: with fewer than 96 even
 answers without one difference leave more doubt. The same for the two best, lest a file lose a grade to being asked."""

@@ -120,7 +120,7 @@ def test_an_export_states_and_proves_what_it_does(exported: dict[str, Path]) -> 
         proven = verify(folder, ROWS)
         proven.require()
         run = {check.name for check in proven.checks if check.passed}
-        assert run >= {"cosine_distance", "cosine_distance_worst", "token_ids", "task_metric_drop"}
+        assert run >= {"cosine_distance", "cosine_distance_worst", "token_ids"}
         assert "edgestill embed" in (folder / "README.md").read_text()
     some = verify(exported["onnx:fp32"], ROWS[:3]).checks
     assert next(check for check in some if check.name == "task_metric_drop").passed is None

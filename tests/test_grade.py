@@ -29,7 +29,8 @@ def answered(expected: list[float], found: list[float], target: str = "gguf:Q4_0
     scores = {rows_digest([row]): score for row, score in zip(rows, expected, strict=True)}
     subject: Any = SimpleNamespace(
         reference=SimpleNamespace(fixtures=SimpleNamespace(scores=scores, metric="exact_match")), test_rows=rows,
-        embeds=False, limits=limits.of(target), answers=lambda _: ["yes" if right else "no" for right in found])
+        embeds=False, head=None, limits=limits.of(target),
+        answers=lambda _: ["yes" if right else "no" for right in found])
     return {check.name: check for check in task.check(subject)}
 
 
@@ -58,10 +59,12 @@ def test_what_the_export_measured_of_the_task_counts_until_it_is_measured_again(
     assert grade.of([agreeing(1.0), losing(0.0, 0.01)], "gguf:Q4_0", at_export=sealed).name == "excellent"
 
 
-def test_vectors_are_graded_by_their_distance() -> None:
-    names = [grade.of([Check(grade.DISTANCE, True, value=value, n=9)], "onnx:int8").name
-             for value in (0.002, 0.01, 0.05, 0.06)]
-    assert names == ["excellent", "good", "noticeable", "poor"]
+def test_vectors_scores_and_labels_are_graded_too() -> None:
+    for name, values in (("cosine_distance", (0.002, 0.01, 0.05, 0.06)), ("score_error", (0.05, 0.15, 0.5, 0.6))):
+        names = [grade.of([Check(name, True, value=value, n=9)], "onnx:int8").name for value in values]
+        assert names == ["excellent", "good", "noticeable", "poor"]
+    labels = Check("same_decisions_decisive", True, value=0.94, n=9)
+    assert grade.of([labels], "onnx:int8").name == "noticeable" and grade.of([labels], "onnx:int8").agree == 0.94
 
 
 @pytest.mark.parametrize(("target", "method", "flags"), [

@@ -12,6 +12,7 @@ from ...runtime.foreign import is_foreign
 from ..certificate import Check, rounded
 from ..divergence import Divergence, decisive, join, kl
 from ..layouts import transformers_js
+from ..limits import SECOND_GRAPH_KL_NATS
 from ..subject import Subject
 
 TASKS = ("generate",)
@@ -43,7 +44,7 @@ def check(subject: Subject) -> list[Check]:
         if left <= 0:
             break
     engine.close()
-    lost, limit = join(parts), subject.limits.cache_kl_nats
+    lost, limit = join(parts), SECOND_GRAPH_KL_NATS
     passed = lost.mean <= limit
     return [Check("second_graph_kl_nats", passed, "weights", rounded(lost.mean), limit, lost.n, "" if passed else (
         f"{name} is {lost.mean:.3g} nats from {artifact.manifest.model_file}, at most {limit:g} is allowed"))]

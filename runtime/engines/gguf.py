@@ -30,7 +30,7 @@ would cost models with large keys more than the file does."""
 def open(artifact: Artifact, threads: int, context: int, exact: bool = False) -> GgufEngine:
     """Load the artifact's file; `threads` 0 means the physical cores, `context` 0 the default length.
 
-    `exact` keeps keys and values in float32 and attends without the fused kernel, as files of _LOSSLESS types do anyway.
+    `exact` keeps keys and values in float32 and attends without the fused kernel, as files of _LOSSLESS types do.
     Raises ArtifactError when llama.cpp refuses the file, MissingExtra without llama-cpp-python.
     """
     return GgufEngine(artifact.model_path, threads or allowed_cores(), context, exact or _exact(artifact))
