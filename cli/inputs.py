@@ -83,7 +83,7 @@ def _read_texts(texts: Sequence[str], pairs: Sequence[str]) -> list[Text]:
     if len(texts) == 1 and path.suffix and os.path.isfile(path):  # a long text is no error here, as it is in pathlib
         if path.suffix == ".txt":
             try:
-                return _lines(path.read_text(encoding="utf-8"), str(path))
+                return _lines(path.read_text(encoding="utf-8-sig"), str(path))  # a mark is no part of the first text
             except UnicodeDecodeError as error:
                 raise DataError(f"{path}: not UTF-8 at byte {error.start}: {error.reason}",
                                 "save it as UTF-8") from None

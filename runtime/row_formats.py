@@ -13,6 +13,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .row_faults import BadRow, RowFault, check_strings
 
 Record = dict[str, Any] | BadRow
 LINE_LIMIT = 8 * 1024 * 1024
-"""Bytes of one line; a longer one is a file without line ends, or a bomb."""
+"""Bytes of one line or cell; a longer one is a file without line ends, a quote that is never closed, or a bomb."""
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 PACKED = (".gz", ".zst")
 _BYTE_ORDER_MARKS = (
@@ -39,25 +40,40 @@ def format_of(path: Path) -> str:
 
 
 def read_records(path: Path) -> Iterator[tuple[int, Record]]:
-    """Stream the records of a text file. Raises DataError for a fault of the whole file."""
+    """Stream the records of a text file, one of .json as JSON lines. Raises DataError for a fault of the whole file."""
     suffix = format_of(path)
     if suffix in (".csv", ".tsv"):
         return _csv_records(path, "," if suffix == ".csv" else "\t")
     if suffix == ".txt":
         return _text_records(path)
-    if suffix == ".json":
-        return _json_records(path)
-    return _jsonl_records(path, _lines(path))
+    return jsonl_records(path)
 
 
 def parse_json(text: str) -> Any:
     """Parse JSON strictly: RowFault for broken JSON, a key given twice, NaN, infinity or absurd nesting."""
+    with faults("each line must hold one whole JSON object"):
+        return DECODER.decode(text)
+
+
+def parse_inside(text: str, name: str) -> Any:
+    """`parse_json` of a text that stands inside a row, such as "the column 'tools'", which every fault then names."""
     try:
-        return _DECODER.decode(text)
+        with faults("correct the JSON in that text", "character {0.pos} of its text"):
+            value = DECODER.decode(text)
+        check_strings(value)  # escapes that the row's own check cannot see
+    except RowFault as fault:
+        raise RowFault(f"{name}: {fault.reason}", fault.remedy) from None
+    return value
+
+
+@contextmanager
+def faults(remedy: str, place: str = "") -> Iterator[None]:
+    """What DECODER raises, as RowFault; `place` words a JSONDecodeError's place, by default as line and column."""
+    try:
+        yield
     except json.JSONDecodeError as error:
-        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
-        raise RowFault(f"broken JSON at {place}: {error.msg}",
-                       "each line must hold one whole JSON object") from None
+        place = place or ("column {0.colno}" if error.lineno == 1 else "line {0.lineno}, column {0.colno}")
+        raise RowFault(f"broken JSON at {place.format(error)}: {error.msg}", remedy) from None
     except RecursionError:
         raise RowFault("JSON is nested too deeply", "flatten the row") from None
     except ValueError:  # Python's limit of 4,300 digits for one integer
@@ -84,10 +100,11 @@ def _finite(digits: str) -> float:
     return number
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def chunks(path: Path) -> Iterator[bytes]:
+    """Stream the unpacked bytes of a file. Raises DataError for damaged ones."""
     suffix = path.suffix.lower()
     try:
         if suffix == ".zst":
@@ -126,7 +143,7 @@ def _zstd_chunks(path: Path) -> Iterator[bytes]:
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """Stream `(line, offset of its first byte, bytes with the line end)`."""
     number, offset, pending = 0, 0, b""
-    for chunk in _chunks(path):
+    for chunk in chunks(path):
         *whole, pending = (pending + chunk).split(b"\n")
         for line in whole:
             number += 1
@@ -144,14 +161,20 @@ def _check_line(path: Path, number: int, line: bytes) -> None:
         raise DataError(f"{path}:{number}: the line is longer than {LINE_LIMIT // 2**20} MiB",
                         "write one row a line; a whole JSON array belongs in a .json file")
     if number == 1:
-        for mark, name in _BYTE_ORDER_MARKS:
-            if line.startswith(mark):
-                remedy = ("remove the mark: sed -i '1s/^\\xEF\\xBB\\xBF//' FILE (in a spreadsheet, save as plain UTF-8)"
-                          if name == "UTF-8" else f"convert it: iconv -f {name} -t UTF-8 FILE > NEW")
-                raise DataError(f"{path}:1: the file starts with a {name} byte order mark", remedy)
+        refuse_mark(path, line)
 
 
-def _decoded(line: bytes, offset: int) -> str:
+def refuse_mark(path: Path, start: bytes) -> None:
+    """DataError for a file whose first bytes are a byte order mark."""
+    for mark, name in _BYTE_ORDER_MARKS:
+        if start.startswith(mark):
+            remedy = ("remove the mark: sed -i '1s/^\\xEF\\xBB\\xBF//' FILE (in a spreadsheet, save as plain UTF-8)"
+                      if name == "UTF-8" else f"convert it: iconv -f {name} -t UTF-8 FILE > NEW")
+            raise DataError(f"{path}:1: the file starts with a {name} byte order mark", remedy)
+
+
+def decoded(line: bytes, offset: int) -> str:
+    """Bytes at `offset` of a file as text; RowFault for NUL and what is no UTF-8."""
     if b"\0" in line:
         raise RowFault(f"NUL byte at byte {offset + line.index(0)} of the file",
                        "the file is binary, UTF-16 or damaged: save it as UTF-8 text")
@@ -162,9 +185,10 @@ def _decoded(line: bytes, offset: int) -> str:
                        "convert it, such as: iconv -f LATIN1 -t UTF-8 FILE > NEW") from None
 
 
-def _jsonl_records(path: Path, lines: Iterator[tuple[int, int, bytes]]) -> Iterator[tuple[int, Record]]:
+def jsonl_records(path: Path) -> Iterator[tuple[int, Record]]:
+    """Stream JSON lines."""
     blank: list[int] = []
-    for number, offset, line in lines:
+    for number, offset, line in _lines(path):
         if not line.strip():
             blank.append(number)
             continue
@@ -172,30 +196,13 @@ def _jsonl_records(path: Path, lines: Iterator[tuple[int, int, bytes]]) -> Itera
             yield empty, BadRow(str(path), empty, "the line is empty", "remove the empty line")
         blank.clear()
         try:
-            yield number, _object(parse_json(_decoded(line, offset).strip()))
+            yield number, json_object(parse_json(decoded(line, offset).strip()))
         except RowFault as fault:
             yield number, BadRow(str(path), number, fault.reason, fault.remedy)
 
 
-def _json_records(path: Path) -> Iterator[tuple[int, Record]]:
-    """A .json file holds an array of objects, or JSON lines under another name."""
-    lines = list(_lines(path))
-    content = b"".join(line for _, _, line in lines)
-    if not content.lstrip().startswith(b"["):
-        yield from _jsonl_records(path, iter(lines))
-        return
-    try:
-        array = parse_json(_decoded(content, 0))
-    except RowFault as fault:
-        raise DataError(f"{path}: {fault.reason}", fault.remedy) from None
-    for number, value in enumerate(array, 1):
-        try:
-            yield number, _object(value)
-        except RowFault as fault:
-            yield number, BadRow(str(path), number, fault.reason, fault.remedy)
-
-
-def _object(value: Any) -> dict[str, Any]:
+def json_object(value: Any) -> dict[str, Any]:
+    """A record; RowFault for what is none."""
     if not isinstance(value, dict):
         raise RowFault(f"a JSON object was expected, this is {type(value).__name__}",
                        'write each row as an object: {"text": …, "label": …}')
@@ -204,6 +211,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, Record]]:
+    csv.field_size_limit(LINE_LIMIT)  # Python's own limit is 128 KiB
     reader = csv.reader(_csv_lines(path), delimiter=delimiter, strict=True)
     header = next(_csv_rows(path, reader), (1, []))[1]
     _check_header(path, header, delimiter)
@@ -225,7 +233,7 @@ def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, Record]]:
 def _csv_lines(path: Path) -> Iterator[str]:
     for number, offset, line in _lines(path):
         try:
-            yield _decoded(line, offset)
+            yield decoded(line, offset)
         except RowFault as fault:
             raise DataError(f"{path}:{number}: {fault.reason}", fault.remedy) from None
 
@@ -239,7 +247,8 @@ def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise DataError(f"{path}:{first}: broken CSV: {error}",
+            reason = str(error) if "field limit" not in str(error) else f"a cell longer than {LINE_LIMIT // 2**20} MiB"
+            raise DataError(f"{path}:{first}: broken CSV: {reason}",
                             'close every quote, and write a quote inside a quoted cell as ""') from None
 
 
@@ -261,7 +270,7 @@ def _text_records(path: Path) -> Iterator[tuple[int, Record]]:
     first = 0
     for number, offset, line in _lines(path):
         try:
-            text = _decoded(line, offset)
+            text = decoded(line, offset)
         except RowFault as fault:
             yield number, BadRow(str(path), number, fault.reason, fault.remedy)
             continue

@@ -22,7 +22,7 @@ from typing import Any
 from ..models import files
 from ..models.errors import DataError, UsageError
 from ..models.runfile import Data
-from . import row_formats, row_tables
+from . import row_arrays, row_formats, row_tables
 from .row_faults import BadRow, RowFault
 from .row_messages import Message
 from .row_shapes import Row, Shaper
@@ -189,6 +189,8 @@ def _records(name: str) -> Iterator[tuple[int, row_formats.Record]]:
     if path.is_file():
         if path.suffix.lower() == ".parquet":
             return row_tables.read_parquet(path)
+        if row_formats.format_of(path) == ".json":
+            return row_arrays.read_json(path)
         if row_formats.format_of(path):
             return row_formats.read_records(path)
         raise DataError(f"{path}: {path.suffix or 'a name without a suffix'!r} is not a format known here",

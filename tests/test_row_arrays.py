@@ -1,0 +1,98 @@
+"""Files as programs write them: one long line, arrays below a key, large cells; and the true place of a mistake."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from edgestill.models.errors import DataError
+from edgestill.runtime import row_arrays, row_formats
+from edgestill.runtime.rows import read_rows
+
+ROWS = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+
+
+def message(path: Path, content: str) -> str:
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_rows(path)
+    assert caught.value.hint and str(path) in caught.value.message
+    return caught.value.message
+
+
+def test_an_array_of_one_line_may_be_longer_than_a_line_of_rows(tmp_path: Path) -> None:
+    long = [{"text": "word " * 400_000, "label": "x"}, *ROWS] * 5
+    text = json.dumps(long)
+    assert len(text) > row_formats.LINE_LIMIT
+    (tmp_path / "a.json").write_text(text)
+    assert [row.label for row in read_rows(tmp_path / "a.json")] == ["x", "x", "y"] * 5
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(text.encode(), 1))
+    assert len(read_rows(tmp_path / "b.json.gz")) == 15
+
+
+def test_a_file_too_large_to_hold_is_refused_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_arrays, "LIMIT", 2**20)
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"[" + b" " * 9_000_000, mtime=0))
+    with pytest.raises(DataError, match=r"longer than 1 MiB.*\n.*\.jsonl"):
+        read_rows(tmp_path / "a.json.gz")
+
+
+@pytest.mark.parametrize("content", [
+    json.dumps({"data": ROWS}), json.dumps({"version": "1.0", "rows": ROWS}, indent=2),
+    json.dumps(ROWS, indent=1).replace("\n", "\r\n"), "\n".join(map(json.dumps, ROWS)), f" \n{json.dumps(ROWS)}\n",
+])
+def test_rows_are_found_in_whatever_json_holds_them(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_bytes(content.encode())
+    assert [(row.text, row.label) for row in read_rows(tmp_path / "a.json")] == [("a", "x"), ("b", "y")]
+
+
+def test_one_object_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(ROWS[0], indent=2))
+    assert [row.text for row in read_rows(tmp_path / "a.json")] == ["a"]
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    ('[{"text": "a", "label": "x"},\n {"text": "b" "label": "y"}]', "row 2: broken JSON at line 2, column 15"),
+    ('[{"text": "a", "label": "x"},]', "row 2: broken JSON at line 1, column 30: Expecting value"),
+    ('[{"text": "a", "label": "x"}\n {}]', "broken JSON at line 2, column 2: row 1 ends, and ',' or ']' was expected"),
+    ('[{"text": "a", "label": "x"}]\n[]', "broken JSON at line 2, column 1: the array has ended before"),
+    ('[{"text": "a", "label": "x"}', "broken JSON at line 1, column 29: row 1 ends"),
+    ('[{"text": "a", "label": NaN}]', "row 1: NaN is not JSON"),
+    ('{"data": [{"text": "a", "label": "x"}], "test": [{"text": "b"}]}', "'test' beside them, which would be lost"),
+    ('{\n "data": [\n  {"text": "a" "label": "x"}]}', "broken JSON at line 3, column 16"),
+    ('{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "no column that can be used among: 'train', 'test'"),
+    ('{"text": "a", "label": "x"},\n{"text": "b", "label": "y"}', "a.json:1: broken JSON at column 28: Extra data"),
+    ('{"text": "a"\n{"text": "b"}', "a.json:1: broken JSON at column 13"),
+])
+def test_a_mistake_is_told_with_its_place(tmp_path: Path, content: str, reason: str) -> None:
+    assert reason in message(tmp_path / "a.json", content)
+
+
+def test_cells_may_be_large(tmp_path: Path) -> None:
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], ["long\r\n" * 50_000, "x"], ["b", "y"]])
+    assert [len(row.text) for row in read_rows(tmp_path / "a.csv")] == [300_000, 1]
+
+
+def test_a_quote_that_is_never_closed_is_told_where_it_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_formats, "LINE_LIMIT", 2**20)
+    rows = "c,d\n" * 300_000
+    found = message(tmp_path / "a.csv", f'text,label\na,"b\n{rows}')
+    assert "a.csv:2: broken CSV: a cell longer than 1 MiB" in found
+
+
+def test_what_comes_after_packed_data_is_refused(tmp_path: Path) -> None:
+    packed = gzip.compress(b'{"text": "a", "label": "x"}\n', mtime=0)
+    (tmp_path / "a.jsonl.gz").write_bytes(packed + b"trailing")
+    with pytest.raises(DataError, match="damaged gzip data"):
+        read_rows(tmp_path / "a.jsonl.gz")
+    (tmp_path / "a.jsonl.gz").write_bytes(packed + packed)  # as `cat a.gz b.gz` makes it
+    assert len(read_rows(tmp_path / "a.jsonl.gz")) == 2
+
+
+def test_whole_numbers_of_any_size_keep_their_digits(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "q", "completion": {"id": 12345678901234567890123}}\n')
+    assert read_rows(tmp_path / "a.jsonl")[0].answer == '{"id":12345678901234567890123}'
