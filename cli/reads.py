@@ -70,12 +70,13 @@ class Reads:
     def student(self) -> dict[str, Any]:
         """The [student] table, its model by content, and the seed that new weights are drawn from."""
         student = self._run.student
-        table = {key: value for key, value in asdict(student).items() if key != "model"}
+        table = {key: value for key, value in asdict(student).items() if key not in ("model", "base")}
         if student.template:
             from ..distill.templates import read
 
             table["template"] = read(student.template, Path())
-        return {"student": [table, self._model(student.model, student.revision, "student.model"),
+        base = [self._model(student.base, "", "student.base")] if student.base else []
+        return {"student": [table, self._model(student.model, student.revision, "student.model"), *base,
                             self._run.distill.seed]}
 
     def export(self, export: Export, certify_rows: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def resolve(run: RunFile, base: Path) -> RunFile:
         run,
         task=replace(run.task, schema=str((base / run.task.schema).resolve()) if run.task.schema else ""),
         data=replace(run.data, dir=str((base / run.data.dir).resolve())),
-        student=replace(run.student, model=_folder(run.student.model, base),
+        student=replace(run.student, model=_folder(run.student.model, base), base=_folder(run.student.base, base),
                         template=_file(run.student.template, base)),
         teacher=teacher,
     )

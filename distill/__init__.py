@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .grid_aware import grid_aware
+from .merge import merge
 from .stages import distill, prepare_student, tune, tune_teacher
 
-__all__ = ["distill", "grid_aware", "prepare_student", "tune", "tune_teacher"]
+__all__ = ["distill", "grid_aware", "merge", "prepare_student", "tune", "tune_teacher"]

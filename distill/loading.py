@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +13,12 @@ from typing import Any
 from ..models import files
 from ..models.errors import ArtifactError, UsageError
 from ..models.task import Task
+from ..quantize import entrance
+from ..runtime import unembedded
+from ..runtime.tokenizer_files import PROCESSOR_TEMPLATE
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+                   PROCESSOR_TEMPLATE)
 HUB_TASKS = {"generate": "text-generation", "classify": "text-classification"}
 """Our tasks by their names on the hub."""
 TEMPLATES = "additional_chat_templates"
@@ -32,15 +37,15 @@ def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True,
                                "dtype": torch.float32, "output_loading_info": True}
-    with _quiet_transformers():
+    with _quiet_transformers(), entrance.as_whole(folder) as whole:
         if task.kind == "classify":
             set_labels(config, task.labels)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 model, info = kind.from_pretrained(
-                    folder, config=config, ignore_mismatched_sizes=True, **options)
+                    whole, config=config, ignore_mismatched_sizes=True, **options)
         else:
-            model, info = kind.from_pretrained(folder, config=config, **options)
+            model, info = kind.from_pretrained(whole, config=config, **options)
     body = getattr(model, model.base_model_prefix, None)
     inside = f"{model.base_model_prefix}."
     missing = [name for name in info["missing_keys"] if name.startswith(inside) and ".pooler." not in name]
@@ -49,6 +54,13 @@ def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
         lacking = (missing or wrong or sorted(info["missing_keys"]) or ["its body"])[0]
         raise ArtifactError(f"{folder}: the weights do not hold {lacking}, which {type(model).__name__} needs",
                             "the checkpoint is incomplete or of another kind of model")
+    # What stands in no other place than a layer would be learned around, and lost when the model is saved.
+    layer = re.compile(rf"{re.escape(inside)}(layers|h)\.\d+\.")
+    unread = sorted(name for name in info["unexpected_keys"] if layer.match(name))
+    if unread:
+        raise ArtifactError(f"{folder}: {len(unread)} tensors that {type(model).__name__} does not read by its "
+                            f"config.json, the first is {unread[0]}", "copy config.json again from where the model was "
+                            "made: a setting of it, such as one for biases, is not that of the weights")
     return model
 
 
@@ -87,10 +99,8 @@ def save_model(model: Any, folder: Path) -> None:
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy tokenizer and chat template as they are."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+    """Copy tokenizer and chat template as they are, but for tokens that have no row in the embedding."""
+    unembedded.copy_files(source, folder, TOKENIZER_FILES)
     if (source / TEMPLATES).is_dir():
         shutil.copytree(source / TEMPLATES, folder / TEMPLATES)
 

@@ -11,15 +11,18 @@ from ..models import catalogue, files, hub
 from ..models.artifact import is_artifact, open_artifact
 from ..models.errors import ArtifactError, UsageError
 from ..models.family import of_config
+from ..quantize import entrance
+from ..quantize.checkpoint import stored
+from ..runtime import unembedded
 from ..runtime.configs import check_folder, read_table
+from ..runtime.text import Codec
+from ..runtime.tokenizer_files import PROCESSOR_TEMPLATE
 
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
              "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/*",
-             "README.md")
-READ_FILES = (*(pattern for pattern in HUB_FILES if pattern != "README.md"), "adapter_config.json")
+             "README.md", "adapter_config.json", PROCESSOR_TEMPLATE)
+READ_FILES = tuple(pattern for pattern in HUB_FILES if pattern != "README.md")
 """What training and export read of a folder; of its README.md only the licence."""
-_CODE_KEYS = ("auto_map", "_attn_implementation_internal", "custom_pipelines")
-"""Keys of a config.json that make transformers load code."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,23 @@ def resolve(model: str, revision: str = "", base: Path | None = None, key: str =
     Raises UsageError for a name that is none of these or cannot be downloaded; ArtifactError for a folder that is
     no plain Hugging Face model: packed, pickled, with code of its own, or a LoRA adapter.
     """
+    folder, name, commit = located(model, revision, base, key)
+    if not commit and is_artifact(folder):
+        return _artifact(folder, model)
+    check(folder)
+    licence = catalogue.entry(model).licence if commit and model in catalogue.names() else card_licence(folder)
+    return Source(folder, name, commit, licence)
+
+
+def located(model: str, revision: str = "", base: Path | None = None, key: str = "model") -> tuple[Path, str, str]:
+    """The folder of `model`, unchecked, its name, and the hub's commit where it comes from there. Errors as of
+    `resolve`."""
     folder = (base or Path()) / model
     if folder.is_dir():
-        if is_artifact(folder):
-            return _artifact(folder, model)
-        check(folder)
-        return Source(folder, model, "", _card_licence(folder))
+        return folder, model, ""
     hub_id = hub_name(model, key)
-    licence = catalogue.entry(model).licence if model in catalogue.names() else ""
     folder = hub.snapshot(hub_id, revision) or _download(hub_id, revision, key)
-    check(folder)
-    return Source(folder, hub_id, folder.name, licence or _card_licence(folder))
+    return folder, hub_id, folder.name
 
 
 def hub_name(model: str, key: str = "model") -> str:
@@ -77,25 +86,30 @@ def check(folder: Path) -> dict[str, Any]:
 
     Raises ArtifactError or UsageError naming what is wrong with it, before any weight is read.
     """
-    if (folder / "adapter_config.json").is_file():
-        raise ArtifactError(f"{folder}: a LoRA adapter, not a whole model",
-                            "merge it into its base model first (peft: merge_and_unload, then save_pretrained)")
+    entrance.check_adapter(folder)
     if not (folder / "config.json").is_file():
         raise ArtifactError(f"{folder}: no config.json in it, so it is no Hugging Face model folder",
                             "give a folder that save_pretrained, tune or distill wrote; packed files cannot be trained")
     check_folder(folder)
     config = read_table(folder / "config.json")
-    code = [key for key in _CODE_KEYS if key in config]
-    if code:
-        raise ArtifactError(f"{folder / 'config.json'}: {code[0]!r} asks to run code that comes with the model",
-                            "code of a model is never run here: choose a model that transformers knows by itself")
+    entrance.check_config(folder, config)
     if not any(folder.glob("*.safetensors")):
         pickled = next((path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pt", ".pth")), None)
         found = f"its weights are pickled ({pickled})" if pickled else "no weights in it"
         raise ArtifactError(f"{folder}: {found}; only .safetensors are read",
                             "unpickling runs code: convert it with transformers in a place you trust (save_pretrained)")
-    of_config(config, training=True)
+    stored(folder, config, of_config(config, training=True))
     return config
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Refuse a tokenizer that is not the one of the weights: ArtifactError naming token and id."""
+    config = read_table(folder / "config.json")
+    family = of_config(config, training=True)
+    entries = stored(folder, config, family)
+    embedding = next((entries[name] for name in family.embedding if name in entries), None)
+    if embedding is not None:
+        unembedded.check_ids(folder, Codec.from_folder(folder), embedding.shape[0])
 
 
 def weights_digest(folder: Path) -> str:
@@ -131,7 +145,7 @@ def _artifact(folder: Path, name: str) -> Source:
     return Source(folder, name, "", manifest.licences.get("model", "unknown"), tuple(manifest.parents))
 
 
-def _card_licence(folder: Path) -> str:
+def card_licence(folder: Path) -> str:
     """The licence that the front matter of the model's README.md names."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""

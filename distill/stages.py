@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from ..runtime.text import Codec
 from . import finish
 from .checkpoint import locked
 from .loading import load_model, new_model
-from .sources import Source, check, resolve, weights_digest
+from .merge import merged_student
+from .sources import Source, check, check_tokenizer, resolve, weights_digest
 from .templates import read, with_template
 from .training import Job, run_job, task_facts
 
@@ -83,7 +85,14 @@ def prepare_student(run: RunFile | Path | str, out: Path | str, overrides: Seque
     a plain Hugging Face folder that `tune` and `distill` take as `student`.
     """
     run, base, splits = read_run(run, overrides, base, out)
-    source = _start(run, base, teacher)
+    work = Path(out).with_name(Path(out).name + ".work")
+    made = _prepare(run, base, splits, _start(run, base, teacher, work), Path(out))
+    if run.student.base:
+        shutil.rmtree(work)
+    return made
+
+
+def _prepare(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], source: Source, out: Path) -> Path:
     _check_family(source, run.task)
     chosen, task = run.student, run.task
     if chosen.template:
@@ -101,7 +110,7 @@ def prepare_student(run: RunFile | Path | str, out: Path | str, overrides: Seque
         model = trim_model(model, kept)
     if chosen.initialise == "random":
         model = new_model(model.config, task, run.distill.seed)
-    return finish.write(Path(out), model, source.folder, run, base, finish.Facts(
+    return finish.write(out, model, source.folder, run, base, finish.Facts(
         "prepare", [*source.lineage, source.parent("base")], {"model": source.licence},
         settings={"seed": run.distill.seed, "layers": chosen.layers, "vocabulary": chosen.vocabulary,
                   "initialise": chosen.initialise}), kept=kept)
@@ -156,8 +165,10 @@ def _teacher(run: RunFile, base: Path, folder: Path | None) -> Source:
     return source
 
 
-def _start(run: RunFile, base: Path, teacher: Path | None) -> Source:
-    """The model that the student is made from."""
+def _start(run: RunFile, base: Path, teacher: Path | None, work: Path) -> Source:
+    """The model that the student is made from; an adapter is merged in `work`."""
+    if run.student.base:
+        return merged_student(run.student, run.task, base, work)
     if run.student.model:
         return resolve(run.student.model, run.student.revision, base, "student.model")
     if teacher is None and not run.teacher:
@@ -168,26 +179,24 @@ def _start(run: RunFile, base: Path, teacher: Path | None) -> Source:
 def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], out: Path, folder: Path | None,
                    teacher: Path | None) -> Source:
     """What training starts from; a student that must be made first lies beside the work of `out`."""
-    chosen = run.student
+    chosen, work = run.student, out.with_name(out.name + ".work")
     if folder is not None:
         source = resolve(str(folder.absolute()), key="student")
     elif chosen.layers or chosen.vocabulary != "all" or chosen.initialise != "weights":
-        work = out.with_name(out.name + ".work")
-        start = weights_digest(_start(run, base, teacher).folder)
-        shape = {key: value for key, value in asdict(chosen).items() if key not in ("model", "revision")}
+        start = _start(run, base, teacher, work)
+        shape = {key: value for key, value in asdict(chosen).items() if key not in ("model", "revision", "base")}
         shape["template"] = read(chosen.template, base) if chosen.template else ""
-        made_from = [shape, run.distill.seed, start, task_facts(run.task, base),
+        made_from = [shape, run.distill.seed, weights_digest(start.folder), task_facts(run.task, base),
                      rows_digest([*splits["train"], *splits["validation"]])]
         name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
         prepared = work / f"student-{name}"
         with locked(work):
             if not is_artifact(prepared):
-                prepare_student(run, prepared, base=base, teacher=teacher)
+                _prepare(run, base, splits, start, prepared)
         source = resolve(str(prepared.absolute()), key="student")
     else:
-        source = _start(run, base, teacher)
+        source = _start(run, base, teacher, work)
         if chosen.template:
-            work = out.with_name(out.name + ".work")
             with locked(work):
                 source = with_template(source, chosen.template, base, work / "student-template")
     _check_family(source, run.task)
@@ -200,6 +209,7 @@ def _check_family(source: Source, task: Task) -> None:
     if task.kind not in family.tasks:
         raise UsageError(f"{source.name}: the {family.name} family cannot be made for task.kind = {task.kind!r}",
                          f"this family is for: {', '.join(family.tasks)}")
+    check_tokenizer(source.folder)
 
 
 def _kept(folder: Path, task: Task, splits: Mapping[str, Sequence[Row]]) -> list[int]:
@@ -211,4 +221,4 @@ def _kept(folder: Path, task: Task, splits: Mapping[str, Sequence[Row]]) -> list
     for row in [*splits["train"], *splits["validation"]]:
         used.update(codec.encode(row.text, add_special_tokens=True) if row.kind == "label"
                     else codec.training_ids(row)[0])
-    return kept_tokens(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")), used)
+    return kept_tokens(json.loads(codec.tokenizer.to_str()), used)

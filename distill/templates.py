@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +45,7 @@ def with_template(source: Source, template: str, base: Path, folder: Path) -> So
     folder.mkdir(parents=True)
     for path in source.folder.iterdir():
         if path.is_file() and path.name not in (TEMPLATE, "tokenizer_config.json", "manifest.json"):
-            _link(path.resolve(), folder / path.name)
+            files.link(path.resolve(), folder / path.name)
     settings = source.folder / "tokenizer_config.json"
     if settings.is_file():
         table = json.loads(settings.read_text(encoding="utf-8"))
@@ -55,10 +54,3 @@ def with_template(source: Source, template: str, base: Path, folder: Path) -> So
     files.write_text(folder / TEMPLATE, text)
     assert not (folder / TEMPLATES).exists()  # other templates of the model are for other conversations
     return replace(source, folder=folder)
-
-
-def _link(path: Path, link: Path) -> None:
-    try:
-        os.symlink(path, link)
-    except OSError:  # file systems and users without links
-        shutil.copyfile(path, link)

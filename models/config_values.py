@@ -82,6 +82,7 @@ _MODEL = {
 RULES: Mapping[str, Mapping[str, Rule]] = {
     "config.json": _MODEL | _IDS,
     "generation_config.json": _IDS,
+    "chat_template.json": {"chat_template": TEMPLATE},
     "tokenizer_config.json": {
         "chat_template": TEMPLATE, "added_tokens_decoder": TABLE, "tokenizer_class": TEXT, "model_max_length": POSITIVE,
         **dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"),

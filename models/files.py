@@ -75,6 +75,14 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise
 
 
+def link(path: Path, name: Path) -> None:
+    """Let the new `name` stand for the file or folder `path`: a link, or a copy where links are not to be had."""
+    try:
+        os.symlink(path, name, target_is_directory=path.is_dir())
+    except OSError:  # file systems and users without links
+        (shutil.copytree if path.is_dir() else shutil.copyfile)(path, name)
+
+
 def refuse_non_empty(target: Path) -> None:
     """Raise EdgestillError when `target` is a file or a folder that holds anything."""
     if target.is_file() or (target.is_dir() and any(target.iterdir())):

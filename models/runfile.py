@@ -48,6 +48,8 @@ class Student:
     model: str = ""
     """A folder, a catalogue name or a hub name; empty means the teacher's model."""
     revision: str = ""
+    base: str = ""
+    """Where `model` is a LoRA adapter: the model it was trained on, which it is merged into."""
     layers: list[int] = field(default_factory=list)
     """The layers of `model` to keep, from 0; empty keeps all."""
     vocabulary: str = limited("all", choices=("all", "trim"))

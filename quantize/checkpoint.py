@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from ..models.errors import ArtifactError
 from ..models.family import Family, of_config
+from ..runtime import unembedded
 from ..runtime.configs import check_folder
+from ..runtime.text import Codec
+from . import entrance
 
 MADE_BY = "give a folder that tune, distill or save_pretrained wrote"
 INCOMPLETE = "the checkpoint is incomplete: save it again"
@@ -55,20 +58,14 @@ class Checkpoint:
         """
         if not folder.is_dir():
             raise ArtifactError(f"{folder}: no such folder", MADE_BY)
-        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-            raise ArtifactError(f"{folder}: a LoRA adapter without its base model",
-                                "merge it first (peft: merge_and_unload, then save_pretrained)")
+        entrance.check_adapter(folder)
         config = _json(folder / "config.json", "copy it from where the model was made")
         check_folder(folder)
         family = of_config(config)
         if not (folder / "tokenizer.json").is_file():
             raise ArtifactError(f"{folder}: no tokenizer.json in it",
                                 "save the tokenizer there too (transformers: save_pretrained of a fast tokenizer)")
-        entries: dict[str, Entry] = {}
-        for file in _files(folder):
-            entries |= _header(file)
-        _check_index(folder, entries)
-        found = cls(folder, config, family, _whole_names(family, entries))
+        found = cls(folder, config, family, stored(folder, config, family))
         found._check_layers()
         found._check_vocabulary()
         return found
@@ -142,19 +139,57 @@ class Checkpoint:
                                         INCOMPLETE)
 
     def _check_vocabulary(self) -> None:
-        tokenizer = _json(self.folder / "tokenizer.json", "save the tokenizer again")
-        ids = [item["id"] for item in tokenizer.get("added_tokens", [])]
-        vocabulary = (tokenizer.get("model") or {}).get("vocab", {})
-        ids += vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-        largest = max(ids, default=-1)
-        if largest >= self.vocabulary_size:
-            raise ArtifactError(f"{self.folder}: the tokenizer has ids up to {largest}, the embedding only "
-                                f"{self.vocabulary_size} rows",
-                                "resize the embedding and train it, or use the tokenizer the model was trained with")
         size = self.config.get("vocab_size")
         if size is not None and size != self.vocabulary_size:
             raise ArtifactError(f"{self.folder}: config.json says vocab_size = {size}, the embedding has "
                                 f"{self.vocabulary_size} rows", "save config and weights together again")
+        unembedded.check_ids(self.folder, Codec.from_folder(self.folder), self.vocabulary_size)
+
+
+def stored(folder: Path, config: Mapping[str, Any], family: Family) -> dict[str, Entry]:
+    """The tensors of a folder under the names that its family's decoder has for them; reads headers, no weights but
+    those of an output layer beside a shared embedding.
+
+    Raises ArtifactError for a missing or damaged shard, for code or packed weights, and for an output layer that
+    config.json says is another than the one that is there.
+    """
+    entrance.check_config(folder, config)
+    entries: dict[str, Entry] = {}
+    for file in _files(folder):
+        entries |= _header(file)
+    _check_index(folder, entries)
+    for name, entry in entries.items():
+        if name.endswith("weight") and len(entry.shape) > 1 and entry.dtype not in DTYPES:
+            raise ArtifactError(f"{entry.file}: {name} is of type {entry.dtype}; only {', '.join(DTYPES)} are read",
+                                "its weights are packed already: start from the model in bfloat16 or float32")
+    entries = _whole_names(family, entries)
+    if "generate" in family.tasks:
+        _check_head(folder, config, family, entries)
+    return entries
+
+
+def _check_head(folder: Path, config: Mapping[str, Any], family: Family, entries: Mapping[str, Entry]) -> None:
+    """Whether config.json and weights agree on the output layer. Versions of transformers do not: up to 4 a shared one
+    wins, from 5 on the one that is stored."""
+    tied, head = config.get("tie_word_embeddings"), entries.get(family.head)
+    embedding = next((entries[name] for name in family.embedding if name in entries), None)
+    if tied is False and head is None and config["architectures"][0] in family.architectures:
+        raise ArtifactError(f"{folder}: config.json says the output layer is its own, and there is no "
+                            f"{family.head}", "set tie_word_embeddings = true if it is shared, or save the model again")
+    if tied and head is not None and embedding is not None and not _same(head, embedding):
+        raise ArtifactError(f"{folder}: config.json says tie_word_embeddings = true, and {family.head} is another "
+                            "matrix than the embedding",
+                            "set it to false if the model was trained with an output layer of its own; else remove "
+                            "that tensor")
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether two tensors hold the same bytes."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    left, right = (np.memmap(entry.file, DTYPES[entry.dtype], "r", entry.start, entry.shape) for entry in (one, other))
+    return all(np.array_equal(left[start:start + 4096], right[start:start + 4096])
+               for start in range(0, len(left), 4096))
 
 
 def _check_index(folder: Path, entries: Mapping[str, Entry]) -> None:

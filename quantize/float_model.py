@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from ..models.errors import ArtifactError
 from ..models.family import of_config
 from ..models.task import Task
+from ..runtime import unembedded
+from .entrance import as_whole
 
 ANSWER_BATCH = 128
 """Most prompts that are answered in one batch: small models spend their time between the layers, not in them."""
@@ -50,9 +53,10 @@ class FloatModel:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = config["architectures"][0]
         try:
-            module, report = getattr(transformers, name).from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-                output_loading_info=True, ignore_mismatched_sizes=True)
+            with as_whole(folder) as whole:
+                module, report = getattr(transformers, name).from_pretrained(
+                    whole, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                    output_loading_info=True, ignore_mismatched_sizes=True)
         except (KeyError, TypeError, ValueError, StrictDataclassError) as error:
             raise ArtifactError(f"{folder / 'config.json'}: transformers makes no {name} of it: {error}",
                                 "copy config.json again from where the model was made") from error
@@ -66,6 +70,11 @@ class FloatModel:
         if missing:
             raise ArtifactError(f"{folder}: {len(missing)} weights that {name} needs are not in the file, "
                                 f"the first is {missing[0]}", "copy the whole model folder again")
+        unread = sorted(key for key in report["unexpected_keys"] if ".weight" in key or ".bias" in key)
+        if unread:
+            raise ArtifactError(f"{folder}: {len(unread)} tensors that {name} does not read by its config.json, the "
+                                f"first is {unread[0]}", "copy config.json again from where the model was made, or "
+                                "save the model again without them")
         for name, weight in module.named_parameters():
             if not bool(torch.isfinite(weight).all()):
                 raise ArtifactError(f"{folder}: {name} holds values that are NaN or infinite",
@@ -97,7 +106,11 @@ class FloatModel:
         """
         from transformers import PreTrainedTokenizerFast
 
-        return PreTrainedTokenizerFast.from_pretrained(self.folder, local_files_only=True)
+        patterns = ("*.json", "*.jinja", "*/*.jinja")
+        with tempfile.TemporaryDirectory(prefix="edgestill-tokenizer-") as aside:
+            unembedded.copy_files(self.folder, Path(aside), sorted(
+                path.relative_to(self.folder).as_posix() for pattern in patterns for path in self.folder.glob(pattern)))
+            return PreTrainedTokenizerFast.from_pretrained(aside, local_files_only=True)
 
     def linear_layers(self) -> Iterator[tuple[str, Any]]:
         """Name and module of every layer that multiplies its input's last dimension with a matrix."""

@@ -63,9 +63,6 @@ def plan(checkpoint: Checkpoint, type_name: str) -> tuple[list[Tensor], list[str
     architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == rules.architecture)
     names = gguf.get_tensor_name_map(architecture, int(family.of(config, "layers")))
     tied = config.get("tie_word_embeddings", family.head not in checkpoint.entries)
-    if not tied and family.head not in checkpoint.entries and "generate" in family.tasks:
-        raise ArtifactError(f"{checkpoint.folder}: config.json says the output layer is its own, and there is no "
-                            f"{family.head}", "set tie_word_embeddings = true if it is shared, or save the model again")
     tensors, narrow = [], []
     for source in sorted(checkpoint.entries, key=_natural):
         if source.endswith(tuple(rules.skip)) or (tied and source == family.head):

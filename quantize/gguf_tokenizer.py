@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.errors import ArtifactError
+from ..models.errors import ArtifactError, DataError
 from ..runtime.text import Codec
 from . import gguf_byte_level, gguf_sentencepiece, gguf_unigram, gguf_wordpiece
 from .gguf_rules import BLANK, Difference, Rules, refused, steps
@@ -62,7 +62,7 @@ class Vocabulary:
     notes: list[str]
     """What the user should know of the file's tokenizer."""
     trims: bool
-    """Special tokens take the blanks behind them, as Phi-3's do."""
+    """All special tokens take the blanks behind them, as Phi-3's do."""
 
 
 def read(source: Path, size: int) -> Vocabulary:
@@ -73,7 +73,8 @@ def read(source: Path, size: int) -> Vocabulary:
     codec = Codec.from_folder(source)
     table = json.loads(codec.tokenizer.to_str())
     rules = _rules(table, codec)
-    trims = _check_added(table, rules, codec)
+    trims, stripped = _check_added(table, rules, codec)
+    _check_template(codec, stripped)
     tokens, types = _tokens(table, size, rules)
     before, after = _frame(codec)
     unknown = _unknown(table["model"])
@@ -86,7 +87,8 @@ def read(source: Path, size: int) -> Vocabulary:
         ids |= {"padding": codec.pad_id} if codec.pad_id is not None else {}
     else:
         ids = _ids(codec, tokens, before, after, unknown)
-    notes = [f"llama.cpp tokenizes otherwise: {found.name}" for found in rules.differences if not found.rare]
+    notes = [f"llama.cpp tokenizes otherwise: {found.name}"
+             for found in (*rules.differences, *stripped) if not found.rare]
     return Vocabulary(rules, tokens, types, ids, before is not None, after is not None, codec.template, notes, trims)
 
 
@@ -99,12 +101,13 @@ def differences(codec: Codec) -> Callable[[str], list[str]]:
     rules = _rules(table, codec)
     added = sorted((token.content for token in codec.tokenizer.get_added_tokens_decoder().values()), key=len)
     border = re.compile("|".join(map(re.escape, reversed(added))) or "$.")
-
-    known = rules.differences + ((_TRIMMED,) if _check_added(table, rules, codec) else ())
+    trims, stripped = _check_added(table, rules, codec)
+    known = rules.differences + ((_TRIMMED,) if trims else ())
 
     def names(text: str) -> list[str]:
         pieces = border.split(text)
-        return [difference.name for difference in known if difference.holds(pieces)]
+        return [difference.name for difference in known if difference.holds(pieces)] + [
+            difference.name for difference in stripped if difference.holds([text])]
     return names
 
 
@@ -156,8 +159,9 @@ def _rules(table: Mapping[str, Any], codec: Codec) -> Rules:
     raise refused("BPE that is neither byte-level nor falls back to bytes", "either")
 
 
-def _check_added(table: Mapping[str, Any], rules: Rules, codec: Codec) -> bool:
-    """Refuse added tokens that llama.cpp would find elsewhere; return whether they take the blanks behind them."""
+def _check_added(table: Mapping[str, Any], rules: Rules, codec: Codec) -> tuple[bool, list[Difference]]:
+    """Refuse added tokens that llama.cpp would find elsewhere; return whether all take the blanks behind them as
+    Phi-3's do, and else how it differs beside those that take some, as Phi-4's do (of a whole text)."""
     normalizer = codec.whole_tokenizer.normalizer
     for token in table["added_tokens"]:
         text = token["content"]
@@ -168,12 +172,34 @@ def _check_added(table: Mapping[str, Any], rules: Rules, codec: Codec) -> bool:
                           f"{normalizer.normalize_str(text)!r} and which is found as that only", "normalized = false")
     strips = {token["content"]: (token["lstrip"], token["rstrip"]) for token in table["added_tokens"]}
     if rules.model == "bert" or rules.flags.get("remove_extra_whitespaces") or not any(map(any, strips.values())):
-        return False  # there are no blanks to take
+        return False, []  # there are no blanks to take
     if strips == {text: (False, text not in PHI3_KEEPS) for text in strips} and strips.keys() > PHI3_KEEPS | {"</s>"}:
-        return True
-    text = next(text for text, sides in strips.items() if any(sides))
-    raise refused(f"the added token {text!r} that takes the blanks beside it (lstrip, rstrip)",
-                  "tokens that leave them, or Phi-3's")
+        return True, []
+    return False, [_left_blanks(sorted(text for text, sides in strips.items() if sides[side]), side)
+                   for side in (0, 1) if any(sides[side] for sides in strips.values())]
+
+
+def _left_blanks(tokens: list[str], side: int) -> Difference:
+    """Blanks before (`side` 0) or behind these tokens, which the tokenizer drops."""
+    either = "(?:" + "|".join(map(re.escape, tokens)) + ")"
+    pattern = re.compile(either + r"\s" if side else r"\s" + either)
+    listed = ", ".join(tokens[:3]) + (" …" if len(tokens) > 3 else "")
+    place = "behind" if side else "before"
+    return Difference(f"blanks {place} {listed}, which llama.cpp keeps and the tokenizer drops",
+                      lambda texts: any(pattern.search(text) for text in texts))
+
+
+def _check_template(codec: Codec, stripped: list[Difference]) -> None:
+    """Refuse a chat template that writes such blanks itself: every prompt would be another in llama.cpp."""
+    try:
+        chat = codec.render([{"role": "user", "content": "a"}]) if stripped and codec.template else ""
+    except DataError:
+        return  # a template for other conversations than chats
+    for difference in stripped:
+        if difference.holds([chat]):
+            blanks = difference.name.partition(", which")[0]
+            raise refused(f"{blanks} in its chat template, which its tokens take (lstrip, rstrip)",
+                          "tokens that leave them, or Phi-3's")
 
 
 def _unknown(model: Mapping[str, Any]) -> str | None:

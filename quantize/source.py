@@ -15,9 +15,11 @@ from ..models.artifact import MANIFEST, is_artifact, open_artifact
 from ..models.errors import UsageError
 from ..models.scheme import Scheme
 from ..models.task import Task
+from ..runtime import unembedded
 from ..runtime.configs import classifier_config
 from ..runtime.head import Head
-from . import sentence_files
+from ..runtime.tokenizer_files import PROCESSOR_TEMPLATE
+from . import gguf_tokenizer, sentence_files
 from .checkpoint import Checkpoint
 
 SCHEMA = "schema.json"
@@ -27,7 +29,7 @@ are from the float ones they learned from."""
 HEAD_SIZE = 16
 """onnxruntime's GroupQueryAttention refuses heads of another multiple, and only when the first token runs."""
 COPIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-          "added_tokens.json", "chat_template.jinja", "run.toml", "metrics.jsonl", *sentence_files.FILES)
+          "added_tokens.json", "chat_template.jinja", PROCESSOR_TEMPLATE, "run.toml", "metrics.jsonl", *sentence_files.FILES)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Source:
             raise UsageError(f"{scheme}: models of the {family.name} family are not exported as {scheme.format}",
                              f"take another target, such as {other}")
         family.check(self.checkpoint.config, scheme.format)
+        if scheme.format == "gguf":
+            gguf_tokenizer.read(self.folder, self.checkpoint.vocabulary_size)
         if scheme.format == "onnx" and family.onnx in ("builder", "plain"):
             config = self.checkpoint.config
             size = int(family.of(config, "head_dim", family.of(config, "hidden") // family.of(config, "heads")))
@@ -115,10 +119,7 @@ class Source:
 
     def copy_files(self, folder: Path) -> None:
         """Put tokenizer, template, configs and the schema into an artifact."""
-        for name in COPIED:
-            if (self.folder / name).is_file():
-                (folder / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(self.folder / name, folder / name)
+        unembedded.copy_files(self.folder, folder, COPIED)
         if (self.folder / "additional_chat_templates").is_dir():
             shutil.copytree(self.folder / "additional_chat_templates", folder / "additional_chat_templates")
         if self.schema is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import ArtifactError, ContextError, DataError, UsageError
-from . import tokenizer_files
+from . import tokenizer_files, unembedded
 from .configs import read_table
 from .stream import TextStream
 from .template import ChatTemplate
@@ -47,14 +47,12 @@ class Codec:
 
         Raises ArtifactError when there is no tokenizer.json or a file cannot be read.
         """
-        import tokenizers
-
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ArtifactError(f"{folder}: no tokenizer.json in it",
                                 "save the tokenizer as tokenizer.json, with save_pretrained of a fast tokenizer")
         with boundary(f"{path}: cannot be read as a tokenizer"):
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            tokenizer, left_out = unembedded.load(folder)
             tokenizer.no_truncation()
             tokenizer.no_padding()
         settings = tokenizer_files.settings(folder)
@@ -66,9 +64,12 @@ class Codec:
             if ids.get(f"{name}_token") is None and given:
                 ids[f"{name}_token"] = given[0]
         sources = tokenizer_files.templates(folder, settings)
-        return cls(tokenizer, ChatTemplate(sources, variables) if sources else None,
-                   ids.get("bos_token"), ids.get("eos_token"), ids.get("pad_token"),
-                   frozenset(tokenizer_files.listed(generation.get("eos_token_id"))), task.system if task else "")
+        codec = cls(tokenizer, ChatTemplate(sources, variables) if sources else None,
+                    ids.get("bos_token"), ids.get("eos_token"), ids.get("pad_token"),
+                    frozenset(tokenizer_files.listed(generation.get("eos_token_id"))), task.system if task else "")
+        if left_out:
+            unembedded.check_unused(folder, codec, left_out, variables)
+        return codec
 
     @property
     def whole_tokenizer(self) -> Any:

@@ -97,6 +97,8 @@ class boundary:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ArtifactError):
+            return
         if isinstance(error, Exception) or (kind is not None and kind.__name__ == "PanicException"):
             raise ArtifactError(f"{self._what}: {error}", "the tokenizer file is damaged, or made by a newer version "
                                 "of tokenizers: copy it again from the model") from error

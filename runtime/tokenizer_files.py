@@ -8,6 +8,9 @@ from typing import Any
 
 from .configs import read_table
 
+PROCESSOR_TEMPLATE = "chat_template.json"
+"""Where models that see pictures too, such as Gemma 3, have it."""
+
 
 def settings(folder: Path) -> dict[str, Any]:
     """tokenizer_config.json, completed as transformers does from the older special_tokens_map.json."""
@@ -30,7 +33,7 @@ def special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     """Chat templates by name; files win over tokenizer_config.json."""
-    given = settings.get("chat_template")
+    given = settings.get("chat_template") or read_table(folder / PROCESSOR_TEMPLATE).get("chat_template")
     found = {"default": given} if isinstance(given, str) else {}
     if isinstance(given, list):
         found = {str(item["name"]): str(item["template"]) for item in given}

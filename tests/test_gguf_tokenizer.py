@@ -91,7 +91,6 @@ BAD_BYTE_LEVEL: list[tuple[str, Change]] = [
     ("ignore_merges = True", lambda table: table["model"].update(ignore_merges=True,
                                                                  merges=table["model"]["merges"][:-1])),
     ("'<|user|>' that is found as a whole", lambda table: table["added_tokens"][2].update(single_word=True)),
-    ("'<|user|>' that takes the blanks", lambda table: table["added_tokens"][2].update(rstrip=True)),
     ("the normalizer type 'NFKC'", lambda table: table.update(normalizer={"type": "NFKC"})),
     ("a post-processor that puts '<|user|>' before", lambda table: table.update(post_processor={
         "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|user|>", "type_id": 0}},
@@ -110,6 +109,36 @@ def test_byte_level_rules_that_llama_cpp_lacks_are_refused(tmp_path: Path, messa
     change(table)
     path.write_text(json.dumps(table))
     with pytest.raises(ArtifactError, match=message):
+        gguf_tokenizer.read(tmp_path, 384)
+
+
+def strip_blanks(folder: Path, template: str = tiny.TEMPLATE, **flags: bool) -> Path:
+    """All added tokens but the first and the last take the blanks beside them, as most of Phi-4's do."""
+    tiny.byte_level_tokenizer(folder)
+    path = folder / "tokenizer.json"
+    table = json.loads(path.read_text())
+    for token in table["added_tokens"][1:-1]:
+        token.update(flags)
+    path.write_text(json.dumps(table))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+@pytest.mark.parametrize(("flag", "place"), [("rstrip", "behind"), ("lstrip", "before")])
+def test_blanks_that_a_token_takes_are_told_of_and_all_else_is_the_same(tmp_path: Path, flag: str, place: str) -> None:
+    with both(strip_blanks(tmp_path, **{flag: True}), tmp_path / "v.gguf") as (codec, loaded, vocabulary):
+        behind, before = "a<|user|>\n b<|end|>", "a <|user|>b<|end|> c"
+        taken, left = (behind, before) if flag == "rstrip" else (before, behind)
+        assert loaded.encode(taken) != codec.encode(taken)
+        others = [text for text in CORPUS if " <|user|>" not in text]
+        assert assert_same_but(codec, loaded, [*others, taken, left, "<|pad|> a <|end|> b", " a "]) == [taken]
+        assert vocabulary.notes == [f"llama.cpp tokenizes otherwise: blanks {place} <|assistant|>, <|system|>, <|user|>"
+                                    ", which llama.cpp keeps and the tokenizer drops"]
+
+
+def test_a_template_that_writes_blanks_which_its_tokens_take_is_refused(tmp_path: Path) -> None:
+    strip_blanks(tmp_path, tiny.TEMPLATE.replace("role'] }}|>", "role'] }}|>\n"), rstrip=True)
+    with pytest.raises(ArtifactError, match=r"blanks behind <\|assistant\|>, .* in its chat template"):
         gguf_tokenizer.read(tmp_path, 384)
 
 

@@ -22,6 +22,8 @@ from .. import inputs, options, output, progress, quiet
     "edgestill export ./my-llama --to gguf:Q8_0 --rows train.jsonl -o packed",
     "edgestill export packed/gguf-Q8_0 --app c -o packed"))
 @click.argument("source", type=click.Path(path_type=Path))
+@click.option("--base", default="", metavar="MODEL",
+              help="Where SOURCE is a LoRA adapter: the model it was trained on. They are merged into OUT/merged.")
 @click.option("--to", "targets", multiple=True, metavar="FORMAT:TYPE", help="Target; several make several artifacts.")
 @click.option("--rows", "rows_file", type=click.Path(path_type=Path),
               help="Run file whose rows calibrate (train) and certify (test), or data file that calibrates.")
@@ -41,9 +43,10 @@ from .. import inputs, options, output, progress, quiet
 @options.dry_run
 @options.as_json
 @options.verbose
-def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, columns: tuple[str, ...], method: str,
-            bits_per_weight: float, budget_mb: float, with_apps: tuple[str, ...], clients: tuple[str, ...], out: Path,
-            overrides: tuple[str, ...], skip_bad: bool, dry_run: bool, as_json: bool) -> None:
+def command(source: Path, base: str, targets: tuple[str, ...], rows_file: Path | None, columns: tuple[str, ...],
+            method: str, bits_per_weight: float, budget_mb: float, with_apps: tuple[str, ...],
+            clients: tuple[str, ...], out: Path, overrides: tuple[str, ...], skip_bad: bool, dry_run: bool,
+            as_json: bool) -> None:
     """Quantize and pack a trained model, then prove it.
 
     SOURCE is what tune or distill wrote, or a Hugging Face folder. Without --to the targets are those of the run
@@ -77,6 +80,10 @@ def command(source: Path, targets: tuple[str, ...], rows_file: Path | None, colu
     from ...quantize import export
 
     with quiet.stdout_kept_clean(), progress.shown():
+        if base:
+            from ...distill import merge
+
+            source = merge(source, base, out / "merged", task, key="--base")
         made = export(source, wanted, out, rows=train, test_rows=test, task=task, with_apps=with_apps)
     _note(with_apps)
     _show(made | places, as_json, _grades(made))

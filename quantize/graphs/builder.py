@@ -15,6 +15,7 @@ from typing import Any
 
 from ...models.errors import MissingExtra
 from ..checkpoint import Checkpoint
+from ..entrance import as_whole
 from ..layouts import CACHE_LENGTH
 
 PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
@@ -65,6 +66,7 @@ def _run(checkpoint: Checkpoint, folder: Path) -> None:
         except ModuleNotFoundError as error:
             raise MissingExtra("onnxruntime-genai", "export") from error
         stack.enter_context(_true_head(builder.Model))
+        source = stack.enter_context(as_whole(source))
         # The plain cache: a windowed one has another layout, which only onnxruntime-genai drives.
         options = builder.parse_extra_options(
             "", str(source), str(folder), "fp32", "cpu", str(folder), ["windowed_kv_cache=false"])

@@ -1,0 +1,204 @@
+"""LoRA, DoRA and rsLoRA weights, merged into the model that they were trained on.
+
+The model is one that the user names. What an adapter says of its base is a stranger's word: shown, never followed.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..models.artifact import is_artifact
+from ..models.errors import ArtifactError, UsageError
+from ..models.runfile import RunFile, Student
+from ..models.task import Task
+from ..quantize.entrance import ADAPTER, ADAPTER_WEIGHTS, is_adapter
+from ..runtime.configs import read_table
+from . import finish
+from .checkpoint import locked
+from .loading import load_model
+from .sources import Source, card_licence, located, resolve, weights_digest
+
+IGNORED = {"base_model_name_or_path", "revision", "auto_mapping", "peft_version", "inference_mode", "task_type",
+           "peft_type", "megatron_core", "qalora_group_size", "lora_dropout"}
+"""Keys that change nothing in the merged weights."""
+CARRIED = {"r", "lora_alpha", "target_modules", "exclude_modules", "fan_in_fan_out", "bias", "use_rslora", "use_dora",
+           "modules_to_save", "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern",
+           "alpha_pattern", "ensure_weight_tying", "trainable_token_indices", "target_parameters", "lora_bias"}
+"""Keys of peft's LoraConfig that are merged; the rest must be empty."""
+HARMLESS = (True, False, None, "gaussian", "orthogonal", "eva")
+"""Ways to initialise an adapter that leave the base as it is."""
+SAME = 1e-3
+"""Largest distance of the logits before and after merging, in their standard deviations: they differ by rounding."""
+HINT = "name the model that the adapter was trained on, in the same version"
+
+
+def merge(adapter: Path | str, base: Path | str, out: Path | str, task: Task | None = None,
+          relative_to: Path | None = None, revision: str = "", key: str = "base") -> Path:
+    """Merge the folder or hub model `adapter` into `base` (as in sources.resolve), and write the plain model as the
+    artifact `out`; one of the same two that stands there is left as it is.
+
+    The adapter's tokenizer is taken where it has one. `task` is needed for a classifier's labels. Raises UsageError
+    for a folder that is no adapter, ArtifactError for one of another kind or of another base.
+    """
+    whole = resolve(str(base), base=relative_to, key=key)
+    folder, name, commit = located(str(adapter), revision, relative_to, key)
+    if not is_adapter(folder):
+        raise UsageError(f"{key}: {folder} is no LoRA adapter, so it needs no base", f"leave {key} out")
+    settings = _settings(folder)
+    task, out = task or Task(), Path(out)
+    parents = [*whole.lineage, whole.parent("base"), {"role": "adapter", "name": Path(name).name, **(
+        {"revision": commit} if commit else {"sha256": weights_digest(folder)})}]
+    if is_artifact(out) and json.loads((out / "manifest.json").read_text(encoding="utf-8"))["parents"] == parents:
+        return out
+    model = _merged(whole, folder, settings, task)
+    tokenizer = folder if (folder / "tokenizer.json").is_file() else whole.folder
+    licences = {"model": whole.licence, "adapter": card_licence(folder)}
+    return finish.write(out, model, tokenizer, RunFile(task=task, student=Student(model=name, base=whole.name)),
+                        Path(), finish.Facts("merge", parents, licences))
+
+
+def merged_student(student: Student, task: Task, base: Path, work: Path) -> Source:
+    """The student of [student] with its adapter merged into its base, in the folder `work`."""
+    if not student.model:
+        raise UsageError("student.base: is given, and student.model names no adapter", "name the adapter's folder")
+    name = hashlib.sha256(json.dumps([student.model, student.base, student.revision, task.labels]).encode()).hexdigest()
+    with locked(work):
+        folder = merge(student.model, student.base, work / f"merged-{name[:16]}", task, base, student.revision,
+                       "student.base")
+    return resolve(str(folder.absolute()), key="student.model")
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """The adapter's settings that are carried; ArtifactError naming one that cannot be merged."""
+    path = folder / ADAPTER
+    table = read_table(path)
+    kind = table.get("peft_type")
+    if kind != "LORA":
+        raise ArtifactError(f"{path}: peft_type = {kind!r}; only LoRA, DoRA and rsLoRA ('LORA') are merged",
+                            "merge it with the program that made it, and save the whole model")
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise ArtifactError(f"{folder}: no {ADAPTER_WEIGHTS} in it; only .safetensors are read",
+                            "save the adapter again with safe_serialization = True")
+    odd = next((key for key, value in table.items() if value and key not in IGNORED | CARRIED), None)
+    odd = "init_lora_weights" if table.get("init_lora_weights", True) not in HARMLESS and not _keeps_residue(table) \
+        else odd
+    if odd:
+        raise ArtifactError(f"{path}: {odd} = {str(table[odd])[:80]}: adapters of this kind are not merged here",
+                            "merge it with the program that made it, and save the whole model")
+    found = {key: value for key, value in table.items() if key in CARRIED and value is not None}
+    return found | ({} if _keeps_residue(table) else {"init_lora_weights": True})
+
+
+def _keeps_residue(table: Mapping[str, Any]) -> bool:
+    """Whether the adapter took parts of the base's weights over, which peft takes out of them again."""
+    return str(table.get("init_lora_weights")).startswith(("pissa", "olora"))
+
+
+def _merged(base: Source, folder: Path, settings: Mapping[str, Any], task: Task) -> Any:
+    """The plain model; ArtifactError when the adapter does not fit."""
+    import torch
+    from peft import LoraConfig, PeftModel
+    from safetensors import safe_open
+
+    model = load_model(base.folder, task)
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+    _resize(model, shapes, folder)
+    parted = _untie(model, shapes, bool(settings.get("ensure_weight_tying")))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of shared matrices and missing tensors, which are looked at here
+            wrapped = PeftModel.from_pretrained(model, str(folder), config=LoraConfig(**copy.deepcopy(dict(settings))))
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(f"{folder}: does not fit {base.name}: {str(error).strip().splitlines()[-1][:200]}",
+                            HINT) from error
+    _check_all_read(wrapped, shapes, folder, base)
+    wrapped.eval()
+    ids = torch.arange(32)[None] % model.config.get_text_config().vocab_size
+    with torch.no_grad():
+        before = wrapped(input_ids=ids).logits
+        plain = wrapped.merge_and_unload()
+        distance = float((plain(input_ids=ids).logits - before).abs().max() / before.std().clamp_min(1e-9))
+    if not distance <= SAME:
+        raise ArtifactError(f"{folder}: merged, it answers otherwise than beside the base (by {distance:.2g} standard "
+                            "deviations of the logits)", "merge it with the program that made it, and save the whole "
+                            "model")
+    if parted:
+        _tie_again(plain)
+    return plain
+
+
+def _places(model: Any) -> tuple[str, str]:
+    """The names of the embedding and of the output layer, which may be none."""
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    names = {id(module): name for name, module in model.named_modules()}
+    return names[id(inputs)], names.get(id(outputs), "")
+
+
+def _rows(shapes: Mapping[str, tuple[int, ...]], place: str) -> int | None:
+    """Rows of the adapter's own embedding or output layer at `place`; None where it has none."""
+    start = f"base_model.model.{place}."
+    for name, shape in shapes.items():
+        if place and name.startswith(start):
+            if name.endswith((".lora_B.weight", ".weight")) and not name.endswith((".lora_A.weight", "vector.weight")):
+                return shape[0]
+            if name.endswith(".lora_embedding_A"):
+                return shape[1]
+    return None
+
+
+def _resize(model: Any, shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
+    """Give the base as many rows as the adapter was trained with."""
+    embedding, output = _places(model)
+    rows = _rows(shapes, embedding), _rows(shapes, output)
+    wanted = next((count for count in rows if count is not None), None)
+    if wanted is None or wanted == model.get_input_embeddings().num_embeddings:
+        return
+    tied = model.get_output_embeddings() is None or \
+        model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    if None in rows and not tied:
+        lacking = embedding if rows[0] is None else output
+        raise ArtifactError(f"{folder}: was trained with {wanted} tokens, and holds no {lacking} of that size",
+                            "save the adapter again with save_embedding_layers = True")
+    model.resize_token_embeddings(wanted, mean_resizing=False)
+
+
+def _untie(model: Any, shapes: Mapping[str, tuple[int, ...]], together: bool) -> bool:
+    """Make two of a shared matrix that the adapter changes in one of its two places; whether it did."""
+    import torch
+
+    outputs = model.get_output_embeddings()
+    if outputs is None or outputs.weight is not model.get_input_embeddings().weight or together \
+            or all(_rows(shapes, place) is None for place in _places(model)):
+        return False
+    outputs.weight = torch.nn.Parameter(outputs.weight.detach().clone())
+    model.config.tie_word_embeddings = False
+    return True
+
+
+def _tie_again(model: Any) -> None:
+    """Embedding and output layer that hold the same are one matrix, as they were."""
+    import torch
+
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    if outputs is not None and torch.equal(inputs.weight, outputs.weight):
+        outputs.weight = inputs.weight
+        model.config.tie_word_embeddings = True
+
+
+def _check_all_read(wrapped: Any, shapes: Mapping[str, tuple[int, ...]], folder: Path, base: Source) -> None:
+    from peft import get_peft_model_state_dict
+
+    own = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    places = {f"base_model.model.{place}{layer}.weight" for place in _places(wrapped.get_base_model()) if place
+              for layer in ("", ".base_layer", ".modules_to_save", ".original_module")}  # the last two say it again
+    extra, lacking = sorted(set(shapes) - own - places), sorted(own - set(shapes))
+    if extra or lacking:
+        told = f"{extra[0]!r} of it has no place there" if extra else f"it lacks {lacking[0]!r}"
+        raise ArtifactError(f"{folder}: does not fit {base.name}: {told}", HINT)
