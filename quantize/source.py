@@ -29,7 +29,8 @@ are from the float ones they learned from."""
 HEAD_SIZE = 16
 """onnxruntime's GroupQueryAttention refuses heads of another multiple, and only when the first token runs."""
 COPIED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-          "added_tokens.json", "chat_template.jinja", PROCESSOR_TEMPLATE, "run.toml", "metrics.jsonl", *sentence_files.FILES)
+          "added_tokens.json", "chat_template.jinja", PROCESSOR_TEMPLATE, "run.toml", "metrics.jsonl",
+          *sentence_files.FILES)
 
 
 @dataclass(frozen=True)
