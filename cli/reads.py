@@ -100,13 +100,16 @@ class Reads:
         return self._models[name, revision]
 
     def _find(self, name: str, revision: str, key: str) -> Any:
-        from ..distill.sources import hub_name, resolve, weights_digest
+        from ..distill.sources import hub_name, located, resolve, weights_digest
+        from ..quantize.entrance import is_adapter
 
+        if is_adapter(Path(name)):  # with its base it becomes a model; alone it is refused when it is trained
+            return {"sha256": weights_digest(Path(name))}
         if Path(name).is_dir():
             source = resolve(name, key=key)
             return {"sha256": weights_digest(source.folder), "licence": source.licence}
         hub_id = hub_name(name, key)
         if self._fetch:
-            return {"name": hub_id, "commit": resolve(name, revision, key=key).revision}
+            return {"name": hub_id, "commit": located(name, revision, key=key)[2]}
         here = hub.snapshot(hub_id, revision)
         return {"name": hub_id, "commit": here.name if here else None}
