@@ -230,15 +230,17 @@ class Generator:
     def _constraint(self, options: Options, free: bool, tools: Messages = ()) -> Constraint | None:
         """What binds the answer; the task's schema does not when it is `free`."""
         from .constrain import structure
+        from .tool_grammar import grammar
 
         if options.called is not None:
-            from .tool_grammar import grammar
-
             if not tools:
                 raise UsageError("generate.tool_choice: there are no tools to choose from", "give tools")
             calls = grammar(self.tool_format, self.codec, tools, options.called, options.parallel_tool_calls)
             return self._grammars.compile(calls, "tools")
         found = structure(options, None if free else self._schema)
+        if tools and found is not None and found[0] == "schema":  # an answer of calls, or else one of this schema
+            calls = grammar(self.tool_format, self.codec, tools, "", options.parallel_tool_calls, found[1])
+            return self._grammars.compile(calls, "tools")
         return None if found is None else self._grammars.compile(found[1], found[0])
 
     def _run(self, ids: list[int], options: Options, constraint: Constraint | None, started: float,

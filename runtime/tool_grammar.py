@@ -17,9 +17,10 @@ FUNCTION_NAME = re.compile(r"[\w.-]{1,64}")
 
 
 def grammar(form: ToolFormat, codec: Codec, tools: Sequence[Mapping[str, Any]], name: str = "",
-            several: bool = True) -> str:
+            several: bool = True, otherwise: Mapping[str, Any] | None = None) -> str:
     """llguidance's Lark grammar of a call of one of `tools`, or of the one that is called `name`; of one or more calls
-    where there is no name, `several` are wanted and several in one answer can be told apart.
+    where there is no name, `several` are wanted and several in one answer can be told apart. `otherwise` is the JSON
+    schema of an answer that calls nothing, where that may be.
 
     Raises UsageError for functions that are described wrongly, a name that none of them has, and a template that does
     not write arguments as JSON behind the name.
@@ -41,11 +42,14 @@ def grammar(form: ToolFormat, codec: Codec, tools: Sequence[Mapping[str, Any]], 
     blank = " " if '": ' in form.written[0] else ""
     guidance = {"whitespace_flexible": False, "item_separator": f",{blank}", "key_separator": f":{blank}"}
     chosen = [name] if name else list(functions)
-    lines = [f"start: {opening} call {more} {closing}",
+    lines = [f"start: {opening} call {more} {closing}{' | otherwise' if otherwise is not None else ''}",
              "call: " + " | ".join(f"{json.dumps(one)} middle arguments_{place}" for place, one in enumerate(chosen)),
              f"middle: {middle or json.dumps('')}"]
     lines += [f"arguments_{place}: %json {json.dumps({**functions[one], 'x-guidance': guidance}, ensure_ascii=False)}"
               for place, one in enumerate(chosen)]
+    if otherwise is not None:
+        compact = {"x-guidance": {"whitespace_flexible": False}}
+        lines.append(f"otherwise: %json {json.dumps({**otherwise, **compact}, ensure_ascii=False)}")
     return "\n".join(lines)
 
 

@@ -118,6 +118,8 @@ def test_who_may_ask(served: Running) -> None:
     assert served.ask("POST", "/v1/completions", b"{}", Content_Type="text/plain")[0] == 415
     assert served.ask("GET", "/nothing")[:2] == (404, {"error": {
         "message": "there is nothing at /nothing", "type": "invalid_request_error", "param": None, "code": None}})
+    there = served.ask("POST", "/chat/completions", b"{}")
+    assert there[0] == 404 and there[1]["error"]["message"].endswith("it is at /v1/chat/completions")
     assert served.ask("GET", "/v1/completions")[0] == 405
     assert served.ask("GET", "/v1/models", X_Long="a" * 20_000)[0] == 431
 

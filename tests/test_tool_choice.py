@@ -46,10 +46,11 @@ def template(name: str) -> str:
     return CALLS.replace("OPEN", opening).replace("EACH", each).replace("CLOSE", close)
 
 
-def spoken(codec: Codec, form: ToolFormat, seed: int, name: str = "", several: bool = True) -> str:
+def spoken(codec: Codec, form: ToolFormat, seed: int, name: str = "", several: bool = True,
+           otherwise: dict[str, Any] | None = None) -> str:
     """The answer of a model that wants random tokens, and wants to end where it may after a second call."""
     size = codec.vocabulary_size
-    constraint = Grammars(codec, size).compile(grammar(form, codec, TOOLS, name, several), "tools")
+    constraint = Grammars(codec, size).compile(grammar(form, codec, TOOLS, name, several, otherwise), "tools")
     random, ids, seen = np.random.default_rng(seed), [], 0
     while not constraint.done:
         logits = random.normal(size=size).astype(np.float32)
@@ -85,6 +86,21 @@ def test_a_random_model_calls_in_the_templates_form(name: str, tiny_llama: Path)
     assert all(found) and (max(map(len, found)) > 1) == (name != "bare")
     assert all(len(called(codec, form, seed, several=False)) == 1 for seed in range(4))
     assert all(called(codec, form, seed, "light") == ["light"] for seed in range(4))
+
+
+@pytest.mark.parametrize("name", ["hermes", "named"])
+def test_a_schema_binds_what_is_no_call(name: str, tiny_llama: Path) -> None:
+    codec = codec_of(template(name), tiny_llama)
+    form, schema = ToolFormat.of(codec), {**LIGHT, "required": ["room"]}
+    kinds_seen = set()
+    for seed in range(16):
+        text = spoken(codec, form, seed, otherwise=schema)
+        calls = checked(form.parse(text)[1])
+        kinds_seen.add(bool(calls))
+        if not calls:
+            jsonschema.validate(json.loads(text), schema)
+            assert ": " not in text.replace('": "', "")  # compact, as other answers under a schema
+    assert kinds_seen == {True, False}
 
 
 @pytest.mark.parametrize("name", ["Qwen-Qwen2.5-7B-Instruct", "Qwen-Qwen3-0.6B", "meta-llama-Llama-3.2-3B-Instruct",
@@ -183,6 +199,16 @@ def test_a_call_that_is_required_comes(served: Running) -> None:
     found = asked(served, tool_choice=NAMED)
     assert checked(read(found.message.tool_calls)) == ["light"] and found.finish_reason == "tool_calls"
     assert asked(served, tool_choice="none").message.tool_calls is None
+
+
+def test_tools_and_a_schema_leave_the_choice_between_them(served: Running) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "light", "schema": LIGHT}}
+    for seed in range(3):
+        found = asked(served, response_format=schema, temperature=1.5, seed=seed)
+        calls = found.message.tool_calls
+        assert checked(read(calls)) if calls else not jsonschema.validate(json.loads(found.message.content), LIGHT)
+    with pytest.raises(openai.BadRequestError, match="tools: calls and regex cannot both bind"):
+        asked(served, extra_body={"regex": "a"})
 
 
 def test_a_call_goes_back_into_the_conversation(served: Running) -> None:

@@ -58,7 +58,7 @@ def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
     if top and not logprobs:
         raise Refusal("top_logprobs: takes logprobs: true beside it", "top_logprobs")
     bound = structure(body)
-    if tools and bound not in ({}, {"schema": False}):
+    if tools and bound not in ({}, {"schema": False}) and not ("schema" in bound and choice == "auto"):
         raise Refusal(f"tools: calls and {', '.join(bound)} cannot both bind one answer; leave one of them out, or "
                       "give tool_choice none", "tools", code="unsupported_value")
     options |= {"tool_choice": choice, "parallel_tool_calls": parallel, **bound}

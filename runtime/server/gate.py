@@ -97,7 +97,8 @@ class Gate:
         if handler is not None:
             response = await handler(Request(scope, receive, send))
         elif methods is None:
-            response = refused(Refusal(f"there is nothing at {path[:200]}", status=404))
+            more = f"; it is at /v1{path}" if f"/v1{path}" in self._handlers else ""
+            response = refused(Refusal(f"there is nothing at {path[:200]}{more}", status=404))
         else:
             response = refused(Refusal(f"{method} is not taken at {path[:200]}", status=405,
                                        headers={"Allow": ", ".join(methods)}))

@@ -36,8 +36,8 @@ def check(table: Mapping[str, Any], level: Level, where: str = "") -> None:
             continue
         full = f"{where}.{name}" if where else name
         if name not in level.neutral:
-            known = [*level.honoured, *level.harmless, *level.neutral]
-            near = difflib.get_close_matches(name, known, n=1)
+            near = (difflib.get_close_matches(name, sorted(level.honoured), n=1)
+                    or difflib.get_close_matches(name, [*level.harmless, *level.neutral], n=1))
             hint = level.hints.get(name) or (f"did you mean {near[0]!r}?" if near else
                                              f"known are {', '.join(sorted(level.honoured))}")
             raise Refusal(f"{full[:200]}: an unknown field; {hint}", full[:200], code="unknown_parameter")

@@ -29,7 +29,8 @@ class Reply(ABC):
     def __init__(self, model: str, codec: Codec, draws: int, logprobs: bool) -> None:
         """`draws` answers belong to each prompt; `logprobs` says whether they were asked for."""
         self._codec, self._draws, self._wanted = codec, draws, logprobs
-        self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model,
+                      "system_fingerprint": None}
         self._texts: dict[int, list[str]] = {}
         self._scores: dict[int, list[TokenLogprob]] = {}
         self.done: dict[int, tuple[Generation, list[ToolCall]]] = {}
