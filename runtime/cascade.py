@@ -129,7 +129,7 @@ def ask(model: Any, messages: Messages, tools: Messages = ()) -> tuple[str, Conf
 def ask_remote(remote: Remote, small: Generator | Classifier, messages: Messages, tools: Messages = ()) -> str:
     """What a model behind an address answers in the place of `small`, asked as a server would ask it; tool calls as
     rows write them. Errors as in `Remote.answers`."""
-    asked = {"messages": [sent(message) for message in messages], **({"tools": list(tools)} if tools else {})}
+    asked = {"messages": sent(messages), **({"tools": list(tools)} if tools else {})}
     return said(next(remote.answers(request(small, asked, remote.system))))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .classify import Classifier
@@ -30,14 +30,21 @@ def request(model: Generator | Classifier, asked: Mapping[str, Any], system: str
     return {**found, "messages": messages}
 
 
-def sent(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's message as OpenAI takes it: the arguments of calls are text there."""
-    kept = ("role", "content", "name", "tool_call_id")
-    found = {name: message[name] for name in kept if message.get(name) is not None}
-    if calls := message.get("tool_calls"):
-        found["tool_calls"] = [{"type": "function", "id": str(call.get("id") or f"call_{place}"), "function": {
-            "name": call["function"]["name"], "arguments": _text(call["function"].get("arguments") or {})}}
-            for place, call in enumerate(calls)]
+def sent(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row's messages as OpenAI takes them: there the arguments of calls are text, and answers name their call."""
+    found: list[dict[str, Any]] = []
+    unanswered: list[str] = []
+    for message in messages:
+        kept = ("role", "content", "name", "tool_call_id")
+        told = {name: message[name] for name in kept if message.get(name) is not None}
+        if calls := message.get("tool_calls"):
+            unanswered = [str(call.get("id") or f"call_{len(found)}_{place}") for place, call in enumerate(calls)]
+            told["tool_calls"] = [{"type": "function", "id": id, "function": {
+                "name": call["function"]["name"], "arguments": _text(call["function"].get("arguments") or {})}}
+                for id, call in zip(unanswered, calls, strict=True)]
+        elif told.get("role") == "tool" and unanswered:
+            told.setdefault("tool_call_id", unanswered.pop(0))
+        found.append(told)
     return found
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from http.client import BadStatusLine
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from edgestill.cli import cascading, main
 from edgestill.models.errors import EdgestillError, UsageError
 from edgestill.runtime import remote
+from edgestill.runtime.cascade import ask_remote
 from edgestill.runtime.remote import Remote
 
 from .remote_stub import Answer, Stub, said
@@ -54,6 +57,24 @@ def test_what_is_no_answer_is_said_at_once(answer: Answer, message: str, stub: S
     with pytest.raises(EdgestillError, match=message):
         Remote(stub.url, "big", "secret")(ASKED)
     assert len(stub.requests) == 1
+
+
+def test_a_row_is_asked_of_an_address_with_its_tools_and_turns(stub: Stub) -> None:
+    small: Any = SimpleNamespace(codec=SimpleNamespace(system="Short."), artifact=None)
+    tools = [{"type": "function", "function": {"name": "dim", "parameters": {"type": "object"}}}]
+    call = {"type": "function", "function": {"name": "dim", "arguments": {"room": "hall"}}}
+    turns = [*ASKED, {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "done"}]
+    stub.reply = lambda body: said("", tool_calls=[{"id": "a", "type": "function", "function": {
+        "name": "dim", "arguments": '{"room": "attic"}'}}])
+    found = ask_remote(Remote(stub.url, "big"), small, turns, tools)
+    assert found == '[{"name":"dim","arguments":{"room":"attic"}}]'  # as rows write calls
+    body = stub.requests[0][2]
+    assert body["tools"] == tools and body["messages"][0] == {"role": "system", "content": "Short."}
+    assert body["messages"][2]["tool_calls"] == [{"type": "function", "id": "call_1_0", "function": {
+        "name": "dim", "arguments": '{"room": "hall"}'}}]
+    assert body["messages"][3] == {"role": "tool", "content": "done", "tool_call_id": "call_1_0"}
+    ask_remote(Remote(stub.url, "big", "", "Long."), small, ASKED)
+    assert stub.requests[1][2]["messages"] == [{"role": "system", "content": "Long."}, *ASKED]
 
 
 def test_addresses_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
