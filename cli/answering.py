@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..models.errors import DataError, UsageError
+from . import named
 
 if TYPE_CHECKING:
     from ..runtime.generate import Generator
@@ -58,6 +59,7 @@ def opened(path: Path, threads: int, purpose: str) -> Generator:
     from ..runtime import load
     from ..runtime.generate import Generator
 
+    path = named.model(path)
     model = load(path, threads=threads)
     if not isinstance(model, Generator):
         verb = model.artifact.manifest.task.kind

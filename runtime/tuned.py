@@ -7,12 +7,11 @@ What cannot be read or written costs only the memory: an engine then takes the p
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..models.user_cache import user_cache
 from .profiling.processor import processor
 from .threads import allowed_cores
 
@@ -57,13 +56,7 @@ def _key(artifact: Artifact) -> str:
 
 
 def _file() -> Path:
-    """Where this system keeps what programs can make again."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        named = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
-        base = Path(named) if named else Path.home() / ".cache"
-    return base / "edgestill" / FILE
+    return user_cache() / FILE
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import click
 from .. import answering, options, output
 
 
-@click.command("chat", epilog=options.example("edgestill chat out/gguf-Q4_0 --temperature 0.7"))
+@click.command("chat", epilog=options.example("edgestill chat out/gguf-Q4_0 --temperature 0.7",
+                                                       "edgestill chat smollm2-135m"))
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--system", default="", help="System message; default: the task's own.")
 @answering.answer_options
@@ -20,6 +21,9 @@ from .. import answering, options, output
 @options.verbose
 def command(artifact: Path, system: str, state: Path | None, threads: int, as_json: bool, **flags: Any) -> None:
     """Talk with a model, with its own chat template.
+
+    ARTIFACT may also be a name of the catalogue, here as for generate, serve, evaluate and profile: that model is
+    packed and proven when it is first asked for, and kept in your cache; one that was never downloaded is, then.
 
     One line is one turn; an empty line or the end of input ends the talk, /reset forgets it. Piped input works
     too. When the context is full the oldest half is forgotten. --json prints the whole conversation at its end.

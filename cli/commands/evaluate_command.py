@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import inputs, options, output, progress
+from .. import inputs, named, options, output, progress
 
 
 @click.command(
@@ -40,7 +40,7 @@ def command(artifact: Path, rows: Path, metrics: tuple[str, ...], limit: int, co
     from ...runtime import evaluate, load
 
     chosen = inputs.read_rows(rows, columns, overrides, skip_bad=skip_bad)
-    model = load(artifact, threads=threads)
+    model = load(named.model(artifact), threads=threads)
     with progress.bar("evaluating") as advance:
         found = evaluate(model, chosen, metrics=metrics, limit=limit, constrain=constrain, progress=advance)
     if out is not None:

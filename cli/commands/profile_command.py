@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .. import options, output, quiet
+from .. import named, options, output, quiet
 
 
 @click.command(
@@ -47,8 +47,8 @@ def command(
     from ...runtime import profile
 
     with quiet.stdout_kept_clean():
-        found = profile(artifact, prompt_tokens=prompt_tokens, new_tokens=new_tokens, warmup=warmup, repeats=repeats,
-                        threads=threads)
+        found = profile(named.model(artifact), prompt_tokens=prompt_tokens, new_tokens=new_tokens, warmup=warmup,
+                        repeats=repeats, threads=threads)
     if found.raw["per_s_by_threads"]:
         output.note(f"{found.threads} threads; steps/s by threads: " + ", ".join(
             f"{count}: {speed:,.0f}" for count, speed in found.raw["per_s_by_threads"].items()))

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ...models.errors import UsageError
-from .. import cascading, options, output
+from .. import cascading, named, options, output
 
 
 @click.command("serve", epilog=options.example(
@@ -66,4 +66,5 @@ def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **s
                         f"({cascading.shown(threshold)}) are handed on to {settings['fallback']}{share}")
         output.note(f"serving at {url}")
 
-    serve(artifacts, host, port, key=api_key, ready=ready, threshold=threshold, **settings)
+    folders = [named.model(path) for path in artifacts]
+    serve(folders, host, port, key=api_key, ready=ready, threshold=threshold, **settings)
