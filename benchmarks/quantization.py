@@ -116,7 +116,7 @@ class Sitting:
         """The int4 of onnxruntime-genai's model builder as it comes."""
         def write(folder: Path) -> str:
             aside = self.out / "builder"
-            command = f"{sys.executable} -m onnxruntime_genai.models.builder -i {self.source} -o {aside} -p int4 " \
+            command = f"{sys.executable} -P -m onnxruntime_genai.models.builder -i {self.source} -o {aside} -p int4 " \
                       f"-e cpu -c {aside} --extra_options int4_block_size=32 int4_accuracy_level=4"
             subprocess.run(command.split(), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             for path in aside.glob("model.onnx*"):
@@ -218,7 +218,7 @@ def convert(options: argparse.Namespace) -> dict[str, Any]:
     packed = options.out / "packed"
     shutil.rmtree(packed, ignore_errors=True)
     packed.mkdir()
-    done = subprocess.run([sys.executable, "-c", CONVERT, source, packed, options.target], check=True,
+    done = subprocess.run([sys.executable, "-P", "-c", CONVERT, source, packed, options.target], check=True,
                           stdout=subprocess.PIPE, text=True)
     result = {"target": options.target, "shape": options.convert.name, **json.loads(done.stdout)}
     print(f"{result['shape']} to {result['target']}: {result['seconds']:.1f} s, "

@@ -29,7 +29,7 @@ PROMPT = "Once upon a time there was a small model that lived on a very small de
 @contextmanager
 def served(path: Path, **options: int) -> Iterator[tuple[int, int]]:
     """The process and the port of `edgestill serve` over an artifact; SystemExit with its words when it ends first."""
-    command = [sys.executable, "-m", "edgestill", "serve", str(path), "--port", "0",
+    command = [sys.executable, "-P", "-m", "edgestill", "serve", str(path), "--port", "0",
                *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None

@@ -29,7 +29,8 @@ print(status.partition("VmHWM:")[2].split()[0], flush=True)
 def first_token(folder: Path) -> tuple[float, int]:
     """(milliseconds from the start of a new process to its first token, its peak resident bytes)."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", FIRST_TOKEN, str(folder)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-P", "-c", FIRST_TOKEN, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "first\n"
     elapsed = (time.perf_counter() - started) * 1000
@@ -48,7 +49,7 @@ def root_help() -> float:
 def python(code: str) -> float:
     """Milliseconds of an interpreter that does no more than this."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
     return (time.perf_counter() - started) * 1000
 
 

@@ -38,8 +38,8 @@ def run(module: str, job: dict[str, Any], model_bytes: int = 0, seconds: float =
     """Run `python -m module` on a job, with room for a model of `model_bytes`."""
     limits = {"memory": MEMORY + 4 * model_bytes, "seconds": seconds}
     try:
-        done = subprocess.run([sys.executable, "-m", module], input=json.dumps([limits, job]), capture_output=True,
-                              text=True, errors="replace", check=False, timeout=seconds)
+        done = subprocess.run(command(module), input=json.dumps([limits, job]), capture_output=True, text=True,
+                              errors="replace", check=False, timeout=seconds)
     except subprocess.TimeoutExpired as error:
         printed = error.stdout or b""
         text = printed if isinstance(printed, str) else printed.decode("utf-8", "replace")
@@ -52,6 +52,12 @@ def run(module: str, job: dict[str, Any], model_bytes: int = 0, seconds: float =
         EdgestillError.__init__(failure, refusal["message"], refusal["hint"])
         return Outcome(found, error=failure)
     return Outcome(found, _crash(done.returncode, done.stderr))
+
+
+def command(module: str) -> list[str]:
+    """The command line of a module in a process of its own. Without -P it would import what lies in the working folder
+    first, and that may be the folder of a downloaded model."""
+    return [sys.executable, "-P", "-m", module]
 
 
 def serve(work: Callable[[dict[str, Any]], Iterator[dict[str, Any]]]) -> None:

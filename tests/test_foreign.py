@@ -15,6 +15,7 @@ import pytest
 from edgestill.cli import main
 from edgestill.models.errors import ArtifactError, EdgestillError, UsageError
 from edgestill.quantize import verify
+from edgestill.quantize.clients import _node
 from edgestill.runtime import evaluate, gguf_text, limited, load, onnx_header, profile
 from edgestill.runtime.engines import onnx as onnx_engine
 from edgestill.runtime.engines._concat import ConcatEngine
@@ -308,6 +309,31 @@ def test_what_a_limited_process_refuses_is_raised_as_what_it_is(tmp_path: Path,
     beside(tmp_path, monkeypatch)
     outcome = limited.run("limited_child", {"how": "refuse"})
     assert outcome.error is not None and str(outcome.error) == "bad\n  do this" and len(outcome.found) == 1
+
+
+def test_no_process_imports_what_lies_beside_a_model(gguf: Path, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("numpy", "json", "jinja2", "llama_cpp", "llguidance"):
+        (tmp_path / f"{name}.py").write_text("open('run', 'w').close()\nraise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    load(gguf, threads=1).close()  # in a limited process first
+    profile(gguf, repeats=1, warmup=0, prompt_tokens=4, new_tokens=2, threads=1)
+    subprocess.run([sys.executable, "-m", "edgestill", "generate", str(gguf), "x", "--max-new-tokens", "1"], check=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_node_takes_no_package_that_came_with_a_model(gguf: Path, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = tmp_path / "model"
+    for folder in (tmp_path, inside):
+        (folder / "node_modules" / "x").mkdir(parents=True)
+        (folder / "node_modules" / "x" / "package.json").write_text('{"version": "1"}')
+    monkeypatch.chdir(inside)
+    assert _node._place("x") == inside / "node_modules" / "x"
+    shutil.copy(gguf, inside)
+    assert _node._place("x") is None
+    monkeypatch.chdir(tmp_path)
+    assert _node._place("x") == tmp_path / "node_modules" / "x"
 
 
 def test_our_own_files_load_without_what_foreign_ones_need(packed_llama: dict[str, Path]) -> None:

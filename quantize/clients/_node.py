@@ -66,11 +66,18 @@ def run(script: str, package: str, job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+_MODELS = ("*.gguf", "*.onnx", "onnx/*.onnx", "*.safetensors", "config.json")
+
+
 def _place(package: str) -> Path | None:
-    """The package's folder, looked for in the working folder and those above it."""
+    """The package's folder, looked for as Node does in the working folder and those above it; None where that lies in
+    a model's folder: it came with the model, and is not run."""
     here = Path.cwd()
-    return next((place for folder in (here, *here.parents)
-                 if ((place := folder / "node_modules" / package) / "package.json").is_file()), None)
+    found = next((folder for folder in (here, *here.parents)
+                  if (folder / "node_modules" / package / "package.json").is_file()), None)
+    if found is None or any(next(found.glob(pattern), None) for pattern in _MODELS):
+        return None
+    return found / "node_modules" / package
 
 
 def _complaint(messages: str) -> str:

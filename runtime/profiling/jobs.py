@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from ...models import errors
 from ...models.errors import EdgestillError, UsageError
+from ..limited import command
 
 if TYPE_CHECKING:
     from ..rows import Row
@@ -40,8 +40,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """Run one job in a fresh interpreter; its error is raised here as what it was there."""
     name = f"{__package__}.child"
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", name], input=json.dumps(job), capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(command(name), input=json.dumps(job), capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise EdgestillError(f"the measured process ended with code {done.returncode}: {last}",
