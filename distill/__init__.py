@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ..runtime.threads import wait_briefly
 from .grid_aware import grid_aware
 from .merge import merge
 from .stages import distill, prepare_student, tune, tune_teacher
+
+wait_briefly()  # before anything of it imports torch
 
 __all__ = ["distill", "grid_aware", "merge", "prepare_student", "tune", "tune_teacher"]

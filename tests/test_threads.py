@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +32,7 @@ PAIRS = ["0,4", "1,5", "2,6", "3,7", "0,4", "1,5", "2,6", "3,7"]
 @pytest.mark.parametrize(("allowed", "cores"), [(range(8), 4), (range(4), 4), ({0, 4}, 1), ({0, 4, 1}, 2), ({3}, 1)])
 def test_two_hardware_threads_are_one_core(allowed: set[int], cores: int, tmp_path: Path,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_affinity", lambda: set(allowed))
+    monkeypatch.setattr(threads, "allowed_cpus", lambda: set(allowed))
     assert threads.allowed_cores(machine(tmp_path, PAIRS)) == cores
 
 
@@ -46,14 +49,14 @@ def test_two_hardware_threads_are_one_core(allowed: set[int], cores: int, tmp_pa
 ])
 def test_quotas_of_containers_count(group: str, limits: dict[str, str], cores: int, tmp_path: Path,
                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_affinity", lambda: set(range(8)))
+    monkeypatch.setattr(threads, "allowed_cpus", lambda: set(range(8)))
     assert threads.allowed_cores(machine(tmp_path, PAIRS, group, **limits)) == cores
 
 
 def test_systems_without_sys_ask_psutil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 
-    monkeypatch.setattr(threads, "_affinity", lambda: set(range(8)))
+    monkeypatch.setattr(threads, "allowed_cpus", lambda: set(range(8)))
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 8 if logical else 4)
     assert threads.allowed_cores(tmp_path) == 4
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: None)
@@ -70,8 +73,20 @@ def test_this_machine_has_a_core() -> None:
     ([160, 160, 498, 498, 498, 498, 498, 1024], [1, 2, 4, 6, 8])])
 def test_numbers_worth_trying(capacities: list[int], counts: list[int], tmp_path: Path,
                               monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_affinity", lambda: set(range(8)))
+    monkeypatch.setattr(threads, "allowed_cpus", lambda: set(range(8)))
     root = machine(tmp_path, [str(cpu) for cpu in range(8)])
     for cpu, capacity in enumerate(capacities):
         (root / f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity").write_text(f"{capacity}\n")
     assert threads.candidates(root) == counts
+
+
+@pytest.mark.parametrize(("given", "spins"), [
+    ({}, "5000"), ({"OMP_WAIT_POLICY": "active"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_openmp_waits_briefly_unless_told_otherwise(given: dict[str, str], spins: str | None,
+                                                    packed_llama: dict[str, Path]) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))} | given
+    for first in ("from edgestill.runtime import load; load(sys.argv[1], threads=1)", "import edgestill.distill"):
+        code = f"import os, sys; {first}; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code, packed_llama["gguf"]], env=environment, capture_output=True,
+                              text=True, check=True)
+        assert done.stdout.split() == [str(spins), "False"]

@@ -174,6 +174,7 @@ class Driver:
             self._tokens[index], self._places[index] = asked[stream][0]
             self._batch.seq_id[index][0] = stream
         self._batch.n_tokens = len(streams)
+        engine._width.fit()
         if engine._c.llama_decode(engine._context, self._batch):
             raise failed(engine)
         self._rows[streams] = engine._rows_of(len(streams))

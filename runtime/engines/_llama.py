@@ -9,6 +9,7 @@ from typing import Any
 
 from ...models.errors import MissingExtra
 from ..lean import submodule
+from ..threads import wait_briefly
 
 MESSAGES: deque[str] = deque(maxlen=8)
 """The last warnings and errors that llama.cpp logged: they say why a file was refused."""
@@ -20,6 +21,7 @@ def library() -> Any:
 
     The package's own `__init__` imports a high-level interface that costs more than loading a small model.
     """
+    wait_briefly()
     try:
         module = submodule("llama_cpp", "llama_cpp")
     except ModuleNotFoundError as error:
