@@ -59,6 +59,9 @@ class Closed:
     def __iter__(self) -> Any:
         raise closed()
 
+    def __getitem__(self, place: Any) -> Any:
+        raise closed()
+
 
 CLOSED: Any = Closed()
 

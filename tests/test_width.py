@@ -65,7 +65,8 @@ def test_processor_seconds_are_those_of_the_allowed_cores(tmp_path: Path) -> Non
     (tmp_path / "proc").mkdir()
     tick = 1 / os.sysconf("SC_CLK_TCK")
     lines = [f"cpu{number} 10 1 5 {10**6} 7 2 1 3 50 0" for number in sorted(os.sched_getaffinity(0))]
-    (tmp_path / "proc/stat").write_text("\n".join(["cpu  1 1 1 1 1 1 1 1 0 0", *lines, "cpu999999 9 9 9 9 9 9 9 9 0 0"]))
+    others = ["cpu  1 1 1 1 1 1 1 1 0 0", "cpu999999 9 9 9 9 9 9 9 9 0 0", "intr 5"]
+    (tmp_path / "proc/stat").write_text("\n".join([*others, *lines]))
     found = processor_seconds(tmp_path)
     assert found is not None and found[0] == pytest.approx(22 * tick * len(lines)) and found[1] > 0
     own = processor_seconds()
