@@ -134,6 +134,8 @@ class FloatSubject:
         return replace(found, constrained=constrain, rows_sha256=digest)
 
     def _answers(self, rows: Sequence[Row], constrain: bool) -> list[str]:
+        from ..runtime.answered import said
+
         prompts = [self.codec.prompt_ids(row) for row in rows]
         processor = None
         if constrain and self.schema is not None:
@@ -142,7 +144,7 @@ class FloatSubject:
             processor = partial(SchemaProcessor, Grammars(self.codec, self.model.vocabulary_size), self.schema,
                                 self.codec.stop_ids)
         found = self.model.answers(prompts, sorted(self.codec.stop_ids), self._task.max_new_tokens, processor)
-        return [self.codec.decode(ids) for ids in found]
+        return [said(self.codec, ids, self.codec.decode(ids), row) for ids, row in zip(found, rows, strict=True)]
 
     def _labels(self, rows: Sequence[Row]) -> tuple[list[str], Sequence[Row]]:
         """What the classifier says of each row, and the rows as its head answers them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from ..models import files
 from ..models.errors import DataError
+from ..runtime.learned import Learned
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 MEGA_BATCH = 50
 """Batches that are sorted by length together: enough that rows of a batch are of like length, few enough that
 their order stays random."""
@@ -32,12 +33,17 @@ class TokenSet:
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
+    learned: NDArray[np.bool_]
+    """Which of the ids are learned; a row's first has nothing before it and is not."""
     targets: NDArray[np.int32]
-    """Where the completion of a row starts; of a classifier's row, the id of its label."""
+    """Of a classifier's row, the id of its label."""
     sources: NDArray[np.int32]
-    """Each row's place in the rows that were tokenized; -1 for a block of plain texts."""
+    """Each row's place in the rows that were tokenized; -1 for a block of plain texts. A chat whose template writes
+    earlier turns otherwise than the last one is several rows here."""
     left_out: int
     """Rows that were longer than max_tokens."""
+    unlearned: int = 0
+    """Rows in which nothing is to be learned."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -77,71 +83,86 @@ class Batch:
         return len(self.labels)
 
 
+def everything(tokens: TokenSet) -> TokenSet:
+    """The same rows with every token learned that has one before it."""
+    learned = np.ones_like(tokens.learned)
+    learned[tokens.offsets[:-1]] = False
+    return replace(tokens, learned=learned)
+
+
 def tokenize(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: Sequence[str] = (),
-             cache: Path | None = None) -> TokenSet:
+             cache: Path | None = None, learn: str = "all") -> TokenSet:
     """The ids of `rows`, from the folder `cache` where they were computed before.
 
     Plain texts are joined and cut into blocks of `max_tokens`. Chats and texts to classify that are longer than
-    `max_tokens` are left out. Raises DataError for a label outside `labels`, or when no row is left.
+    `max_tokens` are left out. Of a chat every turn of the assistant's is learned, or the "last" one. Raises DataError
+    for a label outside `labels`, for a row of which a part reaches no id, or when no row is left.
     """
-    path = None if cache is None else cache / f"{_key(rows, codec, max_tokens, labels)}.npz"
+    path = None if cache is None else cache / f"{_key(rows, codec, max_tokens, labels, learn)}.npz"
     found = _read(path) if path is not None and path.is_file() else None
     if found is None:
-        found = _tokenize(rows, codec, max_tokens, list(labels))
+        found = _tokenize(rows, codec, max_tokens, list(labels), learn)
         if path is not None:
             _write(path, found)
     if not len(found):
-        raise DataError(f"no row is left to train on: all {len(rows)} are longer than max_tokens = {max_tokens}",
-                        "raise [data] max_tokens, or shorten the rows")
+        nothing = f", {found.unlearned} have nothing to learn" if found.unlearned else ""
+        raise DataError(f"no row is left to train on: {found.left_out} of {len(rows)} are longer than max_tokens = "
+                        f"{max_tokens}{nothing}", "raise [data] max_tokens, or shorten the rows")
     return found
 
 
-def _tokenize(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: list[str]) -> TokenSet:
-    sequences: list[Sequence[int]] = []
+def _tokenize(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: list[str], learn: str) -> TokenSet:
+    sequences: list[Learned] = []
     targets: list[int] = []
     sources: list[int] = []
-    left_out = 0
+    left_out = unlearned = 0
     stream: list[int] = []
     known = {label: index for index, label in enumerate(labels)}
     for place, row in enumerate(rows):
         if row.kind == "text":
             stream += codec.training_ids(row)[0]
             continue
+        target = 0
         if row.kind == "label":
             if row.label not in known:
                 raise DataError(f"{row.where}: label {row.label!r} is not one of the {len(labels)} known labels",
                                 "correct the row, or add the label to [task] labels")
-            ids, target = codec.encode(row.text, add_special_tokens=True), known[row.label]
+            found, target = [Learned(codec.encode(row.text, add_special_tokens=True), [])], known[row.label]
         else:
-            ids, target = codec.training_ids(row)
-        if len(ids) > max_tokens:
-            left_out += 1
-            continue
-        sequences.append(ids)
-        targets.append(target)
-        sources.append(place)
+            found = codec.sequences(row, learn)
+        fitting = [one for one in found if len(one.ids) <= max_tokens]
+        left_out += len(fitting) < len(found)
+        unlearned += not found
+        sequences += fitting
+        targets += [target] * len(fitting)
+        sources += [place] * len(fitting)
     # Each block begins with the last token of the one before, so that every token but the first is predicted once.
     for start in range(0, len(stream) - 1, max_tokens - 1):
-        sequences.append(stream[start:start + max_tokens])
-        targets.append(1)
+        ids = stream[start:start + max_tokens]
+        sequences.append(Learned(ids, [(1, len(ids))]))
+        targets.append(0)
         sources.append(-1)
-    flat = np.fromiter((token for ids in sequences for token in ids), dtype=np.int32)
-    offsets = np.cumsum([0, *(len(ids) for ids in sequences)], dtype=np.int64)
-    return TokenSet(flat, offsets, np.array(targets, dtype=np.int32), np.array(sources, dtype=np.int32), left_out)
+    flat = np.fromiter((token for one in sequences for token in one.ids), dtype=np.int32)
+    offsets = np.cumsum([0, *(len(one.ids) for one in sequences)], dtype=np.int64)
+    learned = np.zeros(len(flat), dtype=np.bool_)
+    for offset, one in zip(offsets, sequences, strict=False):
+        for start, end in one.spans:
+            learned[offset + max(start, 1):offset + end] = True
+    return TokenSet(flat, offsets, learned, np.array(targets, dtype=np.int32), np.array(sources, dtype=np.int32),
+                    left_out, unlearned)
 
 
-def _key(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: Sequence[str]) -> str:
+def _key(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: Sequence[str], learn: str) -> str:
     digest = hashlib.sha256(rows_digest(rows).encode())
-    for part in (codec.tokenizer.to_str(), codec.template, codec.system, sorted(codec.stop_ids), max_tokens,
-                 list(labels), CACHE_VERSION):
+    for part in (codec.tokenizer.to_str(), codec.templates, codec.system, sorted(codec.options.items()),
+                 sorted(codec.stop_ids), max_tokens, list(labels), learn, CACHE_VERSION):
         digest.update(repr(part).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
 
 
 def _write(path: Path, tokens: TokenSet) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, ids=tokens.ids, offsets=tokens.offsets, targets=tokens.targets, sources=tokens.sources,
-             left_out=np.array(tokens.left_out))
+    np.savez(buffer, **{item.name: np.asarray(getattr(tokens, item.name)) for item in fields(tokens)})
     files.write_bytes(path, buffer.getvalue())
 
 
@@ -151,10 +172,10 @@ def _read(path: Path) -> TokenSet | None:
 
     try:
         with np.load(path, allow_pickle=False) as table:
-            return TokenSet(table["ids"], table["offsets"], table["targets"], table["sources"],
-                            int(table["left_out"]))
+            found = {item.name: table[item.name] for item in fields(TokenSet)}
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError):
         return None
+    return TokenSet(**found | {name: int(found[name]) for name in ("left_out", "unlearned")})
 
 
 class Schedule:
@@ -206,18 +227,19 @@ class Schedule:
         lengths = self.tokens.lengths[rows]
         width = int(lengths.max())
         ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
+        wanted = np.zeros((len(rows), width), dtype=np.bool_)
         for place, row in enumerate(rows):
             ids[place, : lengths[place]] = self.tokens.row(int(row))
-        targets = self.tokens.targets[rows]
+            wanted[place, : lengths[place]] = self.tokens.learned[self.tokens.offsets[row]:self.tokens.offsets[row + 1]]
         column = np.arange(width)
         real = column < lengths[:, None]
         if self.classify:
-            positions, labels, counts = np.zeros(0, dtype=np.int64), targets.astype(np.int64), [1] * len(rows)
+            labels = self.tokens.targets[rows].astype(np.int64)
+            positions, counts = np.zeros(0, dtype=np.int64), [1] * len(rows)
         else:
-            # Position t predicts token t + 1, so a completion that starts at s is predicted from s - 1 on.
-            learned = (column >= np.maximum(targets, 1)[:, None]) & real
-            positions = np.flatnonzero(learned) - 1
-            labels, counts = ids[learned], [int(n) for n in learned.sum(axis=1)]
+            # Position t predicts token t + 1, so what is learned from s on is predicted from s - 1 on.
+            positions = np.flatnonzero(wanted) - 1
+            labels, counts = ids[wanted], [int(n) for n in wanted.sum(axis=1)]
         mask = None if bool(real.all()) else torch.from_numpy(real.astype(np.int64)).to(self.device)
         return Batch([int(row) for row in rows], torch.from_numpy(ids).to(self.device), mask,
                      torch.from_numpy(positions).to(self.device), torch.from_numpy(labels).to(self.device), counts,

@@ -16,6 +16,7 @@ from ..models.errors import UsageError
 from ..models.family import of_config
 from ..models.runfile import RunFile
 from ..models.toml_text import to_toml
+from ..runtime.template_defaults import write_template
 from ..runtime.text import Codec
 from .loading import copy_tokenizer, parameters, save_model, write_trimmed_tokenizer
 from .progress import METRICS, TENSORBOARD
@@ -48,6 +49,8 @@ def write(out: Path, model: Any, tokenizer: Path, run: RunFile, base: Path, fact
             copy_tokenizer(tokenizer, folder)
         else:
             write_trimmed_tokenizer(tokenizer, folder, kept)
+        if task.template_options:
+            write_template(folder, task)
         if task.schema:
             files.write_text(folder / "schema.json", read_schema(base / task.schema))
             task = replace(task, schema="schema.json")

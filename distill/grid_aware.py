@@ -23,10 +23,11 @@ from ..models.runfile import GridAware, RunFile, check_grid_aware
 from ..quantize.codes import Codes
 from ..runtime.text import Codec
 from . import finish, loop
+from .batches import everything
 from .grid import Grid
 from .loading import load_model
 from .objectives import read_losses
-from .stages import Splits, read_run, student_source
+from .stages import Splits, read_run, settle, student_source
 from .training import (
     SOFT,
     Bench,
@@ -64,6 +65,7 @@ def grid_aware(run: RunFile | Path | str, out: Path | str, overrides: Sequence[s
     check_grid_aware(replace(run, grid_aware=settings))
     out = Path(out)
     source = student_source(run, base, splits, out, student, None)
+    run = settle(run, source, splits)
     job = Job("grid_aware", run, base, splits, source, settings, FORWARD_KL, source)
     tensors = _Tensors.read(source.folder)
     return once(job, out, lambda bench: _train(job, settings, tensors, bench))
@@ -121,8 +123,7 @@ class _Tensors:
 def _train(job: Job, settings: GridAware, tensors: _Tensors, bench: Bench) -> None:
     codec = Codec.from_folder(job.student.folder, job.run.task)
     # Prompts are learned from too: a decoder is asked about every token of them.
-    sets = {name: replace(tokens, targets=np.zeros_like(tokens.targets))
-            for name, tokens in read_tokens(job, codec, bench).items()}
+    sets = {name: everything(tokens) for name, tokens in read_tokens(job, codec, bench).items()}
     schedules = make_schedules(job, codec, bench, sets)
     model = load_model(job.student.folder, job.run.task)
     tensors = tensors.named_as(model)

@@ -160,8 +160,7 @@ class TextTeacher:
 
     def bytes_for(self, tokens: TokenSet) -> int:
         """What keeping the hidden states of all completions would take."""
-        completions: int = int((tokens.lengths - np.maximum(tokens.targets, 1)).sum())
-        return completions * int(self.head.weight.shape[1] * self.dtype.itemsize)
+        return int(tokens.learned.sum()) * int(self.head.weight.shape[1] * self.dtype.itemsize)
 
     def keep(self, batch: Batch) -> None:
         """Compute the batch's hidden states now and keep them for every later use of its rows."""

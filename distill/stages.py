@@ -16,6 +16,7 @@ from ..models.errors import DataError, UsageError
 from ..models.family import of_config
 from ..models.runfile import RunFile
 from ..models.task import Task
+from ..runtime import learned
 from ..runtime.rows import Row, load_splits, rows_digest
 from ..runtime.text import Codec
 from . import finish
@@ -47,6 +48,7 @@ def tune(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = 
     run, base, splits = read_run(run, overrides, base, out, splits)
     out = Path(out)
     source = student_source(run, base, splits, out, student, teacher)
+    run = settle(run, source, splits)
     return run_job(Job("tune", run, base, splits, source, run.tune, LABELS_ALONE, adapter=run.tune.adapter), out)
 
 
@@ -64,6 +66,7 @@ def distill(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str]
         teacher = tune_teacher(run, out.with_name(out.name + "-teacher"), base=base, splits=splits)
     learned_from = _teacher(run, base, teacher)
     source = student_source(run, base, splits, out, student, teacher)
+    run = settle(run, source, splits)
     return run_job(Job("distill", run, base, splits, source, run.distill, run.distill.losses, learned_from,
                        run.distill.adapter), out)
 
@@ -74,6 +77,7 @@ def tune_teacher(run: RunFile | Path | str, out: Path | str, overrides: Sequence
     run, base, splits = read_run(run, overrides, base, out, splits)
     source = _teacher(run, base, None)
     _check_family(source, run.task)
+    run = settle(run, source, splits)
     return run_job(Job("tune", run, base, splits, source, run.tune, LABELS_ALONE, adapter=run.tune.adapter), Path(out))
 
 
@@ -130,6 +134,14 @@ def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | N
     if splits is None:
         splits = load_splits(run.data, folder, Path(out).parent / "bad-rows.jsonl")
     return replace(run, task=_fill_task(run.task, splits)), folder, splits
+
+
+def settle(run: RunFile, source: Source, splits: Mapping[str, Sequence[Row]]) -> RunFile:
+    """The run with the options of the chat template that its rows ask for: see learned.settled."""
+    if run.task.kind != "generate":
+        return run
+    options = learned.settled(Codec.from_folder(source.folder, run.task), splits["train"])
+    return replace(run, task=replace(run.task, template_options=options))
 
 
 def _fill_task(task: Task, splits: Mapping[str, Sequence[Row]]) -> Task:
@@ -219,6 +231,7 @@ def _kept(folder: Path, task: Task, splits: Mapping[str, Sequence[Row]]) -> list
     codec = Codec.from_folder(folder, task)
     used: set[int] = set()
     for row in [*splits["train"], *splits["validation"]]:
-        used.update(codec.encode(row.text, add_special_tokens=True) if row.kind == "label"
-                    else codec.training_ids(row)[0])
+        found = [codec.encode(row.text, add_special_tokens=True)] if row.kind == "label" else [
+            one.ids for one in codec.sequences(row)]
+        used.update(token for ids in found for token in ids)
     return kept_tokens(json.loads(codec.tokenizer.to_str()), used)

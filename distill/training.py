@@ -152,12 +152,15 @@ def _train(job: Job, terms: list[Term], adapter: tuple[Any, Any], bench: Bench) 
 def read_tokens(job: Job, codec: Codec, bench: Bench) -> dict[str, TokenSet]:
     """The training and validation rows as ids; splits without rows are left out."""
     limit = job.run.data.max_tokens
-    sets = {name: tokenize(job.splits[name], codec, limit, job.run.task.labels, bench.out.parent / ".tokens")
-            for name in ("train", "validation") if job.splits[name]}
+    sets = {name: tokenize(job.splits[name], codec, limit, job.run.task.labels, bench.out.parent / ".tokens",
+                           job.run.data.learn) for name in ("train", "validation") if job.splits[name]}
     for name, tokens in sets.items():
         if tokens.left_out:
             bench.progress.note(f"{tokens.left_out} of {len(job.splits[name])} {name} rows are longer than max_tokens "
                                 f"= {limit} and left out")
+        if tokens.unlearned:
+            bench.progress.note(f"{tokens.unlearned} of {len(job.splits[name])} {name} rows have nothing to learn "
+                                "(weight 0) and are left out")
     return sets
 
 
@@ -247,7 +250,7 @@ def _describe(job: Job, precision: str, threads: int, device: str) -> dict[str, 
     settings["losses"] = [dict(table) for table in job.losses]
     return {
         "stage": job.stage, "settings": settings, "task": task_facts(job.run.task, job.base),
-        "max_tokens": job.run.data.max_tokens,
+        "max_tokens": job.run.data.max_tokens, "learn": job.run.data.learn,
         "data": {name: rows_digest(job.splits[name]) for name in ("train", "validation")},
         "student": weights_digest(job.student.folder),
         "teacher": weights_digest(job.teacher.folder) if job.teacher else "", "precision": precision, "device": device,

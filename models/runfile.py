@@ -32,7 +32,10 @@ class Data:
     test: str = ""
     """Empty: a share of the training rows."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our column name → the file's: prompt, completion, messages, tools, text, label."""
+    """Our column name → the file's: prompt, completion, messages, text, label; beside a conversation tools, system,
+    input, history, reasoning, weight, where an empty name leaves a column out."""
+    learn: str = limited("all", choices=("all", "last"))
+    """Of a conversation: every turn of the assistant's, or the last one alone."""
     validation_share: float = limited(0.05, minimum=0.0, maximum=0.5)
     test_share: float = limited(0.1, minimum=0.0, maximum=0.5)
     max_tokens: int = limited(512, minimum=8, maximum=131072)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from .outputs import HEADS
 from .strict import limited
@@ -17,6 +18,8 @@ class Task:
     """A system message put before every prompt."""
     schema: str = ""
     """generate: a JSON schema file that answers must satisfy."""
+    template_options: dict[str, Any] = field(default_factory=dict)
+    """generate: variables of the chat template, such as {enable_thinking = false}."""
     labels: list[str] = field(default_factory=list)
     """classify: the labels in order of their id; empty means all labels of the training rows, sorted."""
     head: str = limited("auto", choices=("auto", *HEADS))

@@ -91,7 +91,7 @@ def _compare(subject: Subject, client: ModuleType, version: str, chats: Sequence
 
 def _differs(subject: Subject, chat: Chat, wanted: list[int], found: dict[str, Any]) -> tuple[str, str, int]:
     """(cause, what differs, near ties) of one answer; no cause where it is ours."""
-    text, prompt, stops = subject.prompts.render(chat), subject.prompts.prompt_ids(chat), subject.prompts.stop_ids
+    text, prompt, stops = subject.prompts.prompt(chat), subject.prompts.prompt_ids(chat), subject.prompts.stop_ids
     if found.get("text", text) != text:
         return "template", "it renders another text", 0
     if found["prompt"] != prompt:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..models import kinds
 from ..models.artifact import Artifact
 from ..models.task import Task
+from ..runtime.answered import said
 from ..runtime.classify import Classifier, head_of
 from ..runtime.embed import Embedder, nearest_answers
 from ..runtime.foreign import codec_of
@@ -206,7 +207,8 @@ class Subject:
                 if isinstance(encoder, Embedder):
                     return nearest_answers(encoder.embed_all, rows)
                 return [found.answer for found in encoder.classify_all([row.texts for row in rows])]
-        return [self.prompts.decode(self.greedy(self.prompts.prompt_ids(row), self.answer_tokens)) for row in rows]
+        made = [self.greedy(self.prompts.prompt_ids(row), self.answer_tokens) for row in rows]
+        return [said(self.prompts, ids, self.prompts.decode(ids), row) for ids, row in zip(made, rows, strict=True)]
 
     @cached_property
     def outputs(self) -> NDArray[np.float32]:

@@ -63,4 +63,4 @@ def of(codec: Codec) -> Turns:
 
 
 def _render(codec: Codec, roles: Sequence[str], contents: Sequence[str]) -> str:
-    return codec.render([{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)])
+    return codec.prompt([{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)])

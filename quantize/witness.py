@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..models.errors import DataError
 from ..models.task import Task
+from ..runtime.answered import said
 from ..runtime.embed import nearest_answers
 from ..runtime.encoder import Text
 from ..runtime.evaluate import evaluate_answers
@@ -110,7 +111,8 @@ class Witness:
         else:
             ids = self.model.answers([self.codec.prompt_ids(row) for row in rows], sorted(self.codec.stop_ids),
                                      answer_tokens(self.codec, rows, self.origin.task))
-            answers = [self.codec.decode(answer) for answer in ids]
+            answers = [said(self.codec, answer, self.codec.decode(answer), row)
+                       for answer, row in zip(ids, rows, strict=True)]
         scores = evaluate_answers(answers, rows, [METRIC]).scores[METRIC]
         return {rows_digest([row]): float(score) for row, score in zip(rows, scores, strict=True)}
 
@@ -141,5 +143,5 @@ def held_out(rows: Sequence[Row], test_rows: Sequence[Row], count: int) -> list[
 
 
 def _ids(codec: Codec, row: Row) -> list[int]:
-    ends = not row.messages or row.messages[-1].get("role") == "assistant"
+    ends = not row.messages or bool(row.turns)
     return codec.training_ids(row)[0] if ends else codec.prompt_ids(row)

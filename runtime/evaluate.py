@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -15,6 +16,7 @@ from ..models import kinds
 from ..models.errors import DataError, UsageError
 from ..models.json_values import with_nan, with_nulls
 from ..models.strict import build
+from . import answered, learned
 from .classify import Classifier
 from .constrain import task_schema
 from .embed import Embedder, nearest_answers
@@ -90,6 +92,7 @@ def evaluate(model: Any, rows: Sequence[Row], metrics: Sequence[str] = (), limit
     `reference` holds the teacher's answers to the same rows, for agreement.
     Raises DataError without rows or for rows of mixed kinds; UsageError for a metric that does not suit them.
     """
+    rows = _with_answers(rows)
     chosen = spaced(range(len(rows)), limit)
     picked = [rows[index] for index in chosen]
     if reference is not None and len(reference) == len(rows):
@@ -199,6 +202,15 @@ def check_same_rows(a: Evaluation, b: Evaluation) -> None:
                          "evaluate both on the same file with the same limit")
 
 
+def _with_answers(rows: Sequence[Row]) -> list[Row]:
+    """The rows that say what is right: a conversation of which nothing is to be learned (weight 0) does not."""
+    found = [row for row in rows if row.kind != "chat" or row.turns]
+    if len(found) < len(rows):
+        sys.stderr.write(f"{len(rows) - len(found)} of {len(rows)} rows have no answer to measure by (weight 0): "
+                         "left out\n")
+    return found
+
+
 def _check_kind(rows: Sequence[Row]) -> str:
     found = sorted({row.kind for row in rows})
     if not found:
@@ -227,7 +239,12 @@ def _answers(model: Any, rows: Sequence[Row], options: dict[str, Any], progress:
 
 def _generated(model: Any, row: Row, options: dict[str, Any]) -> str:
     messages = row.prompt_messages or ({"role": "user", "content": row.text},)
-    return str(model.generate(messages=list(messages), tools=row.tools, **options).text)
+    codec = getattr(model, "codec", None)
+    if codec is None or not row.messages:
+        return str(model.generate(messages=list(messages), tools=row.tools, **options).text)
+    asked = learned.options_of(codec, row)
+    done = model.generate(messages=list(messages), tools=row.tools, template_options=asked, **options)
+    return answered.said(codec, done.ids, done.text, row)
 
 
 class _Scorer(NamedTuple):

@@ -93,8 +93,10 @@ class Generator:
         if settings.overflow == "refuse":
             texts = (text for message in chat if isinstance(text := message.get("content"), str))
             self.codec.check_length(sum(map(len, texts)), self.engine.context_length)
-        run = self._run(self.codec.prompt_ids(chat, tools), settings, self._constraint(settings, bool(tools), tools),
-                        started, cancel, chat)
+        constraint = self._constraint(settings, bool(tools), tools)
+        # What binds an answer leaves no room for thoughts before it.
+        ids = self.codec.prompt_ids(chat, tools, settings.template_options, direct=constraint is not None)
+        run = self._run(ids, settings, constraint, started, cancel, chat)
         run.prefix = prefix
         self._let_guess(run, draft)
         return self._pieces(run, None if tools else settings.schema)
@@ -193,12 +195,10 @@ class Generator:
 
         return Grammars(self.codec, self.engine.vocabulary_size)
 
-    @cached_property
+    @property
     def tool_format(self) -> ToolFormat:
         """How the model writes tool calls; errors as in `tool_calls`."""
-        from .tools import ToolFormat
-
-        return ToolFormat.of(self.codec)
+        return self.codec.tool_format
 
     @cached_property
     def _schema(self) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..models.errors import ArtifactError, UsageError
 from .engines._llama import MESSAGES, library, piece, tokenize
-from .template import ChatTemplate
+from .template import NO_OPTIONS, ChatTemplate
 from .text import Codec
 
 if TYPE_CHECKING:
@@ -157,4 +157,4 @@ def codec(path: Path, task: Task | None = None) -> Codec:
     texts = {name: tokenizer.id_to_token(token) for name, token in ids.items()}
     return Codec(tokenizer, ChatTemplate({"default": source}, texts) if source else None,
                  ids.get("bos_token"), ids.get("eos_token"), ids.get("pad_token"), tokenizer.stop_ids(),
-                 task.system if task else "", tokenizer.bytes_of)
+                 task.system if task else "", task.template_options if task else NO_OPTIONS, tokenizer.bytes_of)

@@ -43,6 +43,8 @@ class Options(Sampling):
     """The answer is one of these texts."""
     grammar: str | None = None
     """A Lark or GBNF grammar of the answer."""
+    template_options: dict[str, Any] = limited({})
+    """Variables of the chat template over those of the task, such as {"enable_thinking": False}."""
     tool_choice: Any = "auto"
     """auto: the model calls tools if it wants to; none: it is told of none; required: the answer is calls and nothing
     else; {"type": "function", "function": {"name": …}}: it is one call of that function."""

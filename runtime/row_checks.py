@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from ..models.runfile import Data
 from .near_duplicates import near_pairs
 from .row_faults import BadRow
 from .rows import SPLITS, Row, locate, normalise, row_key, scan
+from .token_checks import Counted, Encoder, count
 
 EXAMPLES = 5
 """Places named for each finding."""
@@ -30,19 +31,12 @@ RARE_SHARE = 0.02
 """So is a label with less than this share of the rows of the most frequent label."""
 
 
-class Encoder(Protocol):
-    """What is needed of a codec (runtime/text.py) to count tokens."""
-
-    def training_ids(self, row: Row) -> tuple[list[int], int]:
-        """All ids of a row, and the index where its completion starts."""
-
-
 @dataclass(frozen=True)
 class Finding:
     """Something to look at."""
 
     level: str
-    """error or warning."""
+    """error, warning or note."""
     check: str
     """Such as leakage_exact."""
     split: str
@@ -111,22 +105,28 @@ def check_data(data: Data, base: Path, codec: Encoder | None = None) -> DataRepo
     """
     splits: dict[str, list[Row]] = {}
     bad: dict[str, list[BadRow]] = {}
+    unread: dict[str, dict[str, None]] = {}
     for name in SPLITS:
         if getattr(data, name):
-            found = list(scan(locate(getattr(data, name), base / data.dir), data.columns))
+            unread[name] = {}
+            found = list(scan(locate(getattr(data, name), base / data.dir), data.columns, unread[name]))
             splits[name] = [row for row in found if isinstance(row, Row)]
             bad[name] = [row for row in found if isinstance(row, BadRow)]
             if not splits[name]:
                 raise bad[name][0].error() if bad[name] else DataError(
                     f"{getattr(data, name)}: the file is empty: there are no rows in it", "give a file with rows")
-    return check_splits(splits, codec, data.max_tokens, bad)
+    report = check_splits(splits, codec, data.max_tokens, bad, data.learn)
+    notes = [Finding("note", "unread", name, f"columns that are not read: {', '.join(columns)}")
+             for name, columns in unread.items() if columns]
+    return DataReport(report.splits, [*report.findings, *notes])
 
 
 def check_splits(splits: Mapping[str, Sequence[Row]], codec: Encoder | None = None, max_tokens: int = 0,
-                 bad: Mapping[str, Sequence[BadRow]] | None = None) -> DataReport:
+                 bad: Mapping[str, Sequence[BadRow]] | None = None, learn: str = "all") -> DataReport:
     """Check rows that are read already; `splits` maps "train", "validation", "test" to rows.
 
-    With a `codec` the tokens of every row are counted, and with `max_tokens` above 0 those over it.
+    With a `codec` the tokens of every row are counted, with `max_tokens` above 0 those over it, and it is proved that
+    every part of a conversation reaches the ids.
     """
     findings: list[Finding] = []
     keys = {name: [row_key(row) for row in rows] for name, rows in splits.items()}
@@ -134,20 +134,19 @@ def check_splits(splits: Mapping[str, Sequence[Row]], codec: Encoder | None = No
     reports = {}
     for name, rows in splits.items():
         faults = list((bad or {}).get(name, ()))
-        tokens, longest = _tokens(rows, codec, max_tokens)
+        counted = count(rows, codec, max_tokens, learn) if codec else Counted()
         labels = dict(Counter(name for row in rows for name in row.named).most_common())
-        empty = [row for row in rows if not row.question.strip() or (row.messages and not row.answer.strip())]
+        empty = [row for row in rows if not row.question.strip() or (row.turns and not row.answer.strip())]
         kinds = sorted({row.kind for row in rows})
         reports[name] = SplitReport(
             rows=len(rows), kind="+".join(kinds), bad_rows=len(faults), characters=_quantiles(list(map(_length, rows))),
-            tokens=tokens, exact_duplicates=len(rows) - len(set(keys[name])), near_duplicates=len(near[name, name]),
+            tokens=_tokens(counted, max_tokens), exact_duplicates=len(rows) - len(set(keys[name])), near_duplicates=len(near[name, name]),
             empty_rows=len(empty), labels=labels)
         findings += _bad_findings(name, faults, len(rows))
         if len(kinds) > 1:
             findings.append(Finding("error", "mixed_kinds", name, f"rows of mixed kinds: {' and '.join(kinds)}"))
         findings += _named("error", "empty", name, "rows have an empty question or answer", empty)
-        findings += _named("warning", "over_long", name, f"rows are longer than {max_tokens} tokens and would be left "
-                           "out of training", longest)
+        findings += _token_findings(name, counted, max_tokens)
         findings += _duplicate_findings(name, rows, keys[name], near[name, name])
     findings += _leak_findings(splits, keys, near)
     findings += _label_findings({name: report.labels for name, report in reports.items()})
@@ -185,12 +184,21 @@ def _length(row: Row) -> int:
     return len(row.text) + sum(len(str(message["content"])) for message in row.messages)
 
 
-def _tokens(rows: Sequence[Row], codec: Encoder | None, limit: int) -> tuple[dict[str, float], list[Row]]:
-    if codec is None:
-        return {}, []
-    counts = [len(codec.training_ids(row)[0]) for row in rows]
-    longest = [row for row, count in zip(rows, counts, strict=True) if 0 < limit < count]
-    return _quantiles(counts) | ({"over_limit": float(len(longest))} if limit else {}), longest
+def _tokens(counted: Counted, limit: int) -> dict[str, float]:
+    over = {"over_limit": float(len(counted.long))} if limit and counted.tokens else {}
+    return _quantiles(counted.tokens) | over
+
+
+def _token_findings(name: str, counted: Counted, limit: int) -> list[Finding]:
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for lost in counted.lost:
+        place, _, reason = lost.partition(": ")
+        reasons[reason].append(place)
+    findings = [Finding("error", "lost", name, f"{len(places)} rows cannot be learned: {reason}", places[:EXAMPLES])
+                for reason, places in reasons.items()]
+    return [*findings, *_named("warning", "unlearned", name, "rows have nothing to learn (weight 0)", counted.silent),
+            *_named("warning", "over_long", name, f"rows are longer than {limit} tokens and would be left out of "
+                    "training", counted.long)]
 
 
 def _named(level: str, check: str, split: str, what: str, rows: Sequence[Row]) -> list[Finding]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,11 @@ def read_parquet(path: Path) -> Iterator[tuple[int, Record]]:
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
+            classes = _classes(file.schema_arrow.metadata or {})
             for batch in file.iter_batches(batch_size=1024):
                 for values in batch.to_pylist():
                     number += 1
-                    yield number, _checked(str(path), number, values)
+                    yield number, _checked(str(path), number, values, classes)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: damaged or not Parquet, after row {number}: {str(error).splitlines()[0]}",
                         "write or download the file again") from None
@@ -65,13 +67,9 @@ def read_dataset(name: str, split: str) -> Iterator[tuple[int, Record]]:
                 "check the name, the network and your access to it; or download it and give the file")
         raise DataError(f"{name}: cannot be read by datasets: {str(error).splitlines()[0]}", hint) from None
     table = _choose(name, source, split)
-    classes = {column: feature for column, feature in table.features.items()
-               if isinstance(feature, datasets.ClassLabel)}
+    classes = table.features.to_dict()
     for number, values in enumerate(table, 1):
-        for column, feature in classes.items():
-            index = values[column]
-            values[column] = None if index is None or index < 0 else feature.int2str(index)
-        yield number, _checked(name, number, values)
+        yield number, _checked(name, number, values, classes)
 
 
 def _choose(name: str, source: Any, split: str) -> Any:
@@ -86,9 +84,39 @@ def _choose(name: str, source: Any, split: str) -> Any:
     return source[chosen]
 
 
-def _checked(file: str, number: int, values: dict[str, Any]) -> Record:
-    record = {column: _without_nulls(value) for column, value in values.items()}
+def _classes(metadata: Mapping[bytes, bytes]) -> Mapping[str, Any]:
+    """What `datasets` wrote beside the columns of a Parquet file about what they mean; nothing for other writers."""
     try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, LookupError, TypeError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _named(value: Any, feature: Any) -> Any:
+    """A value with the names of classes in place of their numbers; RowFault for a number without a name. A number below
+    0 means that there is no label."""
+    if value is None or not isinstance(feature, (dict, list)):
+        return value
+    if isinstance(feature, list) or "feature" in feature:  # a list of one kind, in older and newer writing
+        inner = feature[0] if isinstance(feature, list) else feature["feature"]
+        return [_named(item, inner) for item in value] if isinstance(value, list) else value
+    names = feature.get("names")
+    if feature.get("_type") == "ClassLabel" and isinstance(names, list) and isinstance(value, int):
+        if value >= len(names):
+            raise RowFault(f"the label {value} has no name: the file names {len(names)} classes",
+                           "write the file again with the names of all its classes")
+        return None if value < 0 else names[value]
+    if isinstance(value, dict):
+        return {key: _named(item, feature.get(key)) for key, item in value.items()}
+    return value
+
+
+def _checked(file: str, number: int, values: dict[str, Any], classes: Mapping[str, Any]) -> Record:
+    record = {}
+    try:
+        for column, value in values.items():
+            record[column] = _without_nulls(_named(value, classes.get(column)))
         check_strings(record)
     except RowFault as fault:
         return BadRow(file, number, fault.reason, fault.remedy)

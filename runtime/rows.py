@@ -40,8 +40,8 @@ def read_rows(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS, skip_b
               ledger: Path | None = None) -> list[Row]:
     """All rows of a file, folder or hub data set ("owner/name", "owner/name:split").
 
-    `columns` maps our names (prompt, completion, messages, tools, text, pair, label, score) to the file's. With
-    `skip_bad` the bad rows are left out and written to `ledger`, one JSON object {file, line, reason, remedy} a line.
+    `columns` maps our names (row_shapes.OUR_COLUMNS) to the file's; an empty name leaves a column out. With `skip_bad`
+    the bad rows are left out and written to `ledger`, one JSON object {file, line, reason, remedy} a line.
     Raises DataError for the first bad row otherwise, for a file that cannot be read, and when no row is left;
     UsageError for an unknown key in `columns`; MissingExtra where a format needs a package.
     """
@@ -51,12 +51,14 @@ def read_rows(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS, skip_b
     return rows
 
 
-def scan(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS) -> Iterator[Row | BadRow]:
-    """Stream the rows of `path`, with a BadRow in place of each that cannot be used.
+def scan(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS,
+         unread: dict[str, None] | None = None) -> Iterator[Row | BadRow]:
+    """Stream the rows of `path`, with a BadRow in place of each that cannot be used; `unread` takes the columns from
+    which nothing was read.
 
     Raises DataError for what spoils the whole file: missing, wrong kind, damaged, a byte order mark, open quotes.
     """
-    shaper = Shaper(columns)
+    shaper = Shaper(columns, {} if unread is None else unread)
     name = str(path)
     short = Path(name).name
     for line, record in _records(name):
@@ -169,7 +171,8 @@ def rows_digest(rows: Sequence[Row]) -> str:
 def _collect(path: Path | str, columns: Mapping[str, str], skip_bad: bool) -> tuple[list[Row], list[BadRow]]:
     rows: list[Row] = []
     bad: list[BadRow] = []
-    for row in scan(path, columns):
+    unread: dict[str, None] = {}
+    for row in scan(path, columns, unread):
         if isinstance(row, Row):
             rows.append(row)
         elif skip_bad:
@@ -180,6 +183,8 @@ def _collect(path: Path | str, columns: Mapping[str, str], skip_bad: bool) -> tu
         raise DataError(f"{path}: all {len(bad)} rows are bad; line {bad[0].line}: {bad[0].reason}", bad[0].remedy)
     if not rows:
         raise DataError(f"{path}: the file is empty: there are no rows in it", "give a file with at least one row")
+    if unread:
+        sys.stderr.write(f"{path}: columns that are not read: {', '.join(unread)}\n")
     return rows, bad
 
 

@@ -6,14 +6,23 @@ imported by the first rendering, not with this file.
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
-from ..models.errors import ArtifactError, DataError
+from ..models.errors import ArtifactError, DataError, UsageError
 
-_REASONING = ("reasoning_content", "thinking", "reasoning")
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Names that a message's reasoning goes by."""
+THINKING = "enable_thinking"
+"""The option that switches reasoning on or off; false also where a template itself knows no such switch."""
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+_OWN = ("messages", "tools", "documents", "add_generation_prompt")
 
 
 class ChatTemplate:
@@ -29,12 +38,39 @@ class ChatTemplate:
         """The template's text that is used with or without tools."""
         return self.sources[self._name(with_tools)]
 
-    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (),
-               add_generation_prompt: bool = True) -> str:
-        """The text of a conversation.
+    def reads(self, name: str) -> bool:
+        """Whether a template of the model speaks of `name` at all: of a role, a key of messages, a variable."""
+        return any(re.search(rf"\b{re.escape(name)}\b", source) for source in self.sources.values())
 
-        Raises DataError when the template refuses these messages or does not come to an end, ArtifactError when it is
-        no valid template.
+    def check_options(self, options: Mapping[str, Any], where: str) -> None:
+        """UsageError for a variable that the template does not read, or that is not the caller's to set; `where`
+        names the options."""
+        for name, value in options.items():
+            if name in _OWN or name in self.variables:
+                raise UsageError(f"{where}.{name}: is set by the program itself", "leave it out")
+            if name == THINKING and not isinstance(value, bool):
+                raise UsageError(f"{where}.{name}: {value!r} is neither true nor false", "write true or false")
+            if name not in self._read and not (name == THINKING and value is False):
+                near = difflib.get_close_matches(name, sorted(self._read), n=1)
+                raise UsageError(f"{where}.{name}: the model's chat template reads no variable of this name",
+                                 f"did you mean {near[0]!r}?" if near else "leave it out")
+
+    @cached_property
+    def _read(self) -> set[str]:
+        """The variables that the templates read and a caller may set."""
+        from jinja2 import meta
+
+        for name in self.sources:
+            self._template(name)
+        found = [meta.find_undeclared_variables(_environment().parse(source)) for source in self.sources.values()]
+        return set().union(*found) - {*_OWN, *self.variables, *_environment().globals}
+
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (),
+               add_generation_prompt: bool = True, options: Mapping[str, Any] = NO_OPTIONS) -> str:
+        """The text of a conversation; `options` are variables of the template.
+
+        A developer's message is the system's in a template that knows no such role. Raises DataError when the template
+        refuses these messages or does not come to an end, ArtifactError when it is no valid template.
         """
         if not messages:
             raise DataError("a chat template needs at least one message, and there is none", "add a user message")
@@ -43,9 +79,12 @@ class ChatTemplate:
             # Keys without a value are left out: many templates print the word None for them.
             chat = [_alias_reasoning({str(k): _plain(v) for k, v in message.items() if v is not None})
                     for message in messages]
+            if not self.reads("developer"):
+                chat = [message | {"role": "system"} if message.get("role") == "developer" else message
+                        for message in chat]
             text: str = template.environment.render_within_limits(template, {
                 "messages": chat, "tools": [_plain(tool) for tool in tools] or None, "documents": None,
-                "add_generation_prompt": add_generation_prompt, **self.variables})
+                "add_generation_prompt": add_generation_prompt, **self.variables, **_plain(options)})
         except DataError:
             raise
         except Exception as error:  # a template is a program: it can fail in every way a program can
@@ -111,7 +150,7 @@ def _environment() -> Any:
 
 def _alias_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     """Give a message's reasoning under every name that templates read it by."""
-    reasoning = next((message[key] for key in _REASONING if message.get(key) is not None), None)
+    reasoning = next((message[key] for key in REASONING if message.get(key) is not None), None)
     return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 

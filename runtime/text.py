@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import ArtifactError, ContextError, DataError, UsageError
-from . import tokenizer_files, unembedded
+from . import answered, learned, tokenizer_files, unembedded
 from .configs import read_table
 from .stream import TextStream
-from .template import ChatTemplate
+from .template import NO_OPTIONS, THINKING, ChatTemplate
 from .tokenizer import Encoding, Tokenizer, boundary, bytes_of_tokens
+from .tools import ToolFormat
 
 if TYPE_CHECKING:
     from ..models.task import Task
@@ -27,18 +28,24 @@ class Codec:
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None = None, bos_id: int | None = None,
                  eos_id: int | None = None, pad_id: int | None = None, end_ids: frozenset[int] = frozenset(),
-                 system: str = "", own_bytes: Callable[[int], bytes] | None = None) -> None:
-        """`end_ids` are the stop ids of the generation config; `system` goes before every chat without one;
-        `own_bytes` says a token's bytes where `tokenizer` is none of the package `tokenizers`."""
+                 system: str = "", options: Mapping[str, Any] = NO_OPTIONS,
+                 own_bytes: Callable[[int], bytes] | None = None) -> None:
+        """`end_ids` are the stop ids of the generation config; `system` goes before every chat without one; `options`
+        are variables of the template, and UsageError names one that it does not read; `own_bytes` says a token's bytes
+        where `tokenizer` is none of the package `tokenizers`."""
         self.tokenizer = tokenizer
         self.vocabulary_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
         self.bos_id, self.eos_id, self.pad_id = bos_id, eos_id, pad_id
         self.system = system
+        self.options = dict(options)
         self._template = template
+        self._check_options(options, "task.template_options")
         self._end_ids = end_ids
         self._lengths: dict[int, int] = {}
         self._own_bytes = own_bytes
         self._bytes: dict[int, bytes] = {}
+        self.written: dict[object, bool] = {}
+        """What was found out about which parts of conversations the template writes (see reached)."""
 
     @classmethod
     def from_folder(cls, folder: Path, task: Task | None = None) -> Codec:
@@ -66,7 +73,8 @@ class Codec:
         sources = tokenizer_files.templates(folder, settings)
         codec = cls(tokenizer, ChatTemplate(sources, variables) if sources else None,
                     ids.get("bos_token"), ids.get("eos_token"), ids.get("pad_token"),
-                    frozenset(tokenizer_files.listed(generation.get("eos_token_id"))), task.system if task else "")
+                    frozenset(tokenizer_files.listed(generation.get("eos_token_id"))), task.system if task else "",
+                    task.template_options if task else NO_OPTIONS)
         if left_out:
             unembedded.check_unused(folder, codec, left_out, variables)
         return codec
@@ -85,10 +93,15 @@ class Codec:
         """The chat template's text, or None for a model without one."""
         return self._template.source() if self._template else None
 
+    @property
+    def templates(self) -> list[object]:
+        """All that renderings depend on besides messages and options: every template, and the special tokens."""
+        return [] if self._template is None else [self._template.sources, self._template.variables]
+
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Every id that ends an answer: of the generation config, the tokenizer's end of sequence, and the token
-        that the chat template puts after an assistant's turn."""
+        """Every id that ends an answer: of the generation config, the tokenizer's end of sequence, and the tokens
+        that the chat template puts after an assistant's words and after its calls."""
         following = self.encode(self._closing)[:1]
         added = self.tokenizer.get_added_tokens_decoder()
         ends = {self.eos_id, *(token for token in following if token in added and token != self.bos_id)}
@@ -108,22 +121,37 @@ class Codec:
         return self.bos_id is not None and self.encode("a", add_special_tokens=True)[:1] == [self.bos_id]
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (),
-               add_generation_prompt: bool = True) -> str:
-        """The conversation as text, `system` first where the messages have none.
+               add_generation_prompt: bool = True, options: Mapping[str, Any] = NO_OPTIONS) -> str:
+        """The conversation as text, `system` first where the messages have none; `options` go over the codec's own.
 
         Without a chat template the contents are joined by line ends. Raises DataError for messages that the
         template refuses, and for tools or earlier answers where there is no template that says how they are written.
         """
-        if self.system and not any(message.get("role") == "system" for message in messages):
+        if self.system and not any(message.get("role") in ("system", "developer") for message in messages):
             messages = [{"role": "system", "content": self.system}, *messages]
         if self._template is None:
             if not messages:
                 raise DataError("a prompt needs at least one message, and there is none", "add a user message")
-            if tools or any(message.get("role") not in ("system", "user") for message in messages):
+            if tools or any(message.get("role") not in ("system", "developer", "user") for message in messages):
                 raise DataError(f"the model has no chat template, which {'tools' if tools else 'several turns'} need",
                                 "take a model with a chat template, or give one prompt and one completion a row")
             return "\n".join(str(message.get("content") or "") for message in messages)
-        return self._template.render(messages, tools, add_generation_prompt)
+        return self._template.render(messages, tools, add_generation_prompt, {**self.options, **options})
+
+    def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (),
+               options: Mapping[str, Any] = NO_OPTIONS, direct: bool = False) -> str:
+        """The text before an answer: the conversation with the opening of the assistant's turn and, where thinking is
+        switched off, all that the template writes before an answer without reasoning; `direct` switches it off where
+        no option does. Errors as in `render`, and UsageError for an option that the template does not read."""
+        self._check_options(options, "template_options")
+        text = self.render(messages, tools, True, options)
+        if self._template is not None and not {**self.options, **options}.get(THINKING, not direct):
+            text += learned.opening(self, messages, tools, text, options)
+        return text
+
+    def reads(self, name: str) -> bool:
+        """Whether the chat template speaks of `name`: of a role, a key of messages, a variable."""
+        return self._template is not None and self._template.reads(name)
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """The ids of a text; special tokens written out in it count as special tokens.
@@ -175,18 +203,17 @@ class Codec:
         """A decoder for ids that come one at a time."""
         return TextStream(self.decode, self._lengths)
 
-    def prompt_ids(self, row: Row | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
-        """The ids a model is given before it answers.
+    def prompt_ids(self, row: Row | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (),
+                   options: Mapping[str, Any] = NO_OPTIONS, direct: bool = False) -> list[int]:
+        """The ids a model is given before it answers: those of `prompt`.
 
-        Messages are rendered with the opening of the assistant's turn. Of a row, a last assistant message is the
-        answer and left out; a plain text row is its own prompt. Without a chat template the prompt is plain text.
+        Of a row, the answer and what follows it are left out, and the opening is that of an answer with reasoning or
+        without, as the row's is; a plain text row is its own prompt. Without a chat template the prompt is plain text.
         """
-        messages, tools, text = _question(row, tools)
-        if messages is None:
-            return self.plain_ids(text)
-        if self._template is None:
-            return self.plain_ids(self.render(messages, tools))
-        return self.encode(self.render(messages, tools))
+        if not isinstance(row, Sequence):
+            return learned.row_prompt(self, row)
+        text = self.prompt(row, tools, options, direct)
+        return self.plain_ids(text) if self._template is None else self.encode(text)
 
     def plain_ids(self, text: str) -> list[int]:
         """A plain text's ids, with the begin-of-sequence token where the tokenizer adds it, open at the end."""
@@ -196,45 +223,34 @@ class Codec:
         return ids
 
     def training_ids(self, row: Row) -> tuple[list[int], int]:
-        """All ids of a row including the token that ends the turn, and the index where the completion starts.
-
-        `prompt_ids(row)` is their prefix. Plain text rows start at 0, or at 1 behind a begin-of-sequence token.
-        Raises DataError when the prompt is no prefix of the whole row.
+        """The ids of a row up to the end of its answer, the token that ends the turn included, and where the answer
+        begins. `prompt_ids(row)` is their prefix. Plain text is learned whole: from 0 on, or from 1 behind a
+        begin-of-sequence token. Raises DataError when the prompt is no prefix of the whole row.
         """
-        prompt = self.prompt_ids(row)
-        if not row.messages:
-            return self._ended(prompt, 0), int(prompt[:1] == [self.bos_id] and self.bos_id is not None)
-        if row.messages[-1].get("role") != "assistant":
-            raise DataError(f"{row.where or 'row'}: its last message is of {row.messages[-1].get('role')!r}, "
-                            "so there is nothing to learn", "end every training row with an assistant message")
-        if self._template is None:
-            before = self.render(row.messages[:-1], row.tools)
-            whole = before + str(row.messages[-1].get("content") or "")
-            ids = self.plain_ids(whole)
-        else:
-            before = self.render(row.messages[:-1], row.tools)
-            whole = self.render(row.messages, row.tools, add_generation_prompt=False)
-            ids = self.encode(whole)
-        if not whole.startswith(before):
-            raise DataError(f"{row.where or 'row'}: the chat template does not render the prompt as the beginning of "
-                            "the whole conversation",
-                            "this template cannot be trained on as it is: correct the template")
-        if ids[:len(prompt)] != prompt:
-            # A token spans the border. The model is prompted without it, so it is trained without it too.
-            joined = prompt + self.encode(whole[len(before):])
-            if self.decode(joined, False) != self.decode(ids, False):
-                raise DataError(f"{row.where or 'row'}: the prompt's ids are not the beginning of the whole row's ids, "
-                                "and the tokenizer cannot encode the completion by itself",
-                                "end the prompt or start the completion with a line end or a special token")
-            ids = joined
-        return self._ended(ids, len(prompt)), len(prompt)
+        return learned.row_ids(self, row)
 
-    def _ended(self, ids: list[int], start: int) -> list[int]:
-        """Cut `ids` behind the first stop id from `start` on; add the end of sequence where there is none."""
-        for index in range(start, len(ids)):
-            if ids[index] in self.stop_ids:
-                return ids[:index + 1]
-        return ids if self.eos_id is None else [*ids, self.eos_id]
+    def sequences(self, row: Row, learn: str = "all") -> list[learned.Learned]:
+        """What a model learns of a row: every assistant's turn ("all") or the answer alone ("last"), each behind the
+        prompt that it will be asked with. Errors as in `training_ids`, and DataError for a part of the row that does
+        not reach the ids."""
+        return learned.sequences(self, row, learn)
+
+    def _check_options(self, options: Mapping[str, Any], where: str) -> None:
+        if options and self._template is None:
+            raise UsageError(f"{where}: the model has no chat template, which {', '.join(options)} could change",
+                             "leave it out")
+        if self._template is not None:
+            self._template.check_options(options, where)
+
+    @cached_property
+    def tool_format(self) -> ToolFormat:
+        """How the template writes tool calls; UsageError where it writes none, or in a form that is not known."""
+        return ToolFormat.of(self)
+
+    @cached_property
+    def thinking_marks(self) -> tuple[str, str]:
+        """What stands before and behind the reasoning of an answer."""
+        return answered.marks(self)
 
     @cached_property
     def _longest_token(self) -> int:
@@ -250,18 +266,9 @@ class Codec:
         try:
             text = self._template.render([{"role": "user", "content": "question"},
                                           {"role": "assistant", "content": marker}],
-                                         add_generation_prompt=False)
+                                         add_generation_prompt=False, options=self.options)
         except DataError:
             return ""  # a template for other conversations than chats names no end of a turn
         return text.rpartition(marker)[2].lstrip() if marker in text else ""
 
 
-def _question(row: Row | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]],
-              ) -> tuple[Sequence[Mapping[str, Any]] | None, Sequence[Mapping[str, Any]], str]:
-    """Messages, tools and text of a prompt; no messages for a plain text."""
-    if isinstance(row, Sequence):
-        return row, tools, ""
-    if not row.messages:
-        return None, (), row.text
-    answered = row.messages[-1].get("role") == "assistant"
-    return row.messages[:-1] if answered else row.messages, tools or row.tools, ""

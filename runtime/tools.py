@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 NAME, CALL_ID = "edgestill_tool", "abcdefghi"
 """Function and id of the call that templates are asked to write."""
 _KEY, _VALUE = "edgestill_key", "edgestill value"
-_TOOL = {"type": "function", "function": {"name": NAME, "description": "a tool", "parameters": {
+TOOL = {"type": "function", "function": {"name": NAME, "description": "a tool", "parameters": {
     "type": "object", "properties": {_KEY: {"type": "string", "description": "a value"}}, "required": [_KEY]}}}
-_CALL = {"type": "function", "id": CALL_ID, "function": {"name": NAME, "arguments": {_KEY: _VALUE}}}
-_QUESTION = {"role": "user", "content": "question"}
+CALL = {"type": "function", "id": CALL_ID, "function": {"name": NAME, "arguments": {_KEY: _VALUE}}}
+QUESTION = {"role": "user", "content": "question"}
 _DECODER = json.JSONDecoder()
 
 
@@ -109,10 +109,10 @@ class ToolFormat:
 
 def _written(codec: Codec, count: int) -> str:
     """What the template makes of an assistant's turn of `count` calls; empty when it refuses so many."""
-    answer = {"role": "assistant", "content": "", "tool_calls": [_CALL] * count}
+    answer = {"role": "assistant", "content": "", "tool_calls": [CALL] * count}
     try:
-        whole = codec.render([_QUESTION, answer], [_TOOL], add_generation_prompt=False)
-        asked = codec.render([_QUESTION], [_TOOL])
+        whole = codec.render([QUESTION, answer], [TOOL], add_generation_prompt=False)
+        asked = codec.render([QUESTION], [TOOL])
     except DataError:
         return ""
     return whole[len(os.path.commonprefix([whole, asked])):]

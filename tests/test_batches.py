@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from edgestill.distill import batches
-from edgestill.distill.batches import Schedule, TokenSet, tokenize
+from edgestill.distill.batches import Schedule, TokenSet, everything, tokenize
 from edgestill.models.errors import DataError
 from edgestill.runtime.rows import Row
 from edgestill.runtime.text import Codec
@@ -30,8 +31,8 @@ def codec(tiny_llama: Path) -> Codec:
 
 def token_set(lengths: list[int]) -> TokenSet:
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
-    return TokenSet(np.arange(offsets[-1], dtype=np.int32), offsets, np.ones(len(lengths), dtype=np.int32),
-                    np.arange(len(lengths), dtype=np.int32), 0)
+    return everything(TokenSet(np.arange(offsets[-1], dtype=np.int32), offsets, np.ones(offsets[-1], dtype=np.bool_),
+                               np.zeros(len(lengths), dtype=np.int32), np.arange(len(lengths), dtype=np.int32), 0))
 
 
 def test_only_completions_are_learned_from(codec: Codec) -> None:
@@ -84,7 +85,7 @@ def test_the_cache_is_read_back_and_a_damaged_one_is_made_again(codec: Codec, tm
     with monkeypatch.context() as patched:
         patched.setattr(batches, "_tokenize", lambda *a: pytest.fail("the cache was not used"))
         again = tokenize(ROWS, codec, 256, cache=tmp_path)
-    for name in ("ids", "offsets", "targets", "sources"):
+    for name in ("ids", "offsets", "learned", "targets", "sources"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     file.write_bytes(file.read_bytes()[:-100])
     np.testing.assert_array_equal(tokenize(ROWS, codec, 256, cache=tmp_path).ids, first.ids)
@@ -100,7 +101,28 @@ def test_the_cache_key_holds_all_that_ids_depend_on(codec: Codec, tiny_llama: Pa
     other = Codec.from_folder(tiny_llama)
     other.tokenizer.add_tokens(["light"])
     tokenize(ROWS, other, 256, cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 5
+    tokenize(ROWS, codec, 256, cache=tmp_path, learn="last")
+    tokenize(ROWS, Codec.from_folder(tiny_llama, Task(template_options={"enable_thinking": False})), 256,
+             cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_every_turn_is_learned_or_the_last_alone_and_never_one_of_weight_0(codec: Codec) -> None:
+    talk = Row(messages=tuple({"role": role, "content": f"{role} {number}"} for number in range(3)
+                              for role in ("user", "assistant")), where="t:1")
+    read = replace(talk, unlearned=(1, 5))
+    nothing = replace(talk, unlearned=(1, 3, 5))
+    for rows, learn, wanted in (([talk], "all", ["0", "1", "2"]), ([talk], "last", ["2"]), ([read], "all", ["1"]),
+                                ([read, nothing], "last", ["1"])):
+        tokens = tokenize(rows, codec, 256, learn=learn)
+        (batch,) = Schedule(tokens, 8, 4096, 0, False).step(0)
+        said = codec.decode(batch.labels.tolist(), False)
+        assert said == "".join(f"assistant {number}<|end|>" for number in wanted)
+        assert batch.ids.flatten()[batch.positions + 1].tolist() == batch.labels.tolist()
+        assert tokens.unlearned == len(rows) - 1
+    assert "user 0" in codec.decode(tokenize([read], codec, 256).ids.tolist(), False)  # read as what came before
+    with pytest.raises(DataError, match="no row is left.*1 have nothing to learn"):
+        tokenize([nothing], codec, 256)
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from edgestill.models.errors import DataError
 from edgestill.models.runfile import Data
+from edgestill.runtime.learned import Learned
 from edgestill.runtime.near_duplicates import near_pairs
 from edgestill.runtime.row_checks import DataReport, check_data, check_splits
 from edgestill.runtime.rows import Row
@@ -89,6 +90,9 @@ def test_empty_and_mixed_rows() -> None:
 
 class Words:
     """A codec of one token a word."""
+
+    def sequences(self, row: Row, learn: str) -> list[Learned]:
+        return [Learned(self.training_ids(row)[0], [])]
 
     def training_ids(self, row: Row) -> tuple[list[int], int]:
         return list(range(len(row.text.split()))), 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,39 @@ def test_damaged_parquet(tmp_path: Path) -> None:
 def test_a_folder_of_datasets_gives_class_names(tmp_path: Path) -> None:
     rows = read_rows(saved(tmp_path / "set"))
     assert [(row.text, row.label, row.where) for row in rows] == [("a", "yes", "set:1"), ("b", "no", "set:2")]
+
+
+def test_parquet_written_by_datasets_gives_class_names(tmp_path: Path) -> None:
+    import datasets
+
+    names = datasets.ClassLabel(names=["no", "yes"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": names,
+                                  "prompt": datasets.Value("string"), "completion": {"say": datasets.List(names)}})
+    table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0], "prompt": ["q", "r"], "completion": [
+        {"say": [1, 0]}, {"say": []}]}, features=features)
+    path = tmp_path / "a.parquet"
+    table.to_parquet(path)
+    assert [row.label for row in read_rows(path, {"text": "text", "label": "label"})] == ["yes", "no"]
+    chats = read_rows(path, {"prompt": "prompt", "completion": "completion"})
+    assert [row.answer for row in chats] == ['{"say":["yes","no"]}', '{"say":[]}']
+
+
+@pytest.mark.parametrize(("label", "reason"), [(2, "the label 2 has no name: the file names 2"),
+                                               (-1, "the column 'label' is null")])
+def test_labels_without_a_name_are_refused(label: int, reason: str, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    features = {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    for metadata, wanted in ((about, reason), ({"huggingface": "damaged"}, "")):
+        table = pyarrow.table({"text": ["a", "b"], "label": [0, label]}).replace_schema_metadata(metadata)
+        pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+        if wanted:
+            with pytest.raises(DataError, match=rf"a\.parquet:2: {wanted}"):
+                read_rows(tmp_path / "a.parquet")
+        else:
+            assert [row.label for row in read_rows(tmp_path / "a.parquet")] == ["0", str(label)]
 
 
 def test_splits_of_a_folder(tmp_path: Path) -> None:

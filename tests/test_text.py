@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from edgestill.models.errors import ArtifactError, DataError
 from edgestill.models.task import Task
+from edgestill.runtime.row import Row
 from edgestill.runtime.stream import StopStrings
 from edgestill.runtime.text import Codec
 from hypothesis import given, settings
@@ -30,16 +30,6 @@ CHATS: list[list[dict[str, Any]]] = [
 TOOLS = [{"type": "function",
           "function": {"name": "weather", "description": "The weather <now> für Köln", "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]
-
-
-@dataclass(frozen=True)
-class Row:
-    """The fields of a row that a codec reads."""
-
-    messages: tuple[dict[str, Any], ...] = ()
-    tools: tuple[dict[str, Any], ...] = ()
-    text: str = ""
-    where: str = "rows.jsonl:1"
 
 
 def chat_folder(source: Path, folder: Path, template: str, **changes: Any) -> Path:
@@ -190,7 +180,7 @@ def test_rows_that_cannot_be_trained_on(tiny_llama: Path, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="nothing to learn"):
         Codec.from_folder(tiny_llama).training_ids(Row(messages=({"role": "user", "content": "x"},)))
     turned = chat_folder(tiny_llama, tmp_path / "turned", "{{ messages|length }}{{ messages[0].content }}")
-    row = Row(messages=({"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}))
+    row = Row(messages=({"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}), where="rows.jsonl:1")
     with pytest.raises(DataError, match=r"rows.jsonl:1: the chat template does not render the prompt"):
         Codec.from_folder(turned).training_ids(row)
     with pytest.raises(DataError, match="refuses these messages"):

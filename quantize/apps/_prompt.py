@@ -63,7 +63,7 @@ static const char GRAMMAR[] =
 
 
 def _render(codec: Codec, text: str) -> str:
-    return codec.render([{"role": "user", "content": text}])
+    return codec.prompt([{"role": "user", "content": text}])
 
 
 def _strips(codec: Codec) -> bool:

@@ -1,0 +1,71 @@
+"""What a model's answer means: its thoughts apart, its calls as calls; as rows have it (see row_messages.meaning)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..models.errors import DataError, UsageError
+from .row_messages import meaning
+from .tools import CALL, QUESTION, TOOL
+
+if TYPE_CHECKING:
+    from .row import Row
+    from .text import Codec
+
+_THOUGHTS, _WORDS = "edgestill-thoughts", "edgestill-words"
+_TAG = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
+_USUAL = ("<think>", "</think>")
+
+
+def marks(codec: Codec) -> tuple[str, str]:
+    """What the chat template writes before and behind an answer's reasoning; the first is empty where its prompts end
+    inside of it. A template that writes no reasoning leaves it to the model, whose marks are the usual ones then."""
+    for calls in ((), (CALL,)):  # some write it before calls alone
+        answer = {"role": "assistant", "content": "" if calls else _WORDS, "reasoning_content": _THOUGHTS,
+                  **({"tool_calls": list(calls)} if calls else {})}
+        tools = [TOOL] if calls else []
+        try:
+            before, whole = codec.render([QUESTION], tools), codec.render([QUESTION, answer], tools, False)
+        except DataError:
+            continue
+        start, found, rest = whole[len(before):].partition(_THOUGHTS)
+        end = _TAG.search(rest.partition(_WORDS)[0])
+        if whole.startswith(before) and found and end:
+            return start.strip(), end[0]
+    return _USUAL
+
+
+def apart(codec: Codec, ids: Sequence[int], text: str) -> tuple[str, str, str]:
+    """Thoughts, words, and the words with their special tokens; `text` is that of the ids without them."""
+    start, end = codec.thinking_marks
+    raw = codec.decode(ids, False)
+    inside = raw.lstrip().removeprefix(start) if raw.lstrip().startswith(start) else None
+    if inside is None or (not start and end not in inside):
+        return "", text, raw
+    thoughts, found, rest = inside.partition(end)
+    if not found:
+        return thoughts.strip(), "", ""  # it was still thinking
+    words = text.partition(end)[2] if end in text else rest
+    if end not in text:  # the marks are special tokens: what is behind them is found by its ids
+        low, high = 0, len(ids)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if end in codec.decode(ids[:middle], False) else (middle + 1, high)
+        words = codec.decode(ids[low:])
+    return thoughts.strip(), words.lstrip("\n"), rest
+
+
+def said(codec: Codec, ids: Sequence[int], text: str, row: Row) -> str:
+    """The meaning of an answer to a row. A call that cannot be read, or of a template that writes none in a form known
+    here, is an answer in words."""
+    _, words, raw = apart(codec, ids, text)
+    if row.tools or (row.place in row.turns and row.messages[row.place].get("tool_calls")):
+        try:
+            before, calls = codec.tool_format.parse(raw)
+        except (DataError, UsageError):
+            return words
+        if calls:
+            return meaning(before, [{"name": call.name, "arguments": call.arguments} for call in calls])
+    return words

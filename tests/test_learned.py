@@ -1,0 +1,202 @@
+"""What a template writes around an answer belongs to the prompt; of a row nothing is lost on its way to the ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgestill.models.errors import DataError, UsageError
+from edgestill.models.task import Task
+from edgestill.runtime import learned
+from edgestill.runtime.answered import apart, said
+from edgestill.runtime.evaluate import evaluate
+from edgestill.runtime.generate import Generator
+from edgestill.runtime.row import Row
+from edgestill.runtime.template_defaults import write_template
+from edgestill.runtime.text import Codec
+
+from .templates import DROPS, KINDS, codec_of
+from .test_generate import Scripted
+from .test_text import chat_folder
+
+
+def user(content: str) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def answer(content: str, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": content, **more}
+
+
+TOOL = {"type": "function", "function": {"name": "search", "description": "find", "parameters": {
+    "type": "object", "properties": {"q": {"type": "string"}}}}}
+CALL = {"type": "function", "function": {"name": "search", "arguments": {"q": "parcel"}}}
+ROWS = {
+    "system": Row(({"role": "system", "content": "Obey."}, user("lamp on"), answer('{"do":"on"}'))),
+    "turns": Row((user("one"), answer("uno"), user("two"), answer("dos"), user("three"), answer("tres"))),
+    "call": Row((user("find news"), answer("", tool_calls=[CALL])), (TOOL,)),
+    "words and call": Row((user("find news"), answer("I will.", tool_calls=[CALL])), (TOOL,)),
+    "result": Row((user("find news"), answer("", tool_calls=[CALL]), {"role": "tool", "content": "none"},
+                   answer("No news.")), (TOOL,)),
+}
+THINKS = Row((user("one"), answer("uno", reasoning_content="a number")))
+
+
+@pytest.fixture(scope="module")
+def make(tiny_llama: Path) -> Callable[..., Codec]:
+    plain = Codec.from_folder(tiny_llama)
+    return lambda source, **options: codec_of(source, plain, **options)
+
+
+def spans(codec: Codec, row: Row, learn: str = "all") -> list[str]:
+    return [codec.decode(one.ids[start:end], False) for one in codec.sequences(row, learn) for start, end in one.spans]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_opening_is_learned_and_every_turn_is(kind: str, make: Callable[..., Codec]) -> None:
+    codec = make(KINDS[kind])
+    wanted = '<tool_call>\n{"name": "search", "arguments": {"q": "parcel"}}\n</tool_call><|end|>'
+    assert spans(codec, ROWS["system"]) == ['{"do":"on"}<|end|>']
+    assert spans(codec, ROWS["turns"]) == ["uno<|end|>", "dos<|end|>", "tres<|end|>"]
+    assert spans(codec, ROWS["turns"], "last") == ["tres<|end|>"]
+    assert spans(codec, ROWS["call"]) == [wanted]
+    assert spans(codec, ROWS["result"]) == [wanted, "No news.<|end|>"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ROWS)
+def test_a_perfect_student_is_right(kind: str, name: str, make: Callable[..., Codec]) -> None:
+    row = ROWS[name]
+    plain = make(KINDS[kind])
+    codec = make(KINDS[kind], **learned.settled(plain, [row]))
+    (*_, last) = codec.sequences(row)
+    start, end = last.spans[-1]
+    assert codec.prompt_ids(row) == codec.prompt_ids(row.prompt_messages, row.tools) == last.ids[:start]
+    assert codec.render(row.messages, row.tools, False).startswith(codec.decode(last.ids, False))
+    engine: Any = Scripted(last.ids[start:end])
+    engine.context_length = 1024
+    found = evaluate(Generator(engine, codec, max_new_tokens=100), [row])
+    assert found.metrics["exact_match"].value == 1.0, found.answers
+    assert found.metrics["json_validity"].value == 1.0 if "json_validity" in found.metrics else name != "call"
+    wrong: Any = Scripted([*codec.encode("no"), 0])
+    wrong.context_length = 1024
+    assert evaluate(Generator(wrong, codec), [row]).metrics["exact_match"].value == 0.0
+
+
+@pytest.mark.parametrize("kind", ["switch", "fixed", "inside"])
+def test_reasoning_is_learned_and_not_compared(kind: str, make: Callable[..., Codec]) -> None:
+    codec = make(KINDS[kind])
+    assert learned.settled(codec, [THINKS, ROWS["turns"]]) == {}  # both ways: each row is asked as it answers
+    (one,) = codec.sequences(THINKS)
+    ids = one.ids[one.spans[0][0]:-1]
+    text = "a number\n</think>\n\nuno"
+    assert codec.decode(ids, False) == (text if kind == "inside" else f"<think>\n{text}")
+    assert apart(codec, ids, codec.decode(ids))[:2] == ("a number", "uno")
+    assert said(codec, ids, codec.decode(ids), THINKS) == "uno" == THINKS.answer
+    assert codec.prompt_ids(THINKS) != codec.prompt_ids(Row((user("one"), answer("uno"))))
+    closed = make(KINDS[kind], enable_thinking=False)
+    with pytest.raises(DataError, match="has reasoning, and template_options.enable_thinking is false"):
+        closed.sequences(THINKS)
+
+
+def test_thoughts_between_special_tokens_are_taken_apart_by_their_ids(make: Callable[..., Codec]) -> None:
+    source = KINDS["switch"].replace("<think>\\n", "<|system|>").replace("\\n</think>\\n\\n", "<|user|>")
+    codec = make(source)
+    ids = codec.encode("<|system|>a number<|user|>uno")
+    assert codec.thinking_marks == ("<|system|>", "<|user|>")
+    assert apart(codec, ids, codec.decode(ids)) == ("a number", "uno", "uno")
+    unfinished = codec.encode("<|system|>a num")
+    assert apart(codec, unfinished, codec.decode(unfinished)) == ("a num", "", "")
+
+
+def test_a_structure_leaves_no_room_for_thoughts_unless_they_are_asked_for(make: Callable[..., Codec]) -> None:
+    codec = make(KINDS["fixed"])
+    engine: Any = Scripted([*codec.encode("ab"), 0])
+    engine.context_length, seen = 1024, []
+    engine.prefill = lambda ids, prefill=engine.prefill: seen.append(codec.decode(ids, False)) or prefill(ids)
+    for options in ({}, {"choices": ["ab"]}, {"choices": ["ab"], "template_options": {"enable_thinking": True}}):
+        engine.truncate(0)
+        if "template_options" in options:
+            with pytest.raises(UsageError, match=r"template_options\.enable_thinking: .* reads no variable"):
+                Generator(engine, codec).generate("x", **options)
+        else:
+            Generator(engine, codec).generate("x", **options)
+    assert [text.endswith("<think>\n\n</think>\n\n") for text in seen] == [False, True]
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"enable_thinkng": False}, "enable_thinkng: .* reads no variable.*\n.*'enable_thinking'"),
+    ({"messages": []}, "messages: is set by the program"), ({"bos_token": "x"}, "bos_token: is set by the program"),
+    ({"enable_thinking": "no"}, "enable_thinking: 'no' is neither true nor false")])
+def test_options_that_the_template_cannot_follow_are_refused(options: dict[str, Any], message: str,
+                                                             make: Callable[..., Codec]) -> None:
+    with pytest.raises(UsageError, match=f"task.template_options.{message}"):
+        make(KINDS["switch"], **options)
+    with pytest.raises(UsageError, match=f"template_options.{message}"):
+        make(KINDS["switch"]).prompt([user("x")], options=options)
+
+
+def test_options_without_a_template_are_refused(tiny_llama: Path) -> None:
+    with pytest.raises(UsageError, match="template_options: the model has no chat template"):
+        Codec(Codec.from_folder(tiny_llama).tokenizer, options={"enable_thinking": False})
+
+
+def test_a_developers_message_is_the_systems(make: Callable[..., Codec]) -> None:
+    row = Row(({"role": "developer", "content": "Obey."}, user("lamp on"), answer("on")))
+    codec = make(DROPS["developer"])
+    assert codec.decode(codec.sequences(row)[0].ids, False).startswith("<|system|>Obey.<|end|><|user|>")
+    knows = make(DROPS["developer"].replace("('system'", "('developer', 'system'"))
+    assert knows.render(row.messages).startswith("<|developer|>Obey.")
+    codec.system = "Be brief."
+    assert "brief" not in codec.render(row.messages)
+
+
+@pytest.mark.parametrize(("source", "row", "message"), [
+    (DROPS["system"], ROWS["system"], r"messages\[0\]\.content: .* does not write it \(role 'system'\)"),
+    (DROPS["developer"], ROWS["call"], r"messages\[1\]\.tool_calls\[0\]"),
+    (DROPS["developer"], ROWS["result"], r"messages\[1\]\.tool_calls\[0\]"),
+    (DROPS["developer"], Row(ROWS["turns"].messages, (TOOL,)), "tools: the chat template does not write them"),
+    (KINDS["plain"], THINKS, r"messages\[1\]: .* does not write its reasoning"),
+    (KINDS["plain"], Row((user("a") | {"wieght": 1}, answer("b"))), r"messages\[0\]\.wieght: .* does not read it"),
+    (KINDS["plain"], Row((user("a") | {"name": "Bob"}, answer("b"))), r"messages\[0\]\.name"),
+])
+def test_what_the_template_leaves_out_is_refused_by_name(source: str, row: Row, message: str,
+                                                         make: Callable[..., Codec]) -> None:
+    with pytest.raises(DataError, match=message):
+        make(source).sequences(row)
+
+
+def test_a_prompt_that_is_written_otherwise_once_it_is_answered(make: Callable[..., Codec]) -> None:
+    codec = make(DROPS["answered"])
+    (one,) = codec.sequences(ROWS["system"])
+    assert codec.decode(one.ids, False) == '<|user|>Obey.\nlamp on<|end|><|assistant|>{"do":"on"}<|end|>'
+    assert spans(codec, ROWS["system"]) == ['{"do":"on"}<|end|>']
+
+
+def test_a_chat_that_was_rendered_before_keeps_all_its_answers(tiny_llama: Path) -> None:
+    codec = Codec.from_folder(tiny_llama)
+    text = "<|user|>one<|end|><|assistant|>uno<|end|><|user|>two<|end|><|assistant|>dos<|end|>"
+    for whole in (text, f"{text}\n"):
+        (one,) = codec.sequences(Row(text=whole))
+        assert codec.decode(one.ids, False) == whole and one.spans == [(0, len(one.ids))]
+    assert codec.sequences(Row(text="a story"))[0].ids[-1] == codec.eos_id
+
+
+@pytest.mark.parametrize("kind", ["switch", "fixed", "inside"])
+def test_a_trained_template_says_by_itself_how_it_is_asked(kind: str, tiny_llama: Path, tmp_path: Path) -> None:
+    folder = chat_folder(tiny_llama, tmp_path / "model", KINDS[kind])
+    task = Task(template_options=learned.settled(Codec.from_folder(folder), [ROWS["system"]]))
+    assert task.template_options == {"enable_thinking": False}
+    before = Codec.from_folder(folder, task)
+    write_template(folder, task)
+    alone, told = Codec.from_folder(folder), Codec.from_folder(folder, task)
+    for row in ROWS.values():
+        assert alone.prompt_ids(row.prompt_messages, row.tools) == before.prompt_ids(row) == told.prompt_ids(row)
+        assert alone.render(row.messages, row.tools, False) == before.render(row.messages, row.tools, False)
+    again = (folder / "chat_template.jinja").read_text()
+    write_template(folder, task)
+    assert (folder / "chat_template.jinja").read_text() == again
+    if kind == "switch":
+        assert alone.render([user("x")], options={"enable_thinking": True}).endswith("<|assistant|>")
