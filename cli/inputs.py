@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..models.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from ..models.runfile import Data
+    from ..models.runfile import RunFile
     from ..models.task import Task
     from ..runtime.encoder import Text
     from ..runtime.rows import Row
@@ -98,19 +98,21 @@ def _lines(text: str, name: str) -> list[Text]:
     return found
 
 
-def read_data(path: Path, test: Path | None, pairs: Sequence[str], overrides: Sequence[str]) -> tuple[Data, Path]:
-    """The [data] table of a run file, or one made of data files, and the folder its paths are relative to."""
+def read_run(path: Path, test: Path | None, pairs: Sequence[str], overrides: Sequence[str]) -> tuple[RunFile, Path]:
+    """A run file, or one made of data files alone, and the folder its paths are relative to."""
     from ..models import runfile
 
     if path.suffix != ".toml":
         if overrides:
             raise UsageError(f"--set: {path} is no run file", "give a run file (.toml), or leave --set out")
-        return runfile.Data(train=str(path), test=str(test or ""), columns=read_columns(pairs)), Path()
+        data = runfile.Data(train=str(path), test=str(test or ""), columns=read_columns(pairs), validation_share=0.0,
+                            test_share=0.0)
+        return runfile.RunFile(data=data), Path()
     if pairs or test:
         raise UsageError(
             "--column and --test: not used with a run file", "write them into its [data] table, or use --set"
         )
-    return runfile.read(path, overrides).data, path.parent
+    return runfile.read(path, overrides), path.parent
 
 
 def read_task(path: Path, overrides: Sequence[str] = ()) -> Task | None:

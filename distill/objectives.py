@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from ..models import kinds
 from ..models.errors import UsageError
 from ..models.runfile import kind_config

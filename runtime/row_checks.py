@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,10 @@ class DataReport:
         return lines or ["no rows"]
 
 
-def check_data(data: Data, base: Path, codec: Encoder | None = None) -> DataReport:
-    """Read and check the files of a run file's [data] table; bad rows become findings instead of errors.
+def check_data(data: Data, base: Path, codec_of: Callable[[Sequence[Row]], Encoder | None] = lambda rows: None,
+               ) -> DataReport:
+    """Read and check the files of a run file's [data] table; bad rows become findings instead of errors. `codec_of`
+    gives the tokenizer for the training rows.
 
     Splits that are shares of the training rows are not made here: their rows are checked as training rows.
     Raises DataError only for what keeps a whole file from being read, or leaves no row in it.
@@ -115,7 +117,7 @@ def check_data(data: Data, base: Path, codec: Encoder | None = None) -> DataRepo
             if not splits[name]:
                 raise bad[name][0].error() if bad[name] else DataError(
                     f"{getattr(data, name)}: the file is empty: there are no rows in it", "give a file with rows")
-    report = check_splits(splits, codec, data.max_tokens, bad, data.learn)
+    report = check_splits(splits, codec_of(splits.get("train", [])), data.max_tokens, bad, data.learn)
     notes = [Finding("note", "unread", name, f"columns that are not read: {', '.join(columns)}")
              for name, columns in unread.items() if columns]
     return DataReport(report.splits, [*report.findings, *notes])
@@ -140,7 +142,8 @@ def check_splits(splits: Mapping[str, Sequence[Row]], codec: Encoder | None = No
         kinds = sorted({row.kind for row in rows})
         reports[name] = SplitReport(
             rows=len(rows), kind="+".join(kinds), bad_rows=len(faults), characters=_quantiles(list(map(_length, rows))),
-            tokens=_tokens(counted, max_tokens), exact_duplicates=len(rows) - len(set(keys[name])), near_duplicates=len(near[name, name]),
+            tokens=_tokens(counted, max_tokens), exact_duplicates=len(rows) - len(set(keys[name])),
+            near_duplicates=len(near[name, name]),
             empty_rows=len(empty), labels=labels)
         findings += _bad_findings(name, faults, len(rows))
         if len(kinds) > 1:

@@ -79,6 +79,12 @@ class Codec:
             unembedded.check_unused(folder, codec, left_out, variables)
         return codec
 
+    def changed(self, options: Mapping[str, Any], template: str = "") -> Codec:
+        """The same tokenizer with other options, and with another template where one is given."""
+        variables = self._template.variables if self._template else {}
+        found = ChatTemplate({"default": template}, variables) if template else self._template
+        return Codec(self.tokenizer, found, self.bos_id, self.eos_id, self.pad_id, self._end_ids, self.system, options)
+
     @property
     def whole_tokenizer(self) -> Any:
         """The `tokenizers.Tokenizer`, for whoever reads its parts. UsageError for one inside a GGUF file."""

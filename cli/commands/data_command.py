@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .. import inputs, options, output
+from .. import inputs, options, output, tokenizers
 
 
 @click.group("data", epilog=options.example("edgestill data check run.toml", "edgestill data check train.jsonl"))
@@ -23,7 +25,8 @@ def command() -> None:
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--test", type=click.Path(path_type=Path), help="Data file of the test rows; default: a share of DATA.")
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="Model folder whose tokenizer counts tokens.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Model folder whose tokenizer counts tokens and shows "
+              "that every part of a row reaches them; default: the run file's student, where it lies on this machine.")
 @options.columns
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the report to this JSON file.")
 @options.settings
@@ -34,13 +37,13 @@ def check(data: Path, test: Path | None, tokenizer: Path | None, columns: tuple[
     """Count rows, tokens, duplicates, leaks between splits, labels and bad rows.
 
     DATA is a run file (.toml) or a data file. Exit code 3 when something would make a measured figure false: bad
-    rows, test rows that stand in the training rows, labels that no training row has.
+    rows, test rows that stand in the training rows, labels that no training row has, messages, calls or tools that
+    the student's chat template leaves out.
     """
     from ...runtime.row_checks import check_data
-    from ...runtime.text import Codec
 
-    table, base = inputs.read_data(data, test, columns, overrides)
-    report = check_data(table, base, Codec.from_folder(tokenizer) if tokenizer else None)
+    run, base = inputs.read_run(data, test, columns, overrides)
+    report = check_data(run.data, base, lambda rows: tokenizers.codec_of(run, base, rows, tokenizer))
     if out is not None:
         from ...models import files
 
@@ -50,3 +53,48 @@ def check(data: Path, test: Path | None, tokenizer: Path | None, columns: tuple[
     else:
         click.echo("\n".join(report.lines()))
     return 3 if report.failed else 0
+
+
+@command.command(
+    "show",
+    epilog=options.example("edgestill data show run.toml", "edgestill data show run.toml --split test --rows 3 --json"),
+)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(("train", "validation", "test")), default="train", show_default=True,
+              help="Which rows.")
+@click.option("--rows", "count", type=click.IntRange(min=1), default=5, show_default=True, help="How many of them.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Model folder; default: the run file's student, "
+              "where it lies on this machine.")
+@options.columns
+@options.settings
+@options.as_json
+@options.verbose
+def show(data: Path, split: str, count: int, tokenizer: Path | None, columns: tuple[str, ...],
+         overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print rows as the model reads them, and mark what is learned.
+
+    DATA is a run file (.toml) or a data file. What stands between \u27e6 and \u27e7 is learned, the rest is read.
+    """
+    from ...models.errors import UsageError
+    from ...runtime.rows import load_splits
+    from ...runtime.token_checks import shown
+
+    run, base = inputs.read_run(data, None, columns, overrides)
+    splits = load_splits(run.data, base, inputs.LEDGER)
+    codec = tokenizers.codec_of(run, base, splits["train"], tokenizer)
+    if codec is None:
+        raise UsageError("data show: the student's tokenizer does not lie on this machine",
+                         "give a model folder: --tokenizer FOLDER")
+    found = [one for row in splits[split][:count] for one in shown(row, codec, run.data.learn)]
+    if as_json:
+        output.result({"split": split, "learn": run.data.learn, "template_options": codec.options, "sequences": found})
+    else:
+        click.echo("\n".join(_marked(one) for one in found))
+
+
+def _marked(one: dict[str, Any]) -> str:
+    parts: Sequence[dict[str, Any]] = one["parts"]
+    learned = sum(part["tokens"] for part in parts if part["learned"])
+    text = "".join(f"\u27e6{part['text']}\u27e7" if part["learned"] else part["text"] for part in parts)
+    label = f", label {one['label']!r}" if "label" in one else ""
+    return f"--- {one['row']}: {one['tokens']} tokens, {learned} learned{label}\n{text}"
