@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..models import catalogue
-from ..models.errors import UsageError
 
 if TYPE_CHECKING:
     from ..models.runfile import RunFile

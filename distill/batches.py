@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,6 +142,12 @@ def _tokenize(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: list[s
         sequences.append(Learned(ids, [(1, len(ids))]))
         targets.append(0)
         sources.append(-1)
+    return token_set(sequences, targets, sources, left_out, unlearned)
+
+
+def token_set(sequences: Sequence[Learned], targets: Sequence[int], sources: Sequence[int], left_out: int = 0,
+              unlearned: int = 0) -> TokenSet:
+    """Sequences as one set; see TokenSet."""
     flat = np.fromiter((token for one in sequences for token in one.ids), dtype=np.int32)
     offsets = np.cumsum([0, *(len(one.ids) for one in sequences)], dtype=np.int64)
     learned = np.zeros(len(flat), dtype=np.bool_)
@@ -162,7 +168,8 @@ def _key(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: Sequence[st
 
 def _write(path: Path, tokens: TokenSet) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, **{item.name: np.asarray(getattr(tokens, item.name)) for item in fields(tokens)})
+    arrays: dict[str, Any] = {item.name: np.asarray(getattr(tokens, item.name)) for item in fields(tokens)}
+    np.savez(buffer, **arrays)
     files.write_bytes(path, buffer.getvalue())
 
 

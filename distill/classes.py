@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from ..models.errors import UsageError
 from ..models.task import Task
+from ..runtime.learned import Learned
 from ..runtime.rows import Row
 from ..runtime.text import Codec
-from .batches import Schedule, TokenSet
+from .batches import Schedule, token_set
 from .loading import load_model, positions_of
 from .objectives import class_logits
 
@@ -45,9 +46,7 @@ def ask(model: Any, codec: Codec, rows: Sequence[Row], precision: str, micro_bat
 
     limit = positions_of(model)
     ids = [codec.encode(row.text, add_special_tokens=True)[:limit] for row in rows]
-    tokens = TokenSet(np.array([token for row in ids for token in row], dtype=np.int32),
-                      np.cumsum([0, *map(len, ids)], dtype=np.int64), np.zeros(len(ids), dtype=np.int32),
-                      np.arange(len(ids), dtype=np.int32), 0)
+    tokens = token_set([Learned(one, []) for one in ids], [0] * len(ids), range(len(ids)))
     device = next(model.parameters()).device.type
     result = np.zeros((len(ids), model.config.num_labels), dtype=np.float32)
     with torch.no_grad():
