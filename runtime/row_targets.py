@@ -21,7 +21,10 @@ def targets(record: Mapping[str, Any], column: str, key: str) -> dict[str, Any]:
     if value is None:
         raise RowFault(f"the column {column!r} is null", "fill it or remove the row")
     if isinstance(value, str) and value.lstrip()[:1] == "[":  # tables hold lists as text
-        value = parse_json(value)
+        try:
+            value = parse_json(value)
+        except RowFault:
+            return {"label": _name(value, column)}  # a label that begins with a bracket
     if isinstance(value, list):
         return {"labels": _names(value, column)}
     if key == "score" or isinstance(value, float):

@@ -25,8 +25,9 @@ def command() -> None:
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--test", type=click.Path(path_type=Path), help="Data file of the test rows; default: a share of DATA.")
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="Model folder whose tokenizer counts tokens and proves "
-              "that all of a row reaches them; default: the run file's student, where it lies on this machine.")
+@click.option("--tokenizer", type=click.Path(path_type=Path),
+              help="Model folder whose tokenizer counts tokens and proves that all of a row reaches them; default: "
+              "the run file's student, where it lies on this machine.")
 @options.columns
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the report to this JSON file.")
 @options.settings
