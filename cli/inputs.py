@@ -34,8 +34,8 @@ LEDGER = Path("bad-rows.jsonl")
 
 def read_rows(path: Path, pairs: Sequence[str] = (), overrides: Sequence[str] = (), split: str = "test",
               skip_bad: bool = False) -> list[Row]:
-    """The rows of a data file, or of one split of the run file `path`."""
-    from ..runtime.rows import load_splits
+    """The rows of a data file, or of one split of the run file `path`; as test rows every turn of a conversation."""
+    from ..runtime.rows import load_splits, questions
     from ..runtime.rows import read_rows as read
 
     if path.suffix == ".toml":
@@ -46,10 +46,11 @@ def read_rows(path: Path, pairs: Sequence[str] = (), overrides: Sequence[str] = 
                 "--column: not used with a run file", "write it as [data] columns, or --set data.columns=…"
             )
         data = runfile.read(path, [*overrides, *skipping(skip_bad)]).data
-        return load_splits(data, path.parent, LEDGER)[split]
+        return questions(load_splits(data, path.parent, LEDGER), data.learn)[split]
     if overrides:
         raise UsageError(f"--set: {path} is no run file", "give a run file (.toml), or leave --set out")
-    return read(path, columns=read_columns(pairs), skip_bad=skip_bad, ledger=LEDGER)
+    rows = read(path, columns=read_columns(pairs), skip_bad=skip_bad, ledger=LEDGER)
+    return questions({split: rows, "test": rows}, "all")[split]
 
 
 def skipping(skip_bad: bool) -> list[str]:

@@ -53,11 +53,18 @@ class Plan:
         self._build(Reads(run, self.rows, fetch))
 
     @cached_property
-    def rows(self) -> dict[str, list[Row]]:
-        """The splits, read once for all stages of this process."""
+    def splits(self) -> dict[str, list[Row]]:
+        """The rows as they were given, read once for all stages of this process."""
         from ..runtime.rows import load_splits
 
         return load_splits(self.run.data, Path("/"), ledger=self.folder / "bad-rows.jsonl")
+
+    @cached_property
+    def rows(self) -> dict[str, list[Row]]:
+        """The splits to train and to measure on: every turn of a test conversation that is learned is asked."""
+        from ..runtime.rows import questions
+
+        return questions(self.splits, self.run.data.learn)
 
     @cached_property
     def wanted(self) -> list[str]:
@@ -162,7 +169,7 @@ class Plan:
     def _check_data(self, path: Path) -> None:
         from ..runtime.row_checks import check_splits
 
-        report = check_splits(self.rows)
+        report = check_splits(self.splits)
         for finding in report.findings:
             self.say(f"  {finding.level}: {finding.split}: {finding.message}")
         files.write_json(path, report.to_json())

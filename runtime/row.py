@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .row_messages import Message, meaning, reasoning
@@ -94,3 +94,11 @@ class Row:
     def reasons(self) -> bool:
         """Whether any message to learn has reasoning."""
         return any(reasoning(self.messages[place]) for place in self.turns)
+
+    @property
+    def questions(self) -> tuple[Row, ...]:
+        """One row for each turn that is learned, which ends with it: what a model is asked of a conversation."""
+        return tuple(replace(self, messages=self.messages[:place + 1],
+                             unlearned=tuple(turn for turn in self.unlearned if turn < place),
+                             where=f"{self.where}, message {place + 1}") for place in self.turns) \
+            if len(self.turns) > 1 else (self,)

@@ -27,8 +27,8 @@ from .row_faults import BadRow, RowFault
 from .row_messages import Message
 from .row_shapes import Row, Shaper
 
-__all__ = ["Message", "Row", "load_splits", "locate", "normalise", "read_rows", "row_key", "rows_digest", "scan",
-           "split_rows", "write_ledger"]
+__all__ = ["Message", "Row", "load_splits", "locate", "normalise", "questions", "read_rows", "row_key", "rows_digest",
+           "scan", "split_rows", "write_ledger"]
 
 SPLITS = ("train", "validation", "test")
 TARGETS = ("labels", "score")
@@ -209,6 +209,12 @@ def _records(name: str) -> Iterator[tuple[int, row_formats.Record]]:
 
 def _suffix(path: Path) -> str:
     return ".parquet" if path.suffix.lower() == ".parquet" else row_formats.format_of(path)
+
+
+def questions(splits: Mapping[str, Sequence[Row]], learn: str) -> dict[str, list[Row]]:
+    """The splits with a test row for every turn that is learned of a conversation, as [data] learn says."""
+    asked = [question for row in splits["test"] for question in row.questions] if learn == "all" else splits["test"]
+    return {**{name: list(rows) for name, rows in splits.items()}, "test": list(asked)}
 
 
 def _check_splits(data: Data, splits: Mapping[str, Sequence[Row]]) -> None:
