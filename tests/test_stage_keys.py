@@ -227,3 +227,27 @@ def test_a_template_of_the_students_own_is_known_by_its_text(home: Path) -> None
     before = keys(home, option)
     created("own.jinja", "{{ messages[0] }}")(home)
     assert changed(home, before, option) == TRAINED
+
+
+def test_training_is_given_the_rows_that_its_key_was_made_of(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is edited while a run goes on changes the next run."""
+    given: list[Any] = []
+    plan = Plan(resolve.read(home / "run.toml"), home / "out", "title", print)
+    for verb in ("tune", "distill"):
+        monkeypatch.setattr(f"edgestill.distill.{verb}", lambda *args, splits, **named: given.append(splits))
+    for stage in plan.stages:
+        if stage.name in TRAINED:
+            stage.work(home / "out" / stage.output)
+    assert len(given) == 2 and all(splits is plan.rows for splits in given)
+
+
+def test_a_trainings_own_key_holds_a_schema_by_its_content(tmp_path: Path) -> None:
+    from edgestill.distill.training import task_facts
+    from edgestill.models.task import Task
+
+    def facts(name: str, text: str) -> dict[str, Any]:
+        (tmp_path / name).write_text(text)
+        return task_facts(Task(schema=name), tmp_path)
+
+    assert facts("a.json", "{}") == facts("b.json", "{}") != facts("a.json", "[]")
+    assert task_facts(Task(), tmp_path)["schema"] != facts("a.json", "{}")["schema"]
