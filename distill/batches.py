@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models import files
+from ..models.artifact import versions
 from ..models.errors import DataError
 from ..runtime.learned import Learned
 from ..runtime.rows import Row, rows_digest
@@ -161,7 +162,8 @@ def token_set(sequences: Sequence[Learned], targets: Sequence[int], sources: Seq
 def _key(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: Sequence[str], learn: str) -> str:
     digest = hashlib.sha256(rows_digest(rows).encode())
     for part in (codec.tokenizer.to_str(), codec.templates, codec.system, sorted(codec.options.items()),
-                 sorted(codec.stop_ids), max_tokens, list(labels), learn, CACHE_VERSION):
+                 sorted(codec.stop_ids), max_tokens, list(labels), learn, CACHE_VERSION,
+                 versions(("edgestill", "tokenizers", "jinja2"))):
         digest.update(repr(part).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .row import Row
 from .row_faults import RowFault
-from .row_formats import parse_json
+from .row_formats import parse_inside
 from .row_messages import Message, compact_json, learned_weight, read_messages, read_tools
 from .row_targets import targets
 
@@ -90,7 +90,8 @@ def _pair_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
 def _messages_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
     column = shape.columns["messages"]
     value = record[column]
-    value = parse_json(value) if isinstance(value, str) and value.lstrip()[:1] == "[" else value
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        value = parse_inside(value, f"the column {column!r}")
     return _conversation(value, column, record, shape, where)
 
 
@@ -126,7 +127,7 @@ def _history(record: Mapping[str, Any], shape: Shape) -> list[Message]:
     """The turns before, [[question, answer], …]."""
     column = shape.columns.get("history", "")
     turns = record.get(column) or []
-    turns = parse_json(turns) if isinstance(turns, str) else turns
+    turns = parse_inside(turns, f"the column {column!r}") if isinstance(turns, str) else turns
     if not isinstance(turns, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in turns):
         raise RowFault(f"the column {column!r} is no list of pairs", "write [[question, answer], …]")
     return [{"role": role, "content": content} for turn in turns

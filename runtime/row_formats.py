@@ -58,7 +58,7 @@ def parse_json(text: str) -> Any:
 def parse_inside(text: str, name: str) -> Any:
     """`parse_json` of a text that stands inside a row, such as "the column 'tools'", which every fault then names."""
     try:
-        with faults("correct the JSON in that text", "character {0.pos} of its text"):
+        with faults("correct the JSON in that text", "character {1} of its text"):
             value = DECODER.decode(text)
         check_strings(value)  # escapes that the row's own check cannot see
     except RowFault as fault:
@@ -73,7 +73,7 @@ def faults(remedy: str, place: str = "") -> Iterator[None]:
         yield
     except json.JSONDecodeError as error:
         place = place or ("column {0.colno}" if error.lineno == 1 else "line {0.lineno}, column {0.colno}")
-        raise RowFault(f"broken JSON at {place.format(error)}: {error.msg}", remedy) from None
+        raise RowFault(f"broken JSON at {place.format(error, error.pos + 1)}: {error.msg}", remedy) from None
     except RecursionError:
         raise RowFault("JSON is nested too deeply", "flatten the row") from None
     except ValueError:  # Python's limit of 4,300 digits for one integer

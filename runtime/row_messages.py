@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .row_faults import RowFault
-from .row_formats import parse_json
+from .row_formats import parse_inside
 from .template import REASONING
 
 Message = dict[str, Any]
@@ -127,14 +127,14 @@ def _content(message: Message, name: str) -> str:
 
 
 def _listed(content: Any, name: str) -> list[Any]:
-    value = parse_json(content) if isinstance(content, str) else content
+    value = parse_inside(content, f"{name}.content") if isinstance(content, str) else content
     return value if isinstance(value, list) else [value]
 
 
 def _tool_calls(calls: Any, name: str) -> list[dict[str, Any]]:
     """Tool calls with arguments as objects: chat templates write them as JSON, and text would be quoted twice."""
     checked = []
-    calls = parse_json(calls) if isinstance(calls, str) else calls
+    calls = parse_inside(calls, f"{name}.tool_calls") if isinstance(calls, str) else calls
     for call in calls if isinstance(calls, list) else [None]:
         call = call if isinstance(call, dict) else {}
         if "function" not in call and "name" in call and "arguments" in call:
@@ -144,8 +144,11 @@ def _tool_calls(calls: Any, name: str) -> list[dict[str, Any]]:
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise RowFault(f"{name}.tool_calls must be a list of calls with a function name",
                            'write [{"type": "function", "function": {"name": …, "arguments": {…}}}]')
-        arguments = function.get("arguments", {})
-        arguments = parse_json(arguments) if isinstance(arguments, str) else arguments
+        arguments = function.get("arguments")
+        if arguments is None or arguments == "":  # how a call without any is written
+            arguments = {}
+        if isinstance(arguments, str):
+            arguments = parse_inside(arguments, f"{name}.tool_calls: the arguments of {function['name']!r}")
         if not isinstance(arguments, dict):
             raise RowFault(f"{name}.tool_calls: the arguments of {function['name']!r} are no object",
                            'write "arguments": {"name": value, …}')
@@ -157,7 +160,7 @@ def read_tools(value: Any, column: str) -> tuple[dict[str, Any], ...]:
     """The tools that `column` holds as a list or as JSON; RowFault where it does not."""
     if value is None or value == "":
         return ()
-    value = parse_json(value) if isinstance(value, str) else value
+    value = parse_inside(value, f"the column {column!r}") if isinstance(value, str) else value
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise RowFault(f"the column {column!r} must hold a list of tools", "write each tool as a JSON schema object")
     return tuple(tool if "function" in tool or "name" not in tool else {"type": "function", "function": tool}

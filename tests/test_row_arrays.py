@@ -96,3 +96,48 @@ def test_what_comes_after_packed_data_is_refused(tmp_path: Path) -> None:
 def test_whole_numbers_of_any_size_keep_their_digits(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "q", "completion": {"id": 12345678901234567890123}}\n')
     assert read_rows(tmp_path / "a.jsonl")[0].answer == '{"id":12345678901234567890123}'
+
+
+TALK = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+def calling(arguments: str) -> str:
+    """A conversation whose answer calls a tool, as a line of JSON; `arguments` as it stands in it."""
+    call = f'{{"type": "function", "function": {{"name": "now", "arguments": {arguments}}}}}'
+    return f'{{"messages": [{{"role": "user", "content": "q"}}, {{"role": "assistant", "tool_calls": [{call}]}}]}}\n'
+
+
+@pytest.mark.parametrize("arguments", ['""', "null", "{}", '"{}"'])
+def test_a_call_without_arguments_is_written_in_many_ways(tmp_path: Path, arguments: str) -> None:
+    (tmp_path / "a.jsonl").write_text(calling(arguments))
+    call, = read_rows(tmp_path / "a.jsonl")[0].messages[-1]["tool_calls"]
+    assert call["function"]["arguments"] == {}
+
+
+@pytest.mark.parametrize("arguments", ["0", "false", "[]", '"[]"'])
+def test_arguments_that_are_none_are_refused(tmp_path: Path, arguments: str) -> None:
+    assert "the arguments of 'now' are no object" in message(tmp_path / "a.jsonl", calling(arguments))
+
+
+@pytest.mark.parametrize(("record", "reason"), [
+    ({"messages": json.dumps(TALK)[:-1]}, "the column 'messages': broken JSON at character"),
+    ({"messages": json.dumps(TALK).replace('"q"', '"q\\u0000"')}, "the column 'messages': a text holds a NUL"),
+    ({"messages": json.dumps(TALK).replace('"q"', "NaN")}, "the column 'messages': NaN is not JSON"),
+    ({"messages": TALK, "tools": '[{"name": "now",}]'}, "the column 'tools': broken JSON at character 17 of its text"),
+])
+def test_a_mistake_inside_a_text_column_is_told_with_the_column(
+        tmp_path: Path, record: dict[str, object], reason: str) -> None:
+    line = json.dumps({"messages": TALK}) + "\n"
+    assert f"a.jsonl:2: {reason}" in message(tmp_path / "a.jsonl", line + json.dumps(record) + "\n")
+
+
+def test_a_mistake_inside_arguments_is_told_with_the_message(tmp_path: Path) -> None:
+    found = message(tmp_path / "a.jsonl", calling(json.dumps('{"a": 1')))
+    assert "messages[1].tool_calls: the arguments of 'now': broken JSON at character 8 of its text" in found
+
+
+def test_a_mistake_inside_a_cell_of_a_table_is_told_with_row_and_column(tmp_path: Path) -> None:
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["messages"], [json.dumps(TALK, indent=1)], ['[{"role": "user" "content": "q"}]']])
+    with pytest.raises(DataError, match=r"a\.csv:12: the column 'messages': broken JSON at character 18"):
+        read_rows(tmp_path / "a.csv")
