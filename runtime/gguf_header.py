@@ -20,6 +20,8 @@ MAGIC, VERSIONS = b"GGUF", (2, 3)
 MAX_KEYS, MAX_TENSORS, MAX_NAME, MAX_DIMENSIONS = 4096, 16384, 63, 4
 MAX_STRINGS = 2**21
 """Strings of all lists together: the largest vocabularies in use have 262,144 tokens and twice as many merges."""
+MAX_TEXTS = 2**24
+"""Bytes of all texts together that are no list's."""
 MAX_TEXT = 2**20
 """Bytes of a key or of a text that is no list's: chat templates have some thousand."""
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -95,7 +97,7 @@ class _Reader:
     def __init__(self, path: Path, data: mmap.mmap, size: int) -> None:
         self.path, self.data, self.size = path, data, size
         self.at = 0
-        self.strings = 0
+        self.strings = self.texts = 0
 
     def header(self) -> Header:
         magic = self.take(4)
@@ -148,6 +150,7 @@ class _Reader:
 
     def text(self) -> str:
         length = self.within("bytes of a text", self.number("Q"), MAX_TEXT)
+        self.texts = self.within("bytes of texts", self.texts + length, MAX_TEXTS)
         try:
             return self.take(length).decode("utf-8")
         except UnicodeDecodeError as error:

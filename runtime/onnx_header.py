@@ -17,6 +17,10 @@ MAX_FIELDS = 400_000
 """Fields that are looked at: a decoder of 30 layers whose attention is left in pieces has 100,000."""
 MAX_DEPTH = 8
 """Graphs within graphs."""
+MAX_DIMENSIONS, MAX_VALUES = 16, 2**40
+"""Of a tensor: a terabyte of the smallest type is beyond any file that is read here."""
+MAX_OUTSIDE = 16384
+"""Files of weights beside a graph: some exporters write one for every tensor."""
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 FLOAT16, FLOAT, BFLOAT16 = 10, 1, 16
 Value = int | tuple[int, int] | None
@@ -56,8 +60,10 @@ def read(path: Path) -> Header:
     header = Header()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         _Reader(path, data, header).model()
+    for name in {place.get("location", "") for place in header.places}:
+        _check_file(path, name)
     for place in header.places:
-        _check_place(path, place)
+        _check_extent(path, place)
     return header
 
 
@@ -65,6 +71,7 @@ class _Reader:
     def __init__(self, path: Path, data: mmap.mmap, header: Header) -> None:
         self.path, self.data, self.header = path, data, header
         self.left = MAX_FIELDS
+        self.names: set[str] = set()
 
     def model(self) -> None:
         graphs = 0
@@ -118,10 +125,14 @@ class _Reader:
 
     def tensor(self, start: int, end: int) -> None:
         place: dict[str, str] = {}
-        outside, kind, count = False, 0, 1
+        outside, kind, count, dimensions = False, 0, 1, 0
         for number, value in self.fields(start, end):
             if number == 1:  # one size, or several packed together
                 for size in self.varints(*value) if isinstance(value, tuple) else [value or 0]:
+                    dimensions += 1
+                    if dimensions > MAX_DIMENSIONS or size > MAX_VALUES or count * size > MAX_VALUES:
+                        raise _damaged(self.path, f"a tensor of more than {MAX_DIMENSIONS} dimensions or "
+                                                  f"{MAX_VALUES:,} values")
                     count *= size
             elif number == 2 and isinstance(value, int):
                 kind = value
@@ -132,6 +143,9 @@ class _Reader:
                 outside = value == 1
         if outside or place:
             self.header.places.append(place)
+            self.names.add(place.get("location", ""))
+            if len(self.names) > MAX_OUTSIDE:
+                raise _damaged(self.path, f"its weights lie in more than {MAX_OUTSIDE:,} files")
         if kind in (FLOAT, FLOAT16, BFLOAT16):
             self.header.float_types[kind] = self.header.float_types.get(kind, 0) + count
 
@@ -179,15 +193,18 @@ class _Reader:
         return self.data[value[0] : value[1]].decode("utf-8", "replace")
 
 
-def _check_place(path: Path, place: dict[str, str]) -> None:
-    name = place.get("location", "")
+def _check_file(path: Path, name: str) -> None:
     folder, file = path.parent.resolve(), path.parent / name
     if not name.isprintable() or not 0 < len(name.encode()) < 256 or Path(name).is_absolute() \
-            or not file.resolve().is_relative_to(folder) or not file.is_file():
+            or "\\" in name or not file.resolve().is_relative_to(folder) or not file.is_file():
         raise ArtifactError(f"{path}: its weights are to be read from {name!r}, which is no file in the same folder",
                             "copy every file of the model into one folder, as files and not as links")
+
+
+def _check_extent(path: Path, place: dict[str, str]) -> None:
+    name = place.get("location", "")
     numbers = [place.get(key, "0") for key in ("offset", "length")]
-    size = file.stat().st_size
+    size = (path.parent / name).stat().st_size
     if not all(number.isdecimal() and len(number) < 19 for number in numbers) or sum(map(int, numbers)) > size:
         raise ArtifactError(f"{path}: its weights go beyond the {size:,} bytes of {name}",
                             "the file was cut short, or is another model's: copy the model again")

@@ -176,7 +176,7 @@ def tensor_outside(location: str, **more: str) -> bytes:
 
 
 @pytest.mark.parametrize("location", [
-    "../secret", "/etc/passwd", "link", "", "missing", "*/_ORT_MEM_ADDR_/*", ".", "a\0b", "x" * 3000])
+    "../secret", "/etc/passwd", "..\\secret", "link", "", "missing", "*/_ORT_MEM_ADDR_/*", ".", "a\0b", "x" * 3000])
 def test_weights_outside_the_folder_are_refused(location: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(bytes(64))
     folder = tmp_path / "model"
@@ -207,6 +207,34 @@ def test_weights_beyond_the_end_of_their_file_are_refused(more: dict[str, str], 
 def test_what_is_no_graph_is_refused(data: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(data)
     with pytest.raises(ArtifactError, match=message):
+        onnx_header.read(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("dims", [[2**62] * 40_000, [2] * 17, [2**20, 2**20, 2], [-1], [2**41]])
+def test_the_sizes_of_a_tensor_are_capped_before_they_are_multiplied(dims: list[int], tmp_path: Path) -> None:
+    from onnx import GraphProto, ModelProto, TensorProto
+
+    tensor = TensorProto(name="w", data_type=1, dims=dims)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(ModelProto(graph=GraphProto(initializer=[tensor])).SerializeToString())
+    with pytest.raises(ArtifactError, match="more than 16 dimensions or"):
+        onnx_header.read(path)
+    tensor = TensorProto(name="w", data_type=10, dims=[2**20, 2**20, 1, 0])
+    path.write_bytes(ModelProto(graph=GraphProto(initializer=[tensor])).SerializeToString())
+    assert onnx_header.read(path).float_types == {10: 0}
+
+
+def test_files_of_weights_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnx import GraphProto, ModelProto, TensorProto
+
+    tensors = [TensorProto(name="w", data_type=1, dims=[2], data_location=1) for _ in range(4)]
+    for index, tensor in enumerate(tensors):
+        (tmp_path / str(index)).write_bytes(bytes(8))
+        tensor.external_data.add(key="location", value=str(index))
+    (tmp_path / "model.onnx").write_bytes(ModelProto(graph=GraphProto(initializer=tensors)).SerializeToString())
+    assert len(onnx_header.read(tmp_path / "model.onnx").places) == 4
+    monkeypatch.setattr(onnx_header, "MAX_OUTSIDE", 3)
+    with pytest.raises(ArtifactError, match="more than 3 files"):
         onnx_header.read(tmp_path / "model.onnx")
 
 
