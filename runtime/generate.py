@@ -153,7 +153,7 @@ class Generator:
 
         Raises UsageError for a template that writes none or in an unknown form, DataError for a call that is broken.
         """
-        return self.tool_format.parse(self.codec.decode(answer.ids, False))
+        return self.tool_format.parse(apart(self.codec, answer.ids, answer.text)[2])
 
     def score(self, ids: Sequence[int], top: int = 0, cancel: Cancel | None = None,
               ahead: bool = False) -> list[TokenLogprob]:

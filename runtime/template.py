@@ -7,7 +7,6 @@ imported by the first rendering, not with this file.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -121,7 +120,7 @@ def _environment() -> Any:
     from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
 
-    from .template_limits import MeteredEnvironment
+    from .template_limits import MeteredEnvironment, check_layout
 
     class Generation(Extension):
         """`{% generation %}…{% endgeneration %}` marks the assistant's words and prints them as they are."""
@@ -135,16 +134,14 @@ def _environment() -> Any:
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    def tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None,
-               separators: tuple[str, str] | None = None, sort_keys: bool = False) -> str:
-        # jinja2's own filter escapes <, > and & for HTML, which models were not trained on.
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    def strftime_now(layout: str) -> str:
+        check_layout(layout)
+        return datetime.now().strftime(layout)
 
     environment = MeteredEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
+    environment.globals["strftime_now"] = strftime_now
     return environment
 
 

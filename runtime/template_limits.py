@@ -22,7 +22,7 @@ _STEP, _CALL, _LARGEST, _INDENT = 16, 10, 1_000_000, 64
 _WIDTH = re.compile(r"\d+")
 _KEPT = ("abs", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape", "first", "float",
          "groupby", "int", "items", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr",
-         "reverse", "round", "safe", "select", "selectattr", "slice", "sort", "sum", "title", "trim", "truncate",
+         "reverse", "round", "safe", "select", "selectattr", "slice", "sort", "title", "trim", "truncate",
          "unique", "upper", "wordcount")
 _GLOBALS = ("cycler", "dict", "joiner", "namespace", "range")
 _TESTS = ("!=", "<", "<=", "==", ">", ">=", "boolean", "callable", "defined", "divisibleby", "eq", "equalto", "even",
@@ -48,7 +48,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         """As jinja2's own."""
         super().__init__(**options)
         own = {"format": _format, "indent": _indent, "join": _join, "replace": _replace, "string": _string,
-               "tojson": tojson, "metered items": _items, "metered text": _text}
+               "sum": _sum, "tojson": tojson, "metered items": _items, "metered text": _text}
         self.filters = {**{name: _guarded(self.filters[name]) for name in _KEPT}, **own}
         self.tests = {name: self.tests[name] for name in _TESTS}
         self.globals = {name: self.globals[name] for name in _GLOBALS}
@@ -104,7 +104,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
                 args = (_joined(owner, args[0]), *args[1:])
             elif __obj.__name__ == "replace" and len(args) > 1:
                 return _replace(owner, *args, **options)
-            elif __obj.__name__ == "format":
+            elif __obj.__name__ in ("format", "format_map"):
                 check_layout(owner, (*args, *options.values()))
             else:
                 _check(owner, *args, *options.values())
@@ -119,6 +119,7 @@ def tojson(value: Any, ensure_ascii: bool = False, indent: int | str | None = No
     on. Made piece by piece: lists that hold each other twice are short in memory and endless in writing."""
     if (len(indent) if isinstance(indent, str) else abs(indent or 0)) > _INDENT:
         raise _endless(f"it indents JSON by more than {_INDENT}")
+    _make(_size(value))
     parts, size = [], 0
     for part in json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators,
                                  sort_keys=sort_keys).iterencode(value):
@@ -167,6 +168,11 @@ def _indent(text: Any, width: int | str = 4, first: bool = False, blank: bool = 
     return str(do_indent(found, width, first, blank))
 
 
+def _sum(values: Any, attribute: Any = None, start: float = 0) -> Any:
+    found = _items(values) if attribute is None else [one.get(attribute, 0) for one in _items(values)]
+    return sum(found, start + 0)  # numbers alone: lists would be copied again and again
+
+
 def _joined(between: str, values: Any) -> list[str]:
     """Values as texts that are paid for, with what stands between them."""
     found = [_string(value) for value in _items(values)]
@@ -202,10 +208,10 @@ def _size(value: Any) -> int:
             size += len(one)
         elif isinstance(one, dict):
             left += [*one.keys(), *one.values()]
-            size += _STEP * len(one)
+            size += 4 * _STEP * len(one)
         elif isinstance(one, (list, tuple)):
             left += one
-            size += _STEP * len(one)
+            size += 4 * _STEP * len(one)
         else:
             size += one.bit_length() // 3 if isinstance(one, int) else _STEP
     return size

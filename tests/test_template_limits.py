@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -22,6 +23,29 @@ POISONED = {
     "replace": "{% set a = 'a' * 999999 %}{{ a.replace('a', a) }}",
     "replace filter": "{% set a = 'a' * 999999 %}{{ a | replace('a', a) }}",
     "join": "{% set a = 'a' * 999999 %}{{ a.join(a) }}",
+    "join filter": "{% set a = 'a' * 9999999 %}{{ [a] * 99999 | join }}".replace("[a] * 99999", "([a] * 99999)"),
+    "join of parts": "{% set a = 'a' * 99999 %}{{ ([1] * 99999) | join(a) }}",
+    "join of a map": "{% set a = 'a' * 9999 %}{{ range(99999) | map('string') | join(a) }}",
+    "join of nested lists": "{% set n = namespace(s=['a']) %}{% for i in range(60) %}"
+    "{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s | join }}",
+    "nested lists written": "{% set n = namespace(s=['a']) %}{% for i in range(60) %}"
+    "{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s }}",
+    "nested lists as text": "{% set n = namespace(s=['a']) %}{% for i in range(60) %}"
+    "{% set n.s = [n.s, n.s] %}{% endfor %}{{ '%s' % (n.s,) }}",
+    "nested lists formatted": "{% set n = namespace(s=['a']) %}{% for i in range(60) %}"
+    "{% set n.s = [n.s, n.s] %}{% endfor %}{{ '{}'.format(n.s) }}",
+    "tojson of nested lists": "{% set n = namespace(s=['a']) %}{% for i in range(60) %}"
+    "{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s | tojson }}",
+    "tojson's indent": "{{ [1] | tojson(indent=500000000) }}",
+    "tojson's indent as text": "{% set a = ' ' * 99999 %}{{ ([1] * 9999) | tojson(indent=a) }}",
+    "many widths": "{% set a = '%99999d' * 9999 %}{{ a % ((1,) * 9999) }}",
+    "a width given": "{{ '%*d' % (500000000, 1) }}", "a width nested": "{{ '{:{}}'.format(1, 500000000) }}",
+    "fields of one value": "{% set a = 'a' * 99999 %}{{ ('{0}' * 99999).format(a) }}",
+    "indent of many lines": "{{ ('a\n' * 9999) | indent(9999) }}",
+    "sum of lists": "{{ ([[1] * 9] * 99999) | sum(start=[]) }}",
+    "format map": "{% set a = 'a' * 99999 %}{{ ('{x}' * 99999).format_map({'x': a}) }}",
+    "a date": "{{ strftime_now('%500000000Y') }}",
+    "replace a few times": "{% set a = 'a' * 99999 %}{{ a.replace('a', a, 9999) }}",
     "macros": "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
     "recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "captured": "{% set x %}{% for a in range(99999) %}{{ messages[0].content }}{% for b in range(50) %}"
@@ -35,6 +59,32 @@ def test_a_template_without_end_is_refused(name: str) -> None:
     with pytest.raises(DataError, match="chat template"):
         ChatTemplate({"default": POISONED[name]}, {}).render(CHAT)
     assert time.process_time() - started < 20
+
+
+@pytest.mark.parametrize("source", [
+    "{{ lipsum(99999) }}", "{{ 'a' | lipsum }}", "{{ 'a' | xmlattr }}", "{{ 'a' | pprint }}", "{{ [1] | random }}",
+    "{{ 'a'.ljust(9) }}", "{{ 'a'.encode() }}", "{{ ''.__class__.mro() }}", "{{ messages.append(1) }}",
+    "{{ messages[0].update({}) }}", "{{ cycler.__init__.__globals__ }}", "{% include 'x' %}",
+    "{% import 'x' as y %}", "{% extends 'x' %}", "{{ self.__class__.x }}", "{{ 1 is filter }}",
+    "{{ messages | map('pprint') | list }}", "{{ messages.__len__() }}"])
+def test_what_no_chat_template_needs_is_refused(source: str) -> None:
+    with pytest.raises((ArtifactError, DataError), match="template"):
+        ChatTemplate({"default": source}, {}).render(CHAT)
+
+
+def test_filters_give_what_jinja_and_json_give() -> None:
+    given = [{"role": "user", "content": "a\nb<>", "list": [1, "ü", None, {"x": 2.5}]}]
+    source = ("{{ messages[0].list | tojson }}|{{ messages[0].list | tojson(indent=2, sort_keys=true) }}|"
+              "{{ messages | map(attribute='role') | join(', ') }}|{{ messages | join('-', attribute='content') }}|"
+              "{{ messages[0].content | indent(2, first=true) }}|{{ messages[0].content | replace('a', 'c', 1) }}|"
+              "{{ messages[0].content.replace('b', '') }}|{{ [1, 2] | sum }}|{{ messages[0].list | string }}|"
+              "{{ '%s-%05.1f' | format('x', 2) }}|{{ '%d' % 3 }}|{{ '{:>4}'.format('r') }}|{{ [[1, 2], 3] }}|"
+              "{{ ', '.join(['a', 'b']) }}|{{ {'b': 1, 'a': 2} | dictsort }}|{{ ' x ' | trim | upper }}")
+    expected = "|".join([
+        '[1, "ü", null, {"x": 2.5}]', json.dumps(given[0]["list"], ensure_ascii=False, indent=2, sort_keys=True),
+        "user", "a\nb<>", "  a\n  b<>", "c\nb<>", "a\n<>", "3", "[1, 'ü', None, {'x': 2.5}]", "x-002.0", "3", "   r",
+        "[[1, 2], 3]", "a, b", "[('a', 2), ('b', 1)]", "X"])
+    assert ChatTemplate({"default": source}, {}).render(given) == expected
 
 
 def test_a_template_too_deep_is_refused() -> None:
