@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.errors import ContextError, UsageError
 from .answer import Generation, Piece, generation, parsed
+from .answered import apart
 from .decoding import Cancel, Run, common, shifted
 from .engine import EXTEND, check_ids
 from .logprobs import Places, TokenLogprob, token_logprob
@@ -149,8 +150,7 @@ class Generator:
         return found
 
     def tool_calls(self, answer: Generation) -> tuple[str, list[ToolCall]]:
-        """The words before the first tool call of an answer, and its calls, as the model's chat template writes them.
-
+        """The words before the first tool call of an answer, and its calls; what it thought of before is neither.
         Raises UsageError for a template that writes none or in an unknown form, DataError for a call that is broken.
         """
         return self.tool_format.parse(apart(self.codec, answer.ids, answer.text)[2])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import DataError, UsageError
+from edgestill.runtime.answer import Generation
 from edgestill.runtime.generate import Generator
 from edgestill.runtime.template import ChatTemplate
 from edgestill.runtime.text import Codec
@@ -108,3 +109,8 @@ def test_an_answers_calls_are_read_with_its_special_tokens(tiny_llama: Path) -> 
     model = Generator(engine, codec)
     found = model.generate("x", max_new_tokens=100)
     assert model.tool_calls(found) == ("I will.", [ToolCall("f", {"x": 1})])
+    call, other = (f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>' for name in "fg")
+    for text, words, calls in ((f"<think>Or {call}?</think>No.", "No.", []), (f"<think>{call}", "", []),
+                               (f"<think>{call}</think>So: {other}", "So:", ["g"])):
+        thought = Generation(text, codec.encode(text), 1, "stop", 0.0, 0.0)
+        assert (model.tool_calls(thought)[0], [one.name for one in model.tool_calls(thought)[1]]) == (words, calls)
