@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 
 def check_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a config.json that asks for code of its own, or whose weights are packed: ArtifactError naming the key.
+    """Refuse a config.json that asks for code of its own, whose weights are packed, or that names a padding or end
+    outside of its vocabulary: ArtifactError naming the key.
 
     `auto_map` may name the very classes that transformers has itself, as Phi-3.5's and Phi-4-mini's do: its own ones
     are taken.
@@ -36,6 +37,14 @@ def check_config(folder: Path, config: Mapping[str, Any]) -> None:
         kind = packed.get("quant_method") if isinstance(packed, Mapping) else packed
         raise ArtifactError(f"{path}: quantization_config: its weights are packed already, by {str(kind)[:40]!r}",
                             "start from the model that it was made of, in bfloat16 or float32")
+    size = config.get("vocab_size")
+    for name, key in (("config.json", "pad_token_id"), ("config.json", "eos_token_id"),
+                      ("generation_config.json", "eos_token_id")):
+        given = read_table(folder / name).get(key)
+        for index in given if isinstance(given, list) else [given]:
+            if size is not None and index is not None and index >= size:
+                raise ArtifactError(f"{folder / name}: {key} = {index}, and the vocabulary has {size} tokens",
+                                    "correct it, or remove it")
 
 
 def _known_by_name(config: Mapping[str, Any]) -> bool:

@@ -76,7 +76,8 @@ def plan(checkpoint: Checkpoint, type_name: str) -> tuple[list[Tensor], list[str
         stem = source.removesuffix(".weight").removesuffix(".bias")
         change = next((change for end, change in rules.changes.items() if stem.endswith(end)), "")
         shape = checkpoint.entries[source].shape
-        shape = VALUES[change](np.empty(shape, np.float32)).shape if change in VALUES else shape
+        # Zeros that take no memory: what happens to lie in memory may be a NaN that warns when 1 is added to it.
+        shape = VALUES[change](np.broadcast_to(np.float32(0), shape)).shape if change in VALUES else shape
         if name == POSITIONS:
             shape = (shape[0] - family.unused_positions(config), *shape[1:])
         chosen = "F32" if change == "squeeze" else _type(name, shape, type_name)  # convolutions run in F32

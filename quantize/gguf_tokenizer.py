@@ -45,6 +45,8 @@ mark the borders of a file with them, and serve any model that has more ends tha
 _TRIMMED = Difference("blanks outside ASCII behind an added token, which llama.cpp leaves",
                       lambda pieces: any(not sign.isascii() for piece in pieces[1:]
                                          for sign in piece[:len(piece) - len(piece.lstrip())]), rare=True)
+_WRITTEN_BLANKS = Difference(f"the sign {BLANK} itself, which is a blank in llama.cpp, and runs of it a token",
+                             lambda texts: any(BLANK in text for text in texts), rare=True)
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _rules(table: Mapping[str, Any], codec: Codec) -> Rules:
 
 def _check_added(table: Mapping[str, Any], rules: Rules, codec: Codec) -> tuple[bool, list[Difference]]:
     """Refuse added tokens that llama.cpp would find elsewhere; return whether all take the blanks behind them as
-    Phi-3's do, and else how it differs beside those that take some, as Phi-4's do (of a whole text)."""
+    Phi-3's do, and else how it differs beside those that take some, as Phi-4's do; of a whole text."""
     normalizer = codec.whole_tokenizer.normalizer
     for token in table["added_tokens"]:
         text = token["content"]
@@ -170,12 +172,14 @@ def _check_added(table: Mapping[str, Any], rules: Rules, codec: Codec) -> tuple[
         if token["normalized"] and normalizer is not None and normalizer.normalize_str(text) != text:
             raise refused(f"the added token {text!r}, which its normalizer changes to "
                           f"{normalizer.normalize_str(text)!r} and which is found as that only", "normalized = false")
+    written = [token["content"] for token in table["added_tokens"] if not token["content"].strip(BLANK)]
+    others = [_WRITTEN_BLANKS] if written else []
     strips = {token["content"]: (token["lstrip"], token["rstrip"]) for token in table["added_tokens"]}
     if rules.model == "bert" or rules.flags.get("remove_extra_whitespaces") or not any(map(any, strips.values())):
-        return False, []  # there are no blanks to take
+        return False, others  # there are no blanks to take
     if strips == {text: (False, text not in PHI3_KEEPS) for text in strips} and strips.keys() > PHI3_KEEPS | {"</s>"}:
-        return True, []
-    return False, [_left_blanks(sorted(text for text, sides in strips.items() if sides[side]), side)
+        return True, others
+    return False, others + [_left_blanks(sorted(text for text, sides in strips.items() if sides[side]), side)
                    for side in (0, 1) if any(sides[side] for sides in strips.values())]
 
 

@@ -87,10 +87,13 @@ def small_config(name: str, rows: int) -> dict[str, Any]:
         config["full_attn_idxs"] = [index for index in config["full_attn_idxs"] if index < count]
     if "mrope_section" in config.get("rope_parameters", {}):
         config["rope_parameters"] = config["rope_parameters"] | {"mrope_section": [2, 1, 1]}
-    rope = config.get("rope_scaling", {})
+    rope, size = config.get("rope_scaling", {}), 16
+    if "partial_rotary_factor" in config:  # heads of 64: onnxruntime turns multiples of 16 values
+        config |= {"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
+        size = int(64 * config["partial_rotary_factor"])
     if "short_factor" in rope:
-        half = int(16 * config.get("partial_rotary_factor", 1.0)) // 2
-        config["rope_scaling"] = rope | {key: rope[key][:half] for key in ("short_factor", "long_factor")}
+        config["rope_scaling"] = rope | {key: [rope[key][index % len(rope[key])] for index in range(size // 2)]
+                                         for key in ("short_factor", "long_factor")}
     if config["model_type"] in ("bert", "distilbert", "xlm-roberta"):  # a row for each position
         config["max_position_embeddings"] = 130
     return config

@@ -271,3 +271,16 @@ def test_golden_header_and_metadata(tiny_llama: Path, tmp_path: Path) -> None:
     name = b"token_embd.weight"
     assert struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, 64, 384, 0, 0) in data
     assert len(data) % 32 == 0
+
+
+def test_planning_reads_no_memory_that_nobody_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A norm is one more than its weight; adding 1 to what lay in memory warned of a NaN now and then."""
+    source = tiny.decoder(tmp_path / "hf", "gemma3_text", layer_types=["full_attention"] * 3, query_pre_attn_scalar=16)
+
+    def dirty(shape: Any, dtype: Any = float) -> np.ndarray:
+        return np.full(shape, 0x7FA00000, np.uint32).view(np.float32)  # a NaN that signals
+
+    monkeypatch.setattr(gguf_tensors.np, "empty", dirty)
+    with np.errstate(all="raise"):
+        tensors, _ = gguf_tensors.plan(Checkpoint.open(source), "F32")
+    assert any(tensor.change == "add_one" for tensor in tensors)

@@ -125,6 +125,8 @@ def test_gemma_s_kind_merges_by_score_or_by_rank(tmp_path: Path, change: Change,
         no_lines = [text for text in texts if "\n" not in text]
         assert not assert_same_but(codec, loaded, no_lines if change == without_bytes else texts)
         assert bool(assert_same_but(codec, loaded, ["grüße 漢"])) == (change == without_bytes)
+        assert assert_same_but(codec, loaded, ["a ▁▁ the", "a   the"]) == ["a ▁▁ the"]
+        assert loaded.encode("a ▁▁ the") != codec.encode("a ▁▁ the")
 
         @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
         @given(st.text(st.sampled_from("the aring.x\n漢") | st.characters(codec="utf-8"), max_size=30))

@@ -188,6 +188,15 @@ def write_folder(model: Any, source: Path, folder: Path, kept: list[int]) -> Non
     write_trimmed_tokenizer(source, folder, kept)
 
 
+def test_a_greedy_generation_config_with_values_for_sampling_is_saved(tiny_llama: Path, tmp_path: Path) -> None:
+    """As some models are published; transformers saves it back unchanged only."""
+    model = load(tiny_llama)
+    model.generation_config.update(do_sample=False, temperature=0.6, top_p=0.9)
+    save_model(trim_model(model, [0, *range(2, 384)]), tmp_path / "cut")
+    saved = json.loads((tmp_path / "cut" / "generation_config.json").read_text())
+    assert saved["pad_token_id"] == 3 and "temperature" not in saved
+
+
 def test_token_ids_in_the_configurations_follow(tiny_llama: Path, tmp_path: Path) -> None:
     before = Codec.from_folder(tiny_llama)
     table = content(tiny_llama)

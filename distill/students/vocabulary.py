@@ -19,6 +19,8 @@ from ...models.errors import UsageError
 if TYPE_CHECKING:
     from ...runtime.text import Codec
 
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+"""What nobody reads of a generation config that says greedy, and what transformers then refuses to save anew."""
 _LONE_BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
 
 
@@ -117,6 +119,10 @@ def trim_model(model: Any, kept: Sequence[int]) -> Any:
         if config is not None:
             for key, value in trim_ids(config.to_dict(), new).items():
                 setattr(config, key, value)
+    generation = getattr(model, "generation_config", None)
+    if generation is not None and not generation.do_sample:
+        for key in _SAMPLING:
+            setattr(generation, key, None)
     model.config.get_text_config().vocab_size = len(kept)
     return model
 
