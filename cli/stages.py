@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..models import files, toml_text
+from ..models import files, progress, toml_text
 from ..models.artifact import open_artifact
 from ..models.errors import UsageError
 from ..models.runfile import Export, RunFile, Training
@@ -247,7 +247,7 @@ class Plan:
         # The threads of a small model wait for each other longer than they compute.
         threads = self.run.profile.threads or (1 if artifact.model_bytes() < SMALL_BYTES else 0)
         free, held = measure.shipped(artifact.folder, self.rows["test"], self._teacher_answers(), threads,
-                                     bool(self.run.task.schema), self.wanted)
+                                     bool(self.run.task.schema), self.wanted, partial(progress.at, f"evaluate {target}"))
         parameters = artifact.manifest.dimensions.get("parameters")
         measure.Kept(target, "shipped", free, held, parameters, artifact.model_bytes()).write(path)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models import progress
 from ..models.errors import ArtifactError
 from ..models.family import of_config
 from ..models.task import Task
@@ -182,6 +183,7 @@ class FloatModel:
         longest = max(map(len, prompts), default=0) + max_new_tokens
         size = max(1, min(ANSWER_BATCH, ANSWER_TOKENS // longest))
         for start in range(0, len(order), size):
+            progress.at("answers of the float model", start, len(order))
             batch = order[start : start + size]
             width = max(len(prompts[index]) for index in batch)
             ids = torch.tensor([[0] * (width - len(prompts[index])) + list(prompts[index]) for index in batch])
