@@ -247,7 +247,8 @@ class Plan:
         # The threads of a small model wait for each other longer than they compute.
         threads = self.run.profile.threads or (1 if artifact.model_bytes() < SMALL_BYTES else 0)
         free, held = measure.shipped(artifact.folder, self.rows["test"], self._teacher_answers(), threads,
-                                     bool(self.run.task.schema), self.wanted, partial(progress.at, f"evaluate {target}"))
+                                     bool(self.run.task.schema), self.wanted,
+                                     partial(progress.at, f"evaluate {target}"))
         parameters = artifact.manifest.dimensions.get("parameters")
         measure.Kept(target, "shipped", free, held, parameters, artifact.model_bytes()).write(path)
 
