@@ -99,14 +99,7 @@ def make(tensor: Tensor, checkpoint: Checkpoint, encode: Encode,
     """
     if not tensor.source:
         return rope_factors(checkpoint.family, checkpoint.config)[tensor.name]
-    weight = checkpoint.tensor(tensor.source)
-    if tensor.change in VALUES:
-        weight = np.ascontiguousarray(VALUES[tensor.change](weight))
-    if tensor.name == POSITIONS:
-        weight = weight[checkpoint.family.unused_positions(checkpoint.config):]
-    order = None
-    if tensor.change in ORDERS:
-        order = ORDERS[tensor.change](len(weight), len(weight) // head_dim(checkpoint.family, checkpoint.config))
+    weight, order = _changed(tensor, checkpoint)
     if tensor.type == "Q4_0":
         codes = encode(tensor.source, weight)
         return to_bytes(codes if order is None else codes.take(order))
@@ -115,6 +108,26 @@ def make(tensor: Tensor, checkpoint: Checkpoint, encode: Encode,
     if tensor.type in PLAIN:
         return _stored(weight, tensor)
     return llama_quantizer.quantize(weight, tensor.type, importance)
+
+
+def wanted(tensor: Tensor, checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """The numbers that `tensor` stands for, as its type would hold them if it lost nothing."""
+    if not tensor.source:
+        return rope_factors(checkpoint.family, checkpoint.config)[tensor.name]
+    weight, order = _changed(tensor, checkpoint)
+    return weight if order is None else weight[order]
+
+
+def _changed(tensor: Tensor, checkpoint: Checkpoint) -> tuple[NDArray[np.float32], NDArray[np.intp] | None]:
+    """The checkpoint's tensor as llama.cpp wants it, but for the order of its rows, which comes with it."""
+    weight = checkpoint.tensor(tensor.source)
+    if tensor.change in VALUES:
+        weight = np.ascontiguousarray(VALUES[tensor.change](weight))
+    if tensor.name == POSITIONS:
+        weight = weight[checkpoint.family.unused_positions(checkpoint.config):]
+    if tensor.change not in ORDERS:
+        return weight, None
+    return weight, ORDERS[tensor.change](len(weight), len(weight) // head_dim(checkpoint.family, checkpoint.config))
 
 
 def _stored(weight: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import EdgestillError
+from ..runtime import gguf_header
 from ..runtime.engines._llama import library
 from .codes import by_rows
 
@@ -29,7 +30,8 @@ def mixture(header: Path, type_name: str, importance: Mapping[str, NDArray[np.fl
     """The type that llama.cpp gives each quantized tensor of the F32 file `header` in a file of `type_name`.
 
     Only names and shapes are read, so the tensors' bytes may be a hole. `importance` by tensor name matters to some
-    mixtures. Raises EdgestillError when llama.cpp refuses the file, MissingExtra without it.
+    mixtures. Raises EdgestillError when llama.cpp refuses the file or does not say what it would do with each of its
+    tensors, MissingExtra without it.
     """
     llama_cpp = library()
     parameters = llama_cpp.llama_model_quantize_default_params()
@@ -56,6 +58,12 @@ def mixture(header: Path, type_name: str, importance: Mapping[str, NDArray[np.fl
         name = started or name
         if chosen:
             types[name] = chosen.upper()
+    named = {name for name, _ in found if name}
+    silent = sorted({tensor.name for tensor in gguf_header.read(header).tensors} - named)
+    if silent or not types:
+        missing = f"{len(silent)} tensors are not named, the first is {silent[0]}" if silent else "no type is named"
+        raise EdgestillError(f"llama.cpp's messages do not say which types it gives: {missing}",
+                             "install the llama-cpp-python version of constraints.txt")
     return types
 
 
