@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,16 @@ class FloatModel:
         if sum(kept.nbytes for kept in self._kept.values()) + result.nbytes <= KEEP_BYTES:
             self._kept[key] = result
         return result
+
+    def last_logits(self, ids: Sequence[int], count: int) -> NDArray[np.float32]:
+        """A decoder's logits [count, vocabulary] of the last `count` tokens, where those of all would not fit."""
+        import torch
+
+        only = {"logits_to_keep": count} if "logits_to_keep" in signature(self.module.forward).parameters else {}
+        with torch.inference_mode():
+            found: NDArray[np.float32] = self.module(input_ids=torch.tensor([list(ids)]), use_cache=False,
+                                                     **only).logits[0, -count:].float().numpy()
+        return found
 
     def vector(self, ids: Sequence[int], task: Task) -> NDArray[np.float32]:
         """An embedder's vector [hidden] of a text's ids, pooled as the task says."""

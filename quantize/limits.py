@@ -68,6 +68,8 @@ TENSOR_ERRORS = ((3, (0.15, 0.6)), (4, (0.06, 0.3)), (5, (0.04, 0.15)), (6, (0.0
                  (16, (0.002, 0.005)), (64, (1e-6, 1e-6)))
 """By bits of its type: how much longer or shorter than the float model's a tensor may be, and how far beside it, as
 shares of its length. Sound 4-bit tensors are .99 times as long and .1 beside; scales a quarter too small show."""
+BEYOND_FACTOR, BEYOND_NATS = 3.0, 1e-4
+"""Beyond its window a file may lose so many times what it loses in short texts, and this much besides."""
 AGAIN_FACTOR, AGAIN_NATS = 0.15, 2e-4
 """What a later proof may differ from the export's in: this share of the KL, and this much besides. The file is the same
 and so are the tokens; processors differ in their last bits."""

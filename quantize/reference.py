@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..models import files
 from ..models.errors import ArtifactError, UsageError
 from ..models.strict import build
+from . import beyond
 from .divergence import CHUNK_ROWS, log_softmax
 from .float_model import FloatModel
 
@@ -31,7 +32,7 @@ TOKENS = 10_000
 """Rows are taken until there are this many tokens: at 10,000 the mean KL has a relative error of about 3 %."""
 SEQUENCE_TOKENS = 512
 PARTS = ("text_ids", "special_ids", "sequences", "top_ids", "top_logprobs", "tails")
-LATER = "type_ids"
+LATER = ("type_ids", "beyond_ids", "beyond_top_ids", "beyond_top_logprobs", "beyond_tails")
 """A part that older artifacts lack."""
 
 
@@ -59,6 +60,8 @@ class Fixtures:
     scores: dict[str, float]
     """Digest of a test row → the float model's score on it, 0 to 1."""
     metric: str = ""
+    borders: dict[str, int] = field(default_factory=dict)
+    """A decoder's token numbers, by what they are, behind which it reads otherwise: see `beyond`."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,12 @@ class Reference:
     """[sequences, labels] of a classifier, [sequences, dimensions] of an embedder; [0, 0] for a decoder."""
     type_ids: list[NDArray[np.int8]] = field(default_factory=list)
     """Per sequence, which of a pair's texts each token belongs to; empty where there are no pairs."""
+    beyond_ids: list[NDArray[np.int32]] = field(default_factory=list)
+    """One text that is longer than the model's window or original context, where it has one."""
+    beyond_top_ids: list[NDArray[np.integer[Any]]] = field(default_factory=list)
+    """Of its last tokens [beyond.POSITIONS, K], as are the next two."""
+    beyond_top_logprobs: list[NDArray[np.float16]] = field(default_factory=list)
+    beyond_tails: list[NDArray[np.float32]] = field(default_factory=list)
 
     def types(self) -> list[NDArray[np.int8]]:
         """`type_ids`, all zero where none are kept."""
@@ -98,7 +107,7 @@ class Reference:
     def write(self, folder: Path) -> None:
         """Write reference.npz and fixtures.json; the same content gives the same bytes."""
         arrays: dict[str, NDArray[Any]] = {"outputs": self.outputs}
-        for name in (*PARTS, LATER):
+        for name in (*PARTS, *LATER):
             parts = getattr(self, name)
             arrays[name] = np.concatenate(parts) if parts else np.zeros(0, np.int32)
             arrays[f"{name}_lengths"] = np.array([len(part) for part in parts], np.int32)
@@ -112,8 +121,8 @@ def read(folder: Path) -> Reference:
         fixtures = build(Fixtures, json.loads((folder / FIXTURES).read_text(encoding="utf-8")), FIXTURES)
         with np.load(folder / ARRAYS, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        parts = {name: _split(arrays[name], arrays[f"{name}_lengths"]) for name in (*PARTS, LATER)
-                 if name != LATER or name in arrays}
+        parts = {name: _split(arrays[name], arrays[f"{name}_lengths"]) for name in (*PARTS, *LATER)
+                 if name not in LATER or name in arrays}
         return Reference(fixtures=fixtures, outputs=arrays["outputs"], **parts)
     except (OSError, ValueError, KeyError, UsageError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{folder}: its reference cannot be read: {error}",
@@ -156,11 +165,21 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[tuple[Sequ
         tails.append(tail)
     clock = "strftime_now" in str(tokenizer.chat_template or "")
     special_ids = [np.array(tokenizer.encode(text, add_special_tokens=True), np.int32) for text in texts]
+    borders = beyond.borders(model.module.config.to_dict()) if output is None else {}
     return Reference(
-        Fixtures(list(texts), decoded, renderings(tokenizer), clock, sorted(stop_ids(model)), scores, metric),
+        Fixtures(list(texts), decoded, renderings(tokenizer), clock, sorted(stop_ids(model)), scores, metric, borders),
         [np.array(ids, np.int32) for ids in text_ids], special_ids, taken, top_ids, top_logprobs, tails,
         np.stack(outputs) if outputs else np.zeros((0, 0), np.float32),
-        kinds if any(part.any() for part in kinds) else [])
+        kinds if any(part.any() for part in kinds) else [], *_beyond(model, borders, taken))
+
+
+def _beyond(model: FloatModel, borders: Mapping[str, int], taken: Sequence[NDArray[np.int32]]) -> tuple[list[Any], ...]:
+    """One text beyond the borders, made of those `taken`, and what the model says of its end; empty without one."""
+    tokens, _ = beyond.plan(borders, model.context_length, max(map(len, taken), default=0))
+    if not tokens or not taken:
+        return [], [], [], []
+    ids = np.resize(np.concatenate(taken), tokens).astype(np.int32)
+    return [ids], *([part] for part in top(model.last_logits(ids.tolist(), beyond.POSITIONS)))
 
 
 def top(logits: NDArray[np.float32]) -> tuple[NDArray[np.integer[Any]], NDArray[np.float16], NDArray[np.float32]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..models import kinds
 from ..models.artifact import Artifact
 from ..models.task import Task
+from ..runtime import gguf_header
 from ..runtime.answered import said
 from ..runtime.classify import Classifier, head_of
 from ..runtime.embed import Embedder, nearest_answers
@@ -124,10 +125,12 @@ class Subject:
     def engine(self) -> Any:
         """The runtime's engine for a decoder, with room for the longest sequence and the longest answer."""
         if self._engine is None:
-            room = max((len(ids) for ids in self.reference.sequences), default=1)
+            room = max(map(len, (*self.reference.sequences, *self.reference.beyond_ids)), default=1)
             for row in self.test_rows:
                 room = max(room, len(self.prompts.prompt_ids(row)) + self.answer_tokens)
             limit = self.artifact.manifest.dimensions.get("context", room)
+            if self.format == "gguf":  # llama.cpp has no windows for some families: their files end where one would
+                limit = min(limit, gguf_header.read(self.artifact.model_path).dimension("context_length") or limit)
             module = kinds.load("runtime.engines", self.format)
             self._engine = module.open(self.artifact, threads=self.threads, context=min(room, limit))
         return self._engine
