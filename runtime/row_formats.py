@@ -198,7 +198,9 @@ def jsonl_records(path: Path) -> Iterator[tuple[int, Record]]:
         try:
             yield number, json_object(parse_json(decoded(line, offset).strip()))
         except RowFault as fault:
-            yield number, BadRow(str(path), number, fault.reason, fault.remedy)
+            array = number == 1 and line.lstrip()[:1] == b"["
+            remedy = "name the file .json: there an array of objects is read whole" if array else fault.remedy
+            yield number, BadRow(str(path), number, fault.reason, remedy)
 
 
 def json_object(value: Any) -> dict[str, Any]:
@@ -248,6 +250,8 @@ def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
             return
         except csv.Error as error:
             reason = str(error) if "field limit" not in str(error) else f"a cell longer than {LINE_LIMIT // 2**20} MiB"
+            if "new-line character" in reason:
+                raise DataError(f"{path}:{first}: a line ends in CR alone", "end lines in LF or CR LF") from None
             raise DataError(f"{path}:{first}: broken CSV: {reason}",
                             'close every quote, and write a quote inside a quoted cell as ""') from None
 

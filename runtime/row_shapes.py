@@ -84,7 +84,19 @@ class Shaper:
             if not self._mapping and (name in REFUSED or (shape.kind not in ("messages", "pair") and name == "system")):
                 raise RowFault(f"the column {name!r} is not read, and would change what the row says",
                                REFUSED.get(name, f"a {shape.kind} row has no system message: leave the column out"))
+            meant = "" if self._mapping else _nearly(name, shape)
+            if meant:
+                raise RowFault(f"the column {name!r} is not read, and is {meant!r} but for blanks and capitals",
+                               f"rename it, or say what to read in data.columns: {meant} = {name!r}")
             self._unread[name] = None
+
+
+def _nearly(name: str, shape: Shape) -> str:
+    """Our name for a column that would be read as it, were it written so; empty where nothing would be lost."""
+    plain = name.strip().casefold()
+    keys = {"text": ("label", "score"), "messages": tuple(BESIDE), "pair": tuple(BESIDE)}.get(shape.kind, ())
+    names = {**ALIASES, **BESIDE}
+    return next((key for key in keys if key not in shape.columns and plain in names[key]), "")
 
 
 def detect(names: Iterable[str], mapping: Mapping[str, str]) -> Shape:

@@ -141,3 +141,27 @@ def test_a_mistake_inside_a_cell_of_a_table_is_told_with_row_and_column(tmp_path
         csv.writer(file).writerows([["messages"], [json.dumps(TALK, indent=1)], ['[{"role": "user" "content": "q"}]']])
     with pytest.raises(DataError, match=r"a\.csv:12: the column 'messages': broken JSON at character 18"):
         read_rows(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(("name", "content", "reason"), [
+    ("a.csv", "text,Label\na,x\n", "the column 'Label' is not read, and is 'label' but for"),
+    ("a.csv", "text, label\na, x\n", "the column ' label' is not read, and is 'label' but for"),
+    ("a.csv", "prompt,completion,System\nq,a,s\n", "the column 'System' is not read, and is 'system' but for"),
+    ("a.csv", "text,label\ra,x\r", "a.csv:1: a line ends in CR alone"),
+])
+def test_what_a_program_wrote_a_little_otherwise(tmp_path: Path, name: str, content: str, reason: str) -> None:
+    assert reason in message(tmp_path / name, content)
+
+
+@pytest.mark.parametrize("content", ['[\n{"text": "a", "label": "x"}\n]\n', '[{"text": "a", "label": "x"}]'])
+def test_an_array_under_the_name_of_json_lines_is_told_what_to_be_called(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(DataError, match=r"a\.jsonl:1: .*\n.*name the file \.json"):
+        read_rows(tmp_path / "a.jsonl")
+
+
+def test_columns_that_are_nothing_of_ours_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,completion,Category\nq,a,c\n")
+    assert read_rows(tmp_path / "a.csv")[0].answer == "a"
+    (tmp_path / "a.csv").write_text("text,Label\na,x\n")
+    assert read_rows(tmp_path / "a.csv", {"text": "text", "label": "Label"})[0].label == "x"
