@@ -148,11 +148,15 @@ class FloatSubject:
 
     def _labels(self, rows: Sequence[Row]) -> tuple[list[str], Sequence[Row]]:
         """What the classifier says of each row, and the rows as its head answers them."""
+        from ..models.artifact import is_artifact, open_artifact
         from ..runtime.configs import classifier_config
         from ..runtime.head import Head
         from ..runtime.row_fit import fit
 
-        head = Head.of(self._task, classifier_config(self.model.folder))
+        # A trained model's own task has what its training found: labels, head and thresholds.
+        folder = self.model.folder
+        task = open_artifact(folder).manifest.task if is_artifact(folder) else self._task
+        head = Head.of(task, classifier_config(folder))
         fitted = fit(rows, head)
         given = [self.model.text_ids(row.texts, self.context_length) for row in fitted]
         return [head.classification(self.model.logits(*one)).answer for one in given], fitted

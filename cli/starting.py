@@ -62,6 +62,8 @@ class Start:
     """Empty where the catalogue has no larger model of the student's series."""
     learning_rate: float
     adapter: str
+    metric: str
+    """What the rows are measured by."""
     template: str
     """Empty where the student's own chat template has a place for all that the rows hold."""
 
@@ -95,11 +97,15 @@ def model(name: str) -> Model:
 def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) -> Start:
     """Choose the task from the rows' kind, the models from the catalogue, the lengths from the rows' characters.
 
-    Raises UsageError for a student or teacher that is for another task.
+    Raises UsageError for a student or teacher that is for another task, and for pairs of texts.
     """
-    task = "classify" if rows[0].kind == "label" else "generate"
+    kind = rows[0].kind
+    task = "classify" if kind in ("label", "labels", "score") else "generate"
+    if any(row.pair for row in rows):
+        raise UsageError("these rows are pairs of texts, and models are trained on single texts",
+                         "join both texts in one column; a model that reads pairs is exported and run as it is")
     chosen = student or model(DEFAULT_STUDENT[task])
-    larger = _larger(chosen.name)
+    larger = _larger(chosen.name) if kind not in ("labels", "score") else ""
     teacher = teacher or (model(larger) if larger else None)
     for role, named in (("--student", chosen), ("--teacher", teacher)):
         if named and task not in named.tasks:
@@ -123,6 +129,7 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
         teacher=teacher.name if teacher else "",
         learning_rate=chosen.learning_rate,
         adapter=chosen.adapter,
+        metric={"label": "accuracy", "labels": "micro_f1", "score": "spearman"}.get(kind, "exact_match"),
         template=TOOL_TEMPLATE if _lacks_tools(rows, chosen.name) else "",
     )
 
@@ -142,7 +149,11 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
         "# Every key that is not here has a default; `edgestill run --dry-run` prints them all.", "",
         "[task]", f'kind = "{start.task}"',
     ]
-    if start.task == "classify":
+    if start.metric == "spearman":
+        lines += ['head = "score"  # a number as it is; "sigmoid_score" for scores from 0 to 1']
+    elif start.task == "classify":
+        lines += ['head = "sigmoid"  # any number of labels a text, from thresholds fitted on validation rows'] * (
+            start.metric == "micro_f1")
         lines += [
             f"# labels: the {start.labels} labels of the training rows, sorted; list them here to fix their order"
         ]
@@ -179,12 +190,11 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
     targets = ("onnx:int8",) if start.task == "classify" else ("gguf:Q4_0", "onnx:int4")
     for target in targets:
         lines += ["", "[[export]]", f'target = "{target}"']
-    metric = "accuracy" if start.task == "classify" else "exact_match"
     lines += [
         "",
         "# Limits on measured numbers: a shipped file that breaks one ends the run with exit code 3.",
         "[gates.minimum]",
-        f"# {metric} = 0.9",
+        f"# {start.metric} = 0.9",
         "# ratio_to_teacher = 0.97",
     ]
     return "\n".join(lines) + "\n"

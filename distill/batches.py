@@ -18,6 +18,7 @@ from ..models.errors import DataError
 from ..runtime.learned import Learned
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
+from .targets import wanted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +37,9 @@ class TokenSet:
     offsets: NDArray[np.int64]
     learned: NDArray[np.bool_]
     """Which of the ids are learned; a row's first has nothing before it and is not."""
-    targets: NDArray[np.int32]
-    """Of a classifier's row, the id of its label."""
+    targets: NDArray[Any]
+    """Of a classifier's row, the id of its label (int32 [rows]), or what each output is to be (float32 [rows, outputs])
+    where rows have several labels or a score."""
     sources: NDArray[np.int32]
     """Each row's place in the rows that were tokenized; -1 for a block of plain texts. A chat whose template writes
     earlier turns otherwise than the last one is several rows here."""
@@ -72,7 +74,7 @@ class Batch:
     positions: Tensor
     """Text: flat places in [rows * length] whose next token belongs to a completion."""
     labels: Tensor
-    """The token that follows each of `positions`, or the label of each row."""
+    """The token that follows each of `positions`, or of each row its label or what every output is to be."""
     counts: list[int]
     """Entries of `labels` that belong to each row."""
     tokens: int
@@ -124,7 +126,9 @@ def _tokenize(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: list[s
             stream += codec.training_ids(row)[0]
             continue
         target = 0
-        if row.kind == "label":
+        if row.kind in ("labels", "score"):
+            found = [Learned(codec.encode(row.text, add_special_tokens=True), [])]
+        elif row.kind == "label":
             if row.label not in known:
                 raise DataError(f"{row.where}: label {row.label!r} is not one of the {len(labels)} known labels",
                                 "correct the row, or add the label to [task] labels")
@@ -143,7 +147,9 @@ def _tokenize(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: list[s
         sequences.append(Learned(ids, [(1, len(ids))]))
         targets.append(0)
         sources.append(-1)
-    return token_set(sequences, targets, sources, left_out, unlearned)
+    made = token_set(sequences, targets, sources, left_out, unlearned)
+    several = rows[0].kind in ("labels", "score")
+    return replace(made, targets=wanted([rows[place] for place in sources], labels)) if several else made
 
 
 def token_set(sequences: Sequence[Learned], targets: Sequence[int], sources: Sequence[int], left_out: int = 0,
@@ -236,19 +242,21 @@ class Schedule:
         lengths = self.tokens.lengths[rows]
         width = int(lengths.max())
         ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
-        wanted = np.zeros((len(rows), width), dtype=np.bool_)
+        learned = np.zeros((len(rows), width), dtype=np.bool_)
         for place, row in enumerate(rows):
             ids[place, : lengths[place]] = self.tokens.row(int(row))
-            wanted[place, : lengths[place]] = self.tokens.learned[self.tokens.offsets[row]:self.tokens.offsets[row + 1]]
+            part = slice(self.tokens.offsets[row], self.tokens.offsets[row + 1])
+            learned[place, : lengths[place]] = self.tokens.learned[part]
         column = np.arange(width)
         real = column < lengths[:, None]
         if self.classify:
-            labels = self.tokens.targets[rows].astype(np.int64)
+            labels = self.tokens.targets[rows]
+            labels = labels if labels.ndim > 1 else labels.astype(np.int64)
             positions, counts = np.zeros(0, dtype=np.int64), [1] * len(rows)
         else:
             # Position t predicts token t + 1, so what is learned from s on is predicted from s - 1 on.
-            positions = np.flatnonzero(wanted) - 1
-            labels, counts = ids[wanted], [int(n) for n in wanted.sum(axis=1)]
+            positions = np.flatnonzero(learned) - 1
+            labels, counts = ids[learned], [int(n) for n in learned.sum(axis=1)]
         mask = None if bool(real.all()) else torch.from_numpy(real.astype(np.int64)).to(self.device)
         return Batch([int(row) for row in rows], torch.from_numpy(ids).to(self.device), mask,
                      torch.from_numpy(positions).to(self.device), torch.from_numpy(labels).to(self.device), counts,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models import outputs
 from ..models.errors import UsageError
 from ..models.task import Task
 from ..runtime.learned import Learned
@@ -24,19 +25,21 @@ from .objectives import class_logits
 def load_teacher(folder: Path, task: Task, seed: int = 0) -> tuple[Any, list[int]]:
     """A classifier and, for each of the task's labels, its place among the teacher's.
 
-    Raises UsageError for a model without a trained head, or one that lacks a label.
+    Raises UsageError for a model without a trained head, with a head of another kind, or one that lacks a label.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     hint = "set teacher.tune = true to fine-tune it on the labels first"
     if not any("ForSequenceClassification" in name for name in config.get("architectures") or []):
         raise UsageError(f"teacher.model: {folder} has no classification head, so it has nothing to teach", hint)
-    names = config.get("id2label") or {}
-    theirs = [names[key] for key in sorted(names, key=int)]
+    theirs = outputs.labels(config)
+    if outputs.head(config, len(theirs)) != outputs.SOFTMAX:
+        raise UsageError(f"teacher.model: {folder} chooses no single label: its head is "
+                         f"{outputs.head(config, len(theirs))}", hint)
     missing = [label for label in task.labels if label not in theirs]
     if missing:
         raise UsageError(f"teacher.model: {folder} does not know the label {missing[0]!r} "
                          f"({len(missing)} of {len(task.labels)} are missing)", hint)
-    model = load_model(folder, replace(task, labels=theirs), seed)
+    model = load_model(folder, replace(task, labels=theirs, head=outputs.SOFTMAX), seed)
     return model.eval().requires_grad_(False), [theirs.index(label) for label in task.labels]
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..models import files
+from ..models import files, outputs
 from ..models.errors import ArtifactError, UsageError
 from ..models.task import Task
 from ..quantize import entrance
@@ -39,7 +39,7 @@ def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
                                "dtype": torch.float32, "output_loading_info": True}
     with _quiet_transformers(), entrance.as_whole(folder) as whole:
         if task.kind == "classify":
-            set_labels(config, task.labels)
+            set_labels(config, task.labels, task.head)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 model, info = kind.from_pretrained(
@@ -81,15 +81,16 @@ def auto_class(task: Task) -> Any:
     return TasksManager.get_model_class_for_task(HUB_TASKS[task.kind])
 
 
-def set_labels(config: Any, labels: Sequence[str]) -> None:
-    """Write a classifier's labels into its configuration."""
-    if len(labels) < 2:
+def set_labels(config: Any, labels: Sequence[str], head: str = outputs.SOFTMAX) -> None:
+    """Write a classifier's labels, and what its outputs mean, into its configuration."""
+    if len(labels) < 2 and head not in (outputs.SIGMOID, *outputs.SCORES):
         raise UsageError(f"task.labels: {len(labels)} labels, a classifier needs 2 or more",
                          "give rows of at least two labels")
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.num_labels = len(labels)
-    config.problem_type = "single_label_classification"
+    problems = {kind: problem for problem, kind in outputs.PROBLEMS.items()} | {outputs.SIGMOID_SCORE: None}
+    config.problem_type = problems.get(head, "single_label_classification")
 
 
 def save_model(model: Any, folder: Path) -> None:

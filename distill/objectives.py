@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..models import kinds
 from ..models.errors import UsageError
+from ..models.outputs import SOFTMAX
 from ..models.runfile import kind_config
 from .heads import Head, head_of, hidden_states, summed_loss
+from .targets import loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,14 +172,18 @@ class ClassObjective:
     """Losses of a classifier; what a teacher says about each row is known before training starts."""
 
     def __init__(self, student: Any, terms: Sequence[Term], teacher_logits: Tensor | None = None,
-                 precision: str = "fp32") -> None:
-        """`teacher_logits` [rows, labels], float32, in the order of the rows."""
+                 precision: str = "fp32", head: str = SOFTMAX) -> None:
+        """`teacher_logits` [rows, labels], float32, in the order of the rows; `terms` are those of a softmax, other
+        heads have one loss each."""
+        self.head = head
         self.student, self.terms, self.teacher_logits, self.precision = student, terms, teacher_logits, precision
         self.device = next(student.parameters()).device.type
 
     def __call__(self, batch: Batch) -> Tensor:
         """See Objective; counts rows."""
         logits = class_logits(self.student, batch, self.precision)
+        if self.head != SOFTMAX:
+            return loss(self.head, logits, batch.labels).sum()
         known = None if self.teacher_logits is None else self.teacher_logits[batch.rows].to(logits.device)
         return total(self.terms, logits, known, batch.labels).sum()
 

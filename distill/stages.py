@@ -19,7 +19,7 @@ from ..models.task import Task
 from ..runtime import learned
 from ..runtime.rows import Row, load_splits, rows_digest
 from ..runtime.text import Codec
-from . import finish
+from . import finish, targets
 from .checkpoint import locked
 from .loading import load_model, new_model
 from .merge import merged_student
@@ -62,6 +62,7 @@ def distill(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str]
     """
     run, base, splits = read_run(run, overrides, base, out, splits)
     out = Path(out)
+    targets.check_distilled(run.task)
     if teacher is None and _teacher_config(run).tune:
         teacher = tune_teacher(run, out.with_name(out.name + "-teacher"), base=base, splits=splits)
     learned_from = _teacher(run, base, teacher)
@@ -75,6 +76,7 @@ def tune_teacher(run: RunFile | Path | str, out: Path | str, overrides: Sequence
                  base: Path | None = None, splits: Splits | None = None) -> Path:
     """Fine-tune the teacher's model on the labels, as [tune] says; returns the artifact folder `out`."""
     run, base, splits = read_run(run, overrides, base, out, splits)
+    targets.check_distilled(run.task)
     source = _teacher(run, base, None)
     _check_family(source, run.task)
     run = settle(run, source, splits)
@@ -133,7 +135,8 @@ def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | N
         run = runfile.read(Path(run), overrides)
     if splits is None:
         splits = load_splits(run.data, folder, Path(out).parent / "bad-rows.jsonl")
-    return replace(run, task=_fill_task(run.task, splits)), folder, splits
+    task, splits = _fill_task(run.task, splits)
+    return replace(run, task=task), folder, splits
 
 
 def settle(run: RunFile, source: Source, splits: Mapping[str, Sequence[Row]]) -> RunFile:
@@ -144,23 +147,22 @@ def settle(run: RunFile, source: Source, splits: Mapping[str, Sequence[Row]]) ->
     return replace(run, task=replace(run.task, template_options=options))
 
 
-def _fill_task(task: Task, splits: Mapping[str, Sequence[Row]]) -> Task:
-    """The task with its labels; DataError for rows that do not fit it."""
+def _fill_task(task: Task, splits: dict[str, list[Row]]) -> tuple[Task, dict[str, list[Row]]]:
+    """The task with its labels and its head, and the rows as it takes them; DataError for rows that do not fit it."""
     first = splits["train"][0]
     if task.kind == "embed":
         raise UsageError("task.kind = 'embed': embedders are exported as they are, and not trained",
                          "edgestill export MODEL --to onnx:int8, or train a classifier with kind = \"classify\"")
-    if (task.kind == "classify") != (first.kind == "label"):
-        wanted = "text and label" if task.kind == "classify" else "messages, prompt and completion, or text"
+    if (task.kind == "classify") != (first.kind in ("label", "labels", "score")):
+        wanted = ("text and label, labels or score" if task.kind == "classify" else
+                  "messages, prompt and completion, or text")
         raise DataError(f"{first.where}: a {first.kind} row, and task.kind is {task.kind!r}",
                         f"rows for {task.kind} hold {wanted}: change task.kind or map the columns in data.columns")
     pair = next((row for name in ("train", "validation") for row in splits[name] if row.pair), None)
     if pair is not None:
         raise DataError(f"{pair.where}: a pair of texts, and models are trained on single texts",
                         "join both texts in one column, or map the one to learn from in data.columns")
-    if task.kind == "classify" and not task.labels:
-        return replace(task, labels=sorted({row.label for row in splits["train"]}))
-    return task
+    return targets.settle(task, splits) if task.kind == "classify" else (task, splits)
 
 
 def _teacher_config(run: RunFile) -> Any:
@@ -231,7 +233,7 @@ def _kept(folder: Path, task: Task, splits: Mapping[str, Sequence[Row]]) -> list
     codec = Codec.from_folder(folder, task)
     used: set[int] = set()
     for row in [*splits["train"], *splits["validation"]]:
-        found = [codec.encode(row.text, add_special_tokens=True)] if row.kind == "label" else [
+        found = [codec.encode(row.text, add_special_tokens=True)] if task.kind == "classify" else [
             one.ids for one in codec.sequences(row)]
         used.update(token for ids in found for token in ids)
     return kept_tokens(json.loads(codec.tokenizer.to_str()), used)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ..models import files, kinds
 from ..models.artifact import is_artifact, open_artifact, versions
 from ..models.errors import UsageError
+from ..models.outputs import SOFTMAX
 from ..models.progress import told
 from ..models.runfile import Loop, RunFile, kind_config
 from ..models.task import Task
 from ..runtime.configs import read_table
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
-from . import finish, loop, machine, temperature
+from . import finish, loop, machine, targets
 from .batches import Schedule, TokenSet, tokenize
 from .checkpoint import locked
 from .loading import load_model
@@ -132,19 +133,19 @@ def _train(job: Job, terms: list[Term], adapter: tuple[Any, Any], bench: Bench) 
         raise UsageError(f"{job.stage}.losses: needs a teacher, and the run file has no [teacher] table",
                          "add [teacher] with kind and model, or use the loss ce alone")
     teacher = job.teacher if needs_teacher else None
+    chooses = job.classify and task.head in ("auto", SOFTMAX)
     make = _class_objectives if job.classify else text_objectives
     objectives = make(job, model, terms, teacher, codec, schedules, precision, bench.progress)
 
     def check() -> dict[str, float]:
-        return validate(model, objectives["validation"], schedules["validation"], job.classify, precision)
+        return validate(model, objectives["validation"], schedules["validation"], chooses, precision)
 
     outcome = loop.train(model, objectives["train"], schedules["train"], check if "validation" in sets else None,
                          settings, bench.work, bench.description, bench.progress, SOFT)
     extra: dict[str, Any] = {}
     if job.classify and "validation" in sets:
-        logits, labels = _all_logits(model, schedules["validation"], precision)
-        extra["temperature"] = temperature.fit(logits, labels)
-    finish.write(bench.out, merge(), job.student.folder, job.run, job.base, finish.Facts(
+        task, extra = targets.calibrate(task, *_all_logits(model, schedules["validation"], precision))
+    finish.write(bench.out, merge(), job.student.folder, replace(job.run, task=task), job.base, finish.Facts(
         job.stage, parents(job), licences(job), checks(outcome, sets), bench.settings(job, outcome) | extra),
         bench.work)
 
@@ -218,11 +219,11 @@ def _class_objectives(job: Job, model: Any, terms: list[Term], source: Source | 
             rows = [job.splits[name][place] for place in schedule.tokens.sources]
             logits = ask(teacher.to(device), theirs, rows, precision, micro_batch_tokens(job, device))
             known[name] = torch.from_numpy(logits[:, order]).to(device)
-    return {name: ClassObjective(model, terms, known.get(name), precision) for name in schedules}
+    return {name: ClassObjective(model, terms, known.get(name), precision, job.run.task.head) for name in schedules}
 
 
 def validate(model: Any, objective: Objective, schedule: Schedule, classify: bool, precision: str) -> dict[str, float]:
-    """The mean loss over every row of a set, and a classifier's accuracy."""
+    """The mean loss over every row of a set, and the accuracy of a classifier that chooses one label."""
     total, count, right = 0.0, 0, 0
     for batch in schedule.all():
         total += float(objective(batch))
