@@ -28,7 +28,7 @@ from .heads import ONE, PAIR, TEXT, in_torch, variant
 from .serving import running
 
 MULTI = {"problem_type": "multi_label_classification"}
-UNNAMED = {"id2label": None, "label2id": None}
+UNNAMED = {"id2label": None, "label2id": None, "problem_type": None}
 
 
 def opened(path: Path) -> Classifier:
