@@ -133,8 +133,7 @@ def _train(job: Job, terms: list[Term], adapter: tuple[Any, Any], bench: Bench) 
         raise UsageError(f"{job.stage}.losses: needs a teacher, and the run file has no [teacher] table",
                          "add [teacher] with kind and model, or use the loss ce alone")
     teacher = job.teacher if needs_teacher else None
-    chooses = job.classify and task.head in ("auto", SOFTMAX)
-    make = _class_objectives if job.classify else text_objectives
+    make, chooses = _class_objectives if job.classify else text_objectives, job.classify and task.head == SOFTMAX
     objectives = make(job, model, terms, teacher, codec, schedules, precision, bench.progress)
 
     def check() -> dict[str, float]:
