@@ -31,10 +31,11 @@ from .. import inputs, options, output, progress
 @options.verbose
 def command(artifact: Path, texts: tuple[str, ...], pair: str | None, top: int, abstain: float, batch: int,
             columns: tuple[str, ...], out: Path | None, threads: int, as_json: bool) -> None:
-    """Label texts, with probabilities, or score them, as the model does.
+    """Label texts, with probabilities.
 
-    FILE is a data file, of which the texts or questions are taken; TEXT `-` reads one text a line from stdin. With -o
-    the labels go to a file, and what is shown sums them up.
+    A model of any number of labels gives all that reach their thresholds, one that scores gives its score. FILE is a
+    data file, of which the texts, pairs of texts or questions are taken; TEXT `-` reads one text a line from stdin.
+    With -o the labels go to a file, and what is shown sums them up.
     """
     from ...runtime import load
     from ...runtime.bulk import check_abstain, classify_into, record
