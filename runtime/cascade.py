@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import DataError, UsageError
+from . import answered
 from .answer import Generation
 from .classify import Classifier
 from .generate import Generator
@@ -25,7 +26,7 @@ from .handover import request, sent
 from .intervals import Interval, percentile
 from .metrics._common import is_json, json_value, same_answer, same_value
 from .remote import Remote
-from .row_messages import compact_json
+from .row_messages import meaning
 
 if TYPE_CHECKING:
     from .text import Codec
@@ -122,7 +123,8 @@ def ask(model: Any, messages: Messages, tools: Messages = ()) -> tuple[str, Conf
         return label.label, {ANSWER: label.probability}
     if isinstance(model, Generator):
         made = model.chat(messages, tools=tools, logprobs=0)
-        return called(model, made) if tools else made.text, confidences(made, model.codec)
+        text = called(model, made) if tools else answered.apart(model.codec, made.ids, made.text)[1]
+        return text, confidences(made, model.codec)
     return str(model(messages)), {}
 
 
@@ -136,18 +138,20 @@ def ask_remote(remote: Remote, small: Generator | Classifier, messages: Messages
 def said(completion: Mapping[str, Any]) -> str:
     """The text of a whole chat completion, or its tool calls as rows write them."""
     message = completion["choices"][0]["message"]
-    if calls := message.get("tool_calls"):
-        return compact_json([_read(call.get("function") or {}) for call in calls])
-    return str(message.get("content") or "")
+    words = str(message.get("content") or "")
+    return meaning(words, [_read(call.get("function") or {}) for call in message.get("tool_calls") or ()])
 
 
 def called(model: Generator, made: Generation) -> str:
     """An answer's tool calls as rows write them, or its text where it has none that can be read."""
+    words, raw = answered.apart(model.codec, made.ids, made.text)[1:]
     try:
-        calls = model.tool_calls(made)[1]
+        before, calls = model.tool_format.parse(raw)
     except DataError:
         calls = []
-    return compact_json([{"name": call.name, "arguments": call.arguments} for call in calls]) if calls else made.text
+    if not calls:
+        return words
+    return meaning(before, [{"name": call.name, "arguments": call.arguments} for call in calls])
 
 
 def confidences(made: Generation, codec: Codec) -> Confidences:

@@ -18,13 +18,16 @@ from edgestill.models.errors import UsageError
 from edgestill.models.outputs import SIGMOID
 from edgestill.models.task import Task
 from edgestill.runtime import load
+from edgestill.runtime.answer import Piece
 from edgestill.runtime.cascade import confidences
 from edgestill.runtime.handover import request, response_format
 from edgestill.runtime.loading import load_streams
 from edgestill.runtime.remote import Remote
 from edgestill.runtime.server import check_heads
+from edgestill.runtime.server.asked import Part
 from edgestill.runtime.server.fallback import Fallback
 from edgestill.runtime.server.handing import handed_on
+from edgestill.runtime.server.labels import Labelled
 from edgestill.runtime.server.station import Station
 
 from .remote_stub import Stub, said, streamed
@@ -84,6 +87,8 @@ def test_tools_are_handed_on_and_their_calls_come_back(stub: Stub) -> None:
     ({"n_predict": 9, "repeat_penalty": 1.1, "min_p": 0.1}, {"max_tokens": 9, "repetition_penalty": 1.1, "min_p": 0.1}),
     ({"n_predict": -1, "repeat_penalty": 1.0, "top_k": -1, "min_p": 0, "tools": [], "tool_choice": "none", "stop": None,
       "cache_prompt": True, "logit_bias": {}, "mirostat": 0}, {}),
+    ({"reasoning_effort": "low", "enable_thinking": False}, {
+        "reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}}),
     ({"temperature": 0, "stop": ""}, {"temperature": 0, "stop": ""})])
 def test_every_spelling_is_handed_on_in_openais_words(spelled: dict[str, Any], handed: dict[str, Any]) -> None:
     assert handed_on({"messages": QUESTION, "model": "m", **spelled}) == {"messages": QUESTION, **handed}
@@ -185,6 +190,19 @@ def test_each_field_has_a_threshold_of_its_own(stub: Stub, packed_llama: dict[st
         with behind(stub, packed_llama["gguf"], threshold) as small:
             status, _, headers = small.ask("POST", CHAT, {"messages": QUESTION, "response_format": FORMAT})
             assert (status, headers["x-edgestill-answered-by"]) == (200, by), threshold
+
+
+def test_every_answer_of_several_must_be_sure(stub: Stub) -> None:
+    fallback = Fallback(Remote(stub.url, "big"), 0.5)
+    station: Any = SimpleNamespace(name="small", model=None)
+
+    def parts(*sure: float) -> list[Part]:
+        return [Part(index, Piece("a", Labelled("a", [], 1, "stop", 0.0, 0.0, confidence=value)), [])
+                for index, value in enumerate(sure)]
+
+    assert fallback.is_sure(station, parts(0.9, 0.5))
+    assert not fallback.is_sure(station, parts(0.9, 0.4)) and not fallback.is_sure(station, parts(0.4, 0.9))
+    fallback.close()
 
 
 def test_a_slow_fallback_keeps_nobody_waiting_who_does_not_need_it(stub: Stub, packed_bert: Path) -> None:

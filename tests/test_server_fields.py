@@ -43,7 +43,11 @@ REFUSED = [  # address, field, values that ask for what is not done here
     (CHAT, "add_generation_prompt", False), (CHAT, "documents", [{"text": "a"}]), (CHAT, "mirostat", 2),
     (CHAT, "dry_multiplier", 0.8), (CHAT, "typical_p", 0.5), (CHAT, "n_probs", 3), (CHAT, "t_max_predict_ms", 100),
     (CHAT, "truncate_prompt_tokens", 8), (CHAT, "allowed_token_ids", [1]), (CHAT, "lora", [{"id": 0}]),
-    (CHAT, "cache_salt", "a"), (CHAT, "thinking_token_budget", 12), (CHAT, "thinking_budget_tokens", 0),
+    (CHAT, "cache_salt", "a"), (CHAT, "thinking_token_budget", 12),
+    (CHAT, "thinking_budget_tokens", 5), (CHAT, "reasoning_effort", "huge"),
+    (CHAT, "reasoning_effort", "low"), (CHAT, "chat_template_kwargs", {"enable_thinkin": False}),
+    (CHAT, "chat_template_kwargs", [1]), (CHAT, "enable_thinking", "no"), (CHAT, "reasoning_format", "xml"),
+    (CHAT, "include_reasoning", "no"),
     (CHAT, "samplers", ["top_k"]), (CHAT, "echo", True), (CHAT, "priority", 1), (TEXT, "best_of", 3),
     (TEXT, "suffix", "end"), (TEXT, "add_special_tokens", False), (TEXT, "prompt_logprobs", 1),
     (VECTORS, "dimensions", 8), (VECTORS, "encoding_format", "int8"), (VECTORS, "truncate_prompt_tokens", 8),
@@ -65,7 +69,9 @@ NEUTRAL: dict[str, dict[str, Any]] = {  # what asks for nothing is taken, as are
            "ignore_eos": False, "min_tokens": 0, "skip_special_tokens": True, "add_generation_prompt": True,
            "chat_template": None, "documents": [], "typical_p": 1, "mirostat": 0, "mirostat_tau": 5.0, "min_keep": 0,
            "dry_multiplier": 0.0, "dry_base": 1.75, "repeat_penalty": 1.0, "repeat_last_n": 64, "lora": [],
-           "cache_prompt": True, "id_slot": -1, "priority": 0, "thinking_token_budget": -1, "guided_json": None,
+           "cache_prompt": True, "id_slot": -1, "priority": 0,
+           "thinking_token_budget": -1, "include_reasoning": True, "reasoning_format": "auto",
+           "guided_json": None,
            "structured_outputs": {}, "n_predict": 1, "max_completion_tokens": 1, "stream_options": None,
            "request_id": "a", "echo": False, "frequency_penalty": 0, "stop_token_ids": [], "repetition_penalty": 1},
     TEXT: {"n": 1, "logprobs": None, "echo": False, "best_of": 1, "suffix": None, "user": "me", "stream": False,
@@ -208,7 +214,7 @@ def test_a_message_that_openai_answered_comes_back_as_it_was() -> None:
                                                                {"type": "text", "text": "ne"}]}
     tools = [{**TOOL, "function": {**TOOL["function"], "strict": True}, "cache_control": {"type": "ephemeral"}}]
     found = asked.messages.messages({"messages": [{"role": "developer", "content": "a"}, USER, said, told]})
-    assert found == [{"role": "system", "content": "a"}, USER, {"role": "assistant", "content": "", "tool_calls": [
+    assert found == [{"role": "developer", "content": "a"}, USER, {"role": "assistant", "content": "", "tool_calls": [
         {"type": "function", "id": "abc", "function": {"name": "turn_off", "arguments": {}}}]},
         {"role": "tool", "tool_call_id": "abc", "content": "done"}]
     assert asked.messages.tools({"tools": tools}) == [TOOL]  # models are told of tools as they were trained

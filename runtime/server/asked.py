@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...models.errors import DataError
+from .. import answered
 from ..answer import Generation, Piece
 from ..classify import Classifier
 from ..engine import check_ids
 from ..generate import Generator
 from ..logprobs import TokenLogprob, offsets
 from ..tools import ToolCall
-from . import fields, known, labels, messages
+from . import fields, known, labels, messages, thinking
 from .fields import Refusal
 from .handing import handed_on
 from .structures import structure
@@ -32,6 +33,8 @@ class Part:
     index: int
     piece: Piece
     calls: list[ToolCall]
+    thoughts: str = ""
+    """What it adds to the reasoning before the answer."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
     logprobs, top = fields.flag(body, "logprobs"), fields.number(body, "top_logprobs", 0, 20, True)
     if top and not logprobs:
         raise Refusal("top_logprobs: takes logprobs: true beside it", "top_logprobs")
+    thinking.check(body)
+    split, shown = body.get("reasoning_format") != "none", body.get("include_reasoning") is not False
     bound = structure(body)
     if tools and bound not in ({}, {"schema": False}) and not ("schema" in bound and choice == "auto"):
         raise Refusal(f"tools: calls and {', '.join(bound)} cannot both bind one answer; leave one of them out, or "
@@ -72,15 +77,26 @@ def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
             return
         if tools:
             _ = model.tool_format  # a template that knows none is refused before anything is computed
+        told = thinking.options(body, model.codec)
+        # What binds an answer leaves no room for thoughts before it.
+        binds = any(value is not False for value in bound.values()) or choice not in ("auto", "none") or (
+            not bound and not tools and bool(model.artifact.manifest.task.schema))
+        on = {**model.codec.options, **told}.get(thinking.THINKING, not binds)
         for index in range(draws):
-            for piece in model.stream(messages=conversation, tools=tools, cancel=cancel, seed=seed + index, **options):
-                if not tools:
-                    yield Part(index, piece, [])
-                elif piece.done is not None:
-                    words, calls = _calls(model, piece.done)
+            pieces = model.stream(messages=conversation, tools=tools, cancel=cancel, seed=seed + index,
+                                  template_options=told, **options)
+            if not tools:
+                apart = thinking.apart(model.codec, pieces, on) if split else ((piece, "") for piece in pieces)
+                for piece, thoughts in apart:
+                    yield Part(index, piece, [], thoughts if shown else "")
+                continue
+            for piece in pieces:
+                if piece.done is not None:
+                    thoughts, words, calls = _calls(model, piece.done, on)
                     if calls and choice != "auto":
                         words = ""  # an answer that had to be calls has no words: these are the template's own
-                    yield Part(index, Piece(words, piece.done, piece.done.logprobs), calls[:None if parallel else 1])
+                    yield Part(index, Piece(words, piece.done, piece.done.logprobs), calls[:None if parallel else 1],
+                               thoughts if shown else "")
 
     return Asked(draws, work, logprobs, handed_on(body))
 
@@ -215,9 +231,13 @@ def _bias(value: Any) -> dict[str, float]:
     return {token: float(fields.number(named, f"logit_bias.{token}", -100, 100) or 0) for token in bias}
 
 
-def _calls(model: Generator, done: Generation) -> tuple[str, list[ToolCall]]:
+def _calls(model: Generator, done: Generation, on: bool) -> tuple[str, str, list[ToolCall]]:
+    """Thoughts, words and calls of a whole answer."""
+    thoughts, words, raw = "", done.text, model.codec.decode(done.ids, False)
+    if on or model.codec.thinking_marks[0]:
+        thoughts, words, raw = answered.apart(model.codec, done.ids, done.text)
     try:
-        words, calls = model.tool_calls(done)
+        before, calls = model.tool_format.parse(raw)
     except DataError:  # a broken call is what the model said: the client sees it as text
         calls = []
-    return (words, calls) if calls else (done.text, [])
+    return (thoughts, before, calls) if calls else (thoughts, words, [])

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..answer import Generation
+from ..answered import apart
 from ..cascade import ANSWER, called, confidences, is_sure, said
+from ..generate import Generator
 from ..handover import request
 from ..metrics._common import same_answer
 from ..remote import Remote, RemoteError
@@ -82,7 +84,11 @@ class Fallback:
         except Refusal as refusal:  # its pool is full, or it failed, which is logged
             counters.add("shadow", model=station.name, same="full" if refusal.status == 429 else "failed")
             return
-        text, other = called(station.model, done) if asked.get("tools") else done.text, said(found[0])
+        own = done.text
+        if isinstance(station.model, Generator):
+            codec = station.model.codec
+            own = called(station.model, done) if asked.get("tools") else apart(codec, done.ids, done.text)[1]
+        text, other = own, said(found[0])
         same = same_answer(text, other)
         counters.add("shadow", model=station.name, same=str(same).lower())
         LOG.info("%s: the fallback says %s", station.name,

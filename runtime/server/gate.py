@@ -156,6 +156,9 @@ def refusal_of(error: EdgestillError, texts: str | None = None) -> Refusal:
     if isinstance(error, ContextError):  # in words that clients look for
         return Refusal(f"This model's maximum context length is {error.limit} tokens: {error}", texts,
                        code="context_length_exceeded")
+    if field.startswith("template_options"):  # as requests call them
+        param = field.replace("template_options", "chat_template_kwargs", 1)
+        return Refusal(str(error).replace("template_options", "chat_template_kwargs", 1), param)
     return Refusal(str(error), param, 400 if isinstance(error, (UsageError, DataError)) else 500)
 
 

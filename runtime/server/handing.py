@@ -7,10 +7,11 @@ from typing import Any
 
 from ..handover import response_format
 from .structures import structure
+from .thinking import switches
 
 _KEPT = ("messages", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
          "repetition_penalty", "max_tokens", "max_completion_tokens", "n", "stop", "seed", "logprobs", "top_logprobs",
-         "prediction", "service_tier", "stream")
+         "prediction", "service_tier", "reasoning_effort", "stream")
 _RENAMED = {"n_predict": "max_tokens", "repeat_penalty": "repetition_penalty", "n_cmpl": "n"}
 _WITH_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 _OWN_TOKENS = ("logit_bias", "stop_token_ids")
@@ -26,6 +27,8 @@ def handed_on(body: Mapping[str, Any]) -> dict[str, Any] | None:
     names = {name: name for name in (*_KEPT, *(_WITH_TOOLS if body.get("tools") else ()))} | _RENAMED
     found = {ours: body[name] for name, ours in names.items()
              if body.get(name) is not None and body[name] not in _NEUTRAL.get(ours, ()) and body[name] != []}
+    if options := switches(body):
+        found["chat_template_kwargs"] = options
     bound, form = structure(body), body.get("response_format") or {}
     if form and "schema" not in form:
         found["response_format"] = form

@@ -74,7 +74,7 @@ _OTHERS: dict[str, tuple[Any, ...]] = {
     "return_token_ids": (False,), "return_tokens": (False,), "return_tokens_as_token_ids": (False,),
     "return_progress": (False,), "timings_per_token": (False,), "post_sampling_probs": (False,),
     "response_fields": ([],), "priority": (0,), "cache_salt": (), "lora": ([],), "kv_transfer_params": (),
-    "vllm_xargs": ({},), "repetition_detection": (), "thinking_token_budget": (-1,), "thinking_budget_tokens": (-1,)}
+    "vllm_xargs": ({},), "repetition_detection": ()}
 _HINTS = {"extra_body": "openai-python writes what is in it beside the other fields: do so too",
           "functions": "give tools", "function_call": "give tool_choice",
           "allowed_token_ids": "bind the answer by choices, regex or grammar",
@@ -82,7 +82,8 @@ _HINTS = {"extra_body": "openai-python writes what is in it beside the other fie
 
 CHAT = Level(
     _SAMPLING | STRUCTURE | _names("""messages model stream stream_options max_completion_tokens logprobs top_logprobs
-        tools tool_choice parallel_tool_calls"""),
+        tools tool_choice parallel_tool_calls chat_template_kwargs reasoning_effort enable_thinking reasoning_format
+        include_reasoning thinking_token_budget thinking_budget_tokens"""),
     _ASKER | _SPEED | _IDLE | _names("prediction"),
     _OTHERS | {
         "audio": (), "modalities": (["text"],), "moderation": (), "web_search_options": (), "verbosity": ("medium",),

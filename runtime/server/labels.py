@@ -15,6 +15,7 @@ from . import known
 from .fields import Refusal
 
 _MEANINGLESS = ("tools", "tool_choice", "logprobs", "top_logprobs", "logit_bias", "stop", "stop_token_ids",
+                "chat_template_kwargs", "reasoning_effort", "enable_thinking",
                 *sorted(known.STRUCTURE - {"response_format", "json_schema", "guided_json", "structured_outputs"}))
 """Fields that ask for what a label cannot give. Sampling changes no label, and a limit of tokens does not cut it."""
 

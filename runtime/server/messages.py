@@ -106,8 +106,8 @@ def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
     if isinstance(content, list):
         content = "".join(_text_part(part, f"{where}.content[{place}]") for place, part in
                           enumerate(fields.tables({f"{where}.content": content}, f"{where}.content", fields.INPUTS)))
-    found: dict[str, Any] = {"role": "system" if role == "developer" else role,
-             "content": fields.text({"content": content}, "content", where=f"{where}.content")}
+    words = fields.text({"content": content}, "content", where=f"{where}.content")
+    found: dict[str, Any] = {"role": role, "content": words}
     for name in ("name", "tool_call_id"):
         if message.get(name) is not None:
             found[name] = fields.text(message, name, where=f"{where}.{name}")

@@ -32,6 +32,7 @@ class Reply(ABC):
         self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model,
                       "system_fingerprint": None}
         self._texts: dict[int, list[str]] = {}
+        self._thoughts: dict[int, str] = {}
         self._scores: dict[int, list[TokenLogprob]] = {}
         self.done: dict[int, tuple[Generation, list[ToolCall]]] = {}
         self.says_usage = False
@@ -42,6 +43,7 @@ class Reply(ABC):
         new = part.index not in self._texts
         texts, scores = self._texts.setdefault(part.index, []), self._scores.setdefault(part.index, [])
         texts.append(part.piece.text)
+        self._thoughts[part.index] = self._thoughts.get(part.index, "") + part.thoughts
         scores += part.piece.logprobs
         choices = self._deltas(part, new, self._logprobs(part.piece.logprobs))
         if part.piece.done is not None:
@@ -100,9 +102,10 @@ class ChatReply(Reply):
     def _deltas(self, part: Part, new: bool, logprobs: Any) -> list[dict[str, Any]]:
         opening = [{"delta": {"role": "assistant", "content": "", "refusal": None}, "logprobs": None,
                     "finish_reason": None}] if new else []
-        said = bool(part.piece.text or part.piece.logprobs)
-        return opening + ([{"delta": {"content": part.piece.text}, "logprobs": logprobs, "finish_reason": None}]
-                          if said else [])
+        delta: dict[str, Any] = {"reasoning_content": part.thoughts} if part.thoughts else {}
+        if part.piece.text or (part.piece.logprobs and not delta):
+            delta["content"] = part.piece.text
+        return opening + ([{"delta": delta, "logprobs": logprobs, "finish_reason": None}] if delta else [])
 
     def _last(self, part: Part) -> dict[str, Any]:
         calls = [{"index": place, **call} for place, call in enumerate(_written(part.calls))]
@@ -111,6 +114,8 @@ class ChatReply(Reply):
 
     def _choice(self, index: int, calls: list[ToolCall]) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": self.text(index), "refusal": None}
+        if thoughts := self._thoughts.get(index, "").strip("\n"):
+            message["reasoning_content"] = thoughts
         if calls:
             message |= {"content": message["content"] or None, "tool_calls": _written(calls)}
         return {"message": message}
