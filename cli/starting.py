@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 DEFAULT_STUDENT = {"generate": "smollm2-135m", "classify": "minilm-l6"}
 TASKS = ("generate", "classify")
+METRICS = {"label": "accuracy", "labels": "micro_f1", "score": "spearman", "text": "bits_per_character"}
+"""What files are judged by on rows of a kind; on others, exact_match."""
+LOSSES = ("bits_per_character",)
 UNKNOWN_CONTEXT = 131072
 """A hub model's context is read when it is downloaded; until then the rows alone set the lengths."""
 MOST_TRAINED_WHOLE = 50_000_000
@@ -129,7 +132,7 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
         teacher=teacher.name if teacher else "",
         learning_rate=chosen.learning_rate,
         adapter=chosen.adapter,
-        metric={"label": "accuracy", "labels": "micro_f1", "score": "spearman"}.get(kind, "exact_match"),
+        metric=METRICS.get(kind, "exact_match"),
         template=TOOL_TEMPLATE if _lacks_tools(rows, chosen.name) else "",
     )
 
@@ -190,13 +193,15 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
     targets = ("onnx:int8",) if start.task == "classify" else ("gguf:Q4_0", "onnx:int4")
     for target in targets:
         lines += ["", "[[export]]", f'target = "{target}"']
+    loss = start.metric in LOSSES
     lines += [
         "",
         "# Limits on measured numbers: a shipped file that breaks one ends the run with exit code 3.",
-        "[gates.minimum]",
-        f"# {start.metric} = 0.9",
-        "# ratio_to_teacher = 0.97",
+        "[gates.maximum]  # lower is better" if loss else "[gates.minimum]",
+        f"# {start.metric} = {'1.5' if loss else '0.9'}",
     ]
+    lines += ["[gates.minimum]"] if loss and start.teacher else []
+    lines += ["# ratio_to_teacher = 0.97"] if start.teacher else []
     return "\n".join(lines) + "\n"
 
 

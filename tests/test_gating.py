@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgestill.cli import comparing, gather, gating, measure
+from edgestill.cli import comparing, gather, gating, measure, starting
 from edgestill.cli.output import plain
 from edgestill.cli.report import render
 from edgestill.cli.summary import FILE, GateResult, Measure, ModelSummary, Summary, read_summary
@@ -98,3 +98,19 @@ def test_what_a_gate_needs_is_measured_besides_what_suits_the_rows() -> None:
     wanted = ["nats_per_token", "agreement", "field_match:x"]
     assert measure.metrics_for(chats, None, None, wanted) == ["exact_match", "nats_per_token", "field_match:x"]
     assert measure.metrics_for(chats, None, ["a"], wanted, model=False) == ["exact_match", "agreement", "field_match:x"]
+
+
+@pytest.mark.parametrize("rows", [
+    [Row(text=f"some plain text number {index}") for index in range(9)],
+    [Row(text=f"text {index}", label="ab"[index % 2]) for index in range(9)],
+    [Row(messages=({"role": "user", "content": str(index)}, {"role": "assistant", "content": "a"}))
+     for index in range(9)],
+], ids=("text", "label", "chat"))
+def test_the_gates_that_init_proposes_can_be_measured(rows: list[Row], tmp_path: Path) -> None:
+    found = starting.describe(rows, None, None)
+    text = starting.run_file(found, tmp_path / "rows.jsonl", None, {}, tmp_path / "run.toml")
+    head, _, gates = text.partition("[gates")
+    run = starting.check(head + "[gates" + gates.replace("\n# ", "\n"))
+    assert run.gates.minimum or run.gates.maximum
+    gating.check(run)
+    gating.check_rows(run, rows, None)

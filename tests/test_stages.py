@@ -173,6 +173,24 @@ def test_a_run_killed_between_two_renames_recovers(tmp_path: Path, monkeypatch: 
     assert len(calls) == (2 if call in (1, 2) else 1)
 
 
+def test_an_old_output_whose_successor_was_lost_stands_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline.run([folder_stage([], "old")], tmp_path, silent)
+    real = os.replace
+
+    def dying(source: Any, target: Any) -> None:
+        if Path(target) == tmp_path / "model":  # the old output is out of the way, the new one not yet in its place
+            raise Killed
+        real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", dying)
+        with pytest.raises(Killed):
+            pipeline.run([folder_stage([], "new")], tmp_path, silent)
+    assert not (tmp_path / "model").exists()
+    (tmp_path / UNFINISHED / "model" / "manifest.json").unlink()
+    assert pipeline.run([folder_stage([], "old")], tmp_path, silent)[0].state == "kept" and held(tmp_path) == "old"
+
+
 def test_other_versions_make_it_anew_from_what_is_half_done(tmp_path: Path) -> None:
     calls: list[str] = []
     pipeline.run([folder_stage(calls, "x", {"torch": "1"})], tmp_path, silent)
