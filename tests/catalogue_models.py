@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from . import tiny, unigram
+from . import tiny
 from .test_gguf_sentencepiece import gemma, sentence_piece
 from .test_gguf_tokenizer import trained
 
@@ -65,6 +65,23 @@ def full_config(name: str) -> dict[str, Any]:
     return config
 
 
+def parameters(name: str) -> int:
+    """Weights of a model of the published config, made without memory; a masked model's without its head."""
+    import torch
+    import transformers
+
+    config = full_config(name)
+    if "short_factor" in config.get("rope_scaling", {}):
+        config["rope_scaling"] = config["rope_scaling"] | dict.fromkeys(("short_factor", "long_factor"), [1.0] * 48)
+    given = {key: value for key, value in config.items() if key not in ("auto_map", "architectures")}
+    with torch.device("meta"):
+        model = getattr(transformers, config["architectures"][0])(
+            transformers.AutoConfig.for_model(given.pop("model_type"), **given))
+    if config["architectures"][0].endswith("MaskedLM"):
+        model = model.base_model
+    return sum(weight.numel() for weight in {id(weight): weight for weight in model.parameters()}.values())
+
+
 def small_config(name: str, rows: int) -> dict[str, Any]:
     """The config with tiny sizes and the ids of the small tokenizer; all else as published."""
     config = full_config(name)
@@ -107,7 +124,7 @@ def tokenizer(name: str, folder: Path) -> int:
     if kind == "word-piece":
         rows = tiny.word_piece_tokenizer(folder)
     elif kind == "unigram":
-        rows = len(json.loads((unigram.xlm_roberta(folder) / "tokenizer.json").read_text())["model"]["vocab"]) + 1
+        rows = tiny.unigram_tokenizer(folder)
     elif kind in ("llama-2", "gemma"):
         sentence_piece(folder, gemma if kind == "gemma" else lambda table: None)
     else:

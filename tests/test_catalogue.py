@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from edgestill.distill.sources import check, check_tokenizer
 from edgestill.models import catalogue, family, kinds
 from edgestill.models.errors import UsageError
+from edgestill.models.scheme import Scheme
+from edgestill.quantize.source import Source
+
+from . import catalogue_models as models
+from . import tiny
+from .gguf_vocabulary import assert_same_but, both
 
 
 @pytest.mark.parametrize("name", catalogue.names())
@@ -15,6 +22,37 @@ def test_every_entry_is_covered_by_an_exporter(name: str) -> None:
     covered = family.load(entry.family)
     assert entry.task in covered.tasks
     assert covered.gguf or covered.onnx
+
+
+def test_every_entry_has_its_facts() -> None:
+    assert set(models.facts()) == set(catalogue.names())
+    for name, told in models.facts().items():
+        found = family.of_config(told["config"], training=True)
+        assert found.name == catalogue.entry(name).family and told["source"]
+        assert catalogue.entry(name).context <= max(found.context(told["config"]), 512)
+
+
+SERIES = sorted({told["source"]: name for name, told in models.facts().items()}.values())
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_the_published_config_tokens_and_template_pass_every_door(name: str, tmp_path: Path) -> None:
+    """Once a series, at tiny sizes: its entries differ in sizes alone. The rest of the way is walked in tests/real."""
+    source = models.make(name, tmp_path / "model")
+    check(source)
+    check_tokenizer(source)
+    if catalogue.entry(name).task == "classify":
+        return
+    origin = Source.open(source)
+    origin.check_target(Scheme.parse("gguf:Q4_0"))
+    origin.check_target(Scheme.parse("onnx:int4"))
+    rows = origin.checkpoint.vocabulary_size
+    with both(source, tmp_path / "v.gguf", rows) as (codec, loaded, _):
+        assert codec.stop_ids <= loaded.ends()  # more that llama.cpp knows by their texts, such as <|repo_name|>
+        chat = [{"role": "user", "content": "turn off the light"}, {"role": "assistant", "content": "the light is off"}]
+        texts = [*tiny.SENTENCES[:12], codec.render(chat) if codec.template else "plain text"]
+        assert len(assert_same_but(codec, loaded, texts)) <= 3
+        assert max(max(codec.encode(text), default=0) for text in texts) < rows
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
