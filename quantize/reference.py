@@ -112,7 +112,9 @@ class Reference:
             arrays[name] = np.concatenate(parts) if parts else np.zeros(0, np.int32)
             arrays[f"{name}_lengths"] = np.array([len(part) for part in parts], np.int32)
         np.savez_compressed(folder / ARRAYS, allow_pickle=False, **arrays)
-        files.write_json(folder / FIXTURES, asdict(self.fixtures))
+        # Keys in their own order: templates write tools and arguments in it.
+        text = json.dumps(asdict(self.fixtures), indent=2, ensure_ascii=False, allow_nan=False)
+        files.write_text(folder / FIXTURES, text + "\n")
 
 
 def read(folder: Path) -> Reference:
