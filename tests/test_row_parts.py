@@ -1,0 +1,141 @@
+"""Every role, key and column of a row is taken, or refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgestill.cli import main
+from edgestill.models.errors import DataError
+from edgestill.runtime.row import Row
+from edgestill.runtime.rows import read_rows, rows_digest
+
+from .test_rows import jsonl, one
+
+USER, SAID = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+CALL = {"type": "function", "function": {"name": "on", "arguments": {"room": "hall"}}}
+
+
+def talk(*messages: dict[str, Any], **columns: Any) -> dict[str, Any]:
+    return {"messages": list(messages), **columns}
+
+
+@pytest.mark.parametrize(("record", "unlearned"), [
+    (talk(USER, SAID | {"weight": 0}, USER, SAID | {"weight": 1}), (1,)),
+    (talk(USER, SAID | {"train": False}, USER, SAID | {"train": True}), (1,)),
+    (talk(USER, SAID | {"weight": 1.0}), ()),
+    (talk(USER | {"weight": 0}, SAID), ()),
+    (talk(USER, SAID, weight=0), (1,)),
+    (talk(USER, SAID | {"weight": 0}, USER, SAID, system="s"), (2,)),
+    ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "weight": 0}]}, (1,)),
+    ({"prompt": [USER, SAID, USER], "completion": [SAID]}, (1,)),
+])
+def test_weights_say_what_is_learned(record: dict[str, Any], unlearned: tuple[int, ...], tmp_path: Path) -> None:
+    row = one(tmp_path, record)
+    assert row.unlearned == unlearned
+    assert not any({"weight", "train"} & message.keys() for message in row.messages)
+    learned = [place for place, message in enumerate(row.messages)
+               if message["role"] == "assistant" and place not in unlearned]
+    assert row.turns == tuple(learned) and row.answer == ("a" if learned else "")
+    assert rows_digest([row]) != rows_digest([Row(messages=row.messages)]) or not unlearned
+
+
+@pytest.mark.parametrize(("record", "messages"), [
+    ({"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": json.dumps(
+        CALL["function"])}, {"from": "observation", "value": "21"}, {"from": "gpt", "value": "a"}]},
+     [USER, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "21"}, SAID]),
+    (talk(USER, {"role": "assistant", "content": None, "function_call": {"name": "on", "arguments": '{"room": "hall"}'}},
+          {"role": "function", "name": "on", "content": "ok"}, SAID),
+     [USER, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "name": "on", "content": "ok"},
+      SAID]),
+    (talk({"role": "user", "content": [{"type": "text", "text": "q"}, {"type": "text", "text": "r"}]}, SAID),
+     [{"role": "user", "content": "q\nr"}, SAID]),
+    (talk({"role": "developer", "content": "d"}, USER, SAID), [{"role": "developer", "content": "d"}, USER, SAID]),
+    (talk(USER, SAID, system="s"), [{"role": "system", "content": "s"}, USER, SAID]),
+    (talk(USER, SAID, system=None), [USER, SAID]),
+    ({"instruction": "q", "input": "i", "output": "a", "system": "s", "history": [["h", "x"]]},
+     [{"role": "system", "content": "s"}, {"role": "user", "content": "h"}, {"role": "assistant", "content": "x"},
+      {"role": "user", "content": "q\n\ni"}, SAID]),
+    ({"question": "q", "context": "c", "answer": "a", "reasoning": "r"},
+     [{"role": "user", "content": "q\n\nc"}, SAID | {"reasoning_content": "r"}]),
+    (talk(USER, {"role": "assistant", "content": "", "tool_calls": json.dumps([{
+        "name": "on", "arguments": {"room": "hall"}}])}),
+     [USER, {"role": "assistant", "content": "", "tool_calls": [CALL]}]),
+])
+def test_what_other_formats_write_becomes_a_conversation(record: dict[str, Any], messages: list[dict[str, Any]],
+                                                         tmp_path: Path) -> None:
+    assert list(one(tmp_path, record).messages) == messages
+
+
+def test_functions_are_tools(tmp_path: Path) -> None:
+    assert one(tmp_path, talk(USER, SAID, functions=[{"name": "on", "parameters": {}}])).tools == (
+        {"type": "function", "function": {"name": "on", "parameters": {}}},)
+
+
+@pytest.mark.parametrize(("record", "message"), [
+    (talk(USER, SAID | {"weight": 0.5}), r"messages\[1\]\.weight is 0\.5: .* learned \(1\) or read alone \(0\)"),
+    (talk(USER, SAID | {"train": "no"}), r"messages\[1\]\.train is 'no'"),
+    (talk(USER | {"train": True}, SAID), r"messages\[0\] is of 'user' and is to be learned"),
+    (talk(USER, SAID, weight=2), "the column 'weight' is 2"),
+    (talk({"role": "system", "content": "a"}, USER, SAID, system="b"), "'system' stands beside a system message"),
+    (talk({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, SAID),
+     r"messages\[0\]\.content\[0\] is a part of the type 'image_url'"),
+    (talk(USER | {"tool_calls": [CALL]}, SAID), "is of 'user' and calls tools"),
+    (talk(USER, SAID | {"function_call": CALL["function"], "tool_calls": [CALL]}), "both function_call and tool_calls"),
+    (talk(USER, SAID, images=["x.png"]), "the column 'images' is not read, and would change what the row says"),
+    ({"prompt": "q", "completion": "a", "rejected": "b"}, "the column 'rejected' is not read"),
+    ({"text": "q", "label": "a", "system": "s"}, "the column 'system' is not read.*\n.*has no system message"),
+    ({"instruction": "q", "output": "a", "history": ["h"]}, "'history' is no list of pairs"),
+    ({"prompt": [USER], "completion": [SAID], "input": "i"}, "'input' stands beside messages"),
+])
+def test_what_cannot_be_taken_is_refused_by_name(record: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        one(tmp_path, record)
+
+
+def test_other_columns_are_said_and_a_mapping_may_leave_one_out(tmp_path: Path, capsys: Any) -> None:
+    record = {"prompt": "q", "completion": "a", "input": "i", "rejected": "b", "id": 7, "empty": None}
+    rows = read_rows(jsonl(tmp_path / "a.jsonl", [record]), {"prompt": "prompt", "completion": "completion",
+                                                             "input": ""})
+    assert rows[0].question == "q"
+    assert capsys.readouterr().err.endswith("a.jsonl: columns that are not read: input, rejected, id\n")
+
+
+def test_what_stands_beside_a_conversation_may_be_in_some_rows_alone(tmp_path: Path) -> None:
+    rows = read_rows(jsonl(tmp_path / "a.jsonl", [talk(USER, SAID), talk(USER, SAID, system="s")]))
+    assert [len(row.messages) for row in rows] == [2, 3]
+
+
+def data(capsys: Any, *arguments: str) -> tuple[int, Any]:
+    code = main.call(["data", *arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_data_show_marks_what_is_learned(tmp_path: Path, tiny_llama: Path, capsys: Any) -> None:
+    jsonl(tmp_path / "rows.jsonl", [talk(USER, SAID | {"weight": 0}, USER, SAID), talk(USER, SAID | {"weight": 0})])
+    (tmp_path / "run.toml").write_text(f"[data]\ntrain = 'rows.jsonl'\nvalidation_share = 0\ntest_share = 0\n"
+                                       f"[student]\nmodel = '{tiny_llama}'\n")
+    code, found = data(capsys, "show", str(tmp_path / "run.toml"))
+    read = "<|user|>q<|end|><|assistant|>a<|end|><|user|>q<|end|><|assistant|>"
+    assert code == 0 and [[(part["text"], part["learned"]) for part in one["parts"]] for one in found["sequences"]] == [
+        [(read, False), ("a<|end|>", True)], [("<|user|>q<|end|><|assistant|>a<|end|>", False)]]
+    assert main.call(["data", "show", str(tmp_path / "run.toml"), "--rows", "1"]) == 0
+    assert capsys.readouterr().out == f"--- rows.jsonl:1: 12 tokens, 2 learned\n{read}⟦a<|end|>⟧\n"
+    assert main.call(["data", "show", str(tmp_path / "rows.jsonl")]) == 2
+    assert "--tokenizer FOLDER" in capsys.readouterr().err
+
+
+def test_data_check_proves_that_all_of_a_row_reaches_the_ids(tmp_path: Path, tiny_llama: Path, capsys: Any) -> None:
+    path = jsonl(tmp_path / "rows.jsonl", [talk(USER, SAID), talk(USER | {"content": "r"}, SAID | {
+        "reasoning_content": "because"}), talk(USER | {"content": "s"}, SAID | {"weight": 0})])
+    code, found = data(capsys, "check", str(path), "--tokenizer", str(tiny_llama))
+    findings = {finding["check"]: finding for finding in found["findings"]}
+    assert code == 3 and findings["lost"]["level"] == "error" and findings["lost"]["examples"] == ["rows.jsonl:2"]
+    assert findings["lost"]["message"].endswith("messages[1]: the chat template does not write its reasoning")
+    assert findings["unlearned"]["examples"] == ["rows.jsonl:3"]
+    assert data(capsys, "check", str(jsonl(tmp_path / "sound.jsonl", [talk(USER, SAID, id=3)])), "--tokenizer",
+                str(tiny_llama))[1]["findings"] == [{
+                    "level": "note", "check": "unread", "split": "train", "message": "columns that are not read: id",
+                    "examples": []}]
