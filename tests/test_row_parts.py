@@ -46,8 +46,9 @@ def test_weights_say_what_is_learned(record: dict[str, Any], unlearned: tuple[in
     ({"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": json.dumps(
         CALL["function"])}, {"from": "observation", "value": "21"}, {"from": "gpt", "value": "a"}]},
      [USER, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "21"}, SAID]),
-    (talk(USER, {"role": "assistant", "content": None, "function_call": {"name": "on", "arguments": '{"room": "hall"}'}},
-          {"role": "function", "name": "on", "content": "ok"}, SAID),
+    (talk(USER, {"role": "assistant", "content": None,
+                 "function_call": {"name": "on", "arguments": '{"room": "hall"}'}}, {"role": "function", "name": "on", "content": "ok"},
+          SAID),
      [USER, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "name": "on", "content": "ok"},
       SAID]),
     (talk({"role": "user", "content": [{"type": "text", "text": "q"}, {"type": "text", "text": "r"}]}, SAID),
