@@ -34,6 +34,10 @@ MOST_TRAINED_WHOLE = 50_000_000
 LORA_LEARNING_RATE = 5e-4
 TOOL_TEMPLATE = "chatml"
 """A file of models/templates that writes tools, calls and results."""
+COUNTED_ROWS = 2000
+"""Rows whose tokens are counted, at the most."""
+TURN_CHARACTERS = 24
+"""What a chat template writes around a message."""
 TOKEN_CHARACTERS = 3
 """Characters of a token, at the least, in the languages that these tokenizers were made for."""
 
@@ -69,6 +73,8 @@ class Start:
     """What the rows are measured by."""
     template: str
     """Empty where the student's own chat template has a place for all that the rows hold."""
+    counted: bool
+    """Whether the lengths are those of the student's own tokens."""
 
 
 def model(name: str) -> Model:
@@ -117,10 +123,10 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
                 f"{role} {named.name}: is for {named.tasks[0]}, these are {rows[0].kind} rows, a task of kind {task}",
                 f"choose one of: {fitting}",
             )
-    longest = _tokens(
-        [sum(len(str(message["content"])) for message in row.messages) + len(row.text) for row in rows], 0.99
-    )
-    answers = _tokens([len(row.answer) for row in rows], 1.0)
+    template = TOOL_TEMPLATE if _lacks_tools(rows, chosen.name) else ""
+    counted = _counted(rows, task, chosen.name, template)
+    whole, said = counted or ([_characters(row) for row in rows], [len(row.answer) for row in rows])
+    longest, answers = _tokens(whole, 0.99, not counted), _tokens(said, 1.0, not counted)
     return Start(
         task=task,
         rows=len(rows),
@@ -133,7 +139,8 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
         learning_rate=chosen.learning_rate,
         adapter=chosen.adapter,
         metric=METRICS.get(kind, "exact_match"),
-        template=TOOL_TEMPLATE if _lacks_tools(rows, chosen.name) else "",
+        template=template,
+        counted=counted is not None,
     )
 
 
@@ -176,7 +183,8 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
     lines += [f"columns = {mapping}"] if columns else []
     lines += ["skip_bad = true  # bad rows are left out and listed"] if skip_bad else []
     if start.task == "classify" or start.max_tokens:
-        lines += [f"max_tokens = {start.max_tokens}  # holds 99 of 100 rows, at {TOKEN_CHARACTERS} characters a token"]
+        how = "counted in the student's tokens" if start.counted else f"at {TOKEN_CHARACTERS} characters a token"
+        lines += [f"max_tokens = {start.max_tokens}  # holds 99 of 100 rows, {how}"]
     lines += ["", "[student]  # `edgestill models` lists more", f'model = {_name(start.student, base)}']
     if start.template:
         lines += [f'template = "{start.template}"  # your rows have tools, which the model\'s own template leaves out']
@@ -242,10 +250,39 @@ def _name(name: str, base: Path) -> str:
     return json.dumps(_relative(Path(name), base) if folder else name, ensure_ascii=False)
 
 
-def _tokens(characters: Sequence[int], share: float) -> int:
+def _counted(rows: Sequence[Row], task: str, student: str, template: str) -> tuple[list[int], list[int]] | None:
+    """The tokens of rows as they are trained on, tools and template included, and of their answers; None where the
+    student's tokenizer is not on this machine. Of many rows, some of them, evenly spaced."""
+    from ..models.runfile import Student
+    from ..models.task import Task
+    from . import tokenizers
+
+    rows = rows[:: -(-len(rows) // COUNTED_ROWS)]
+    run = RunFile(task=Task(kind=task), student=Student(model=student, template=template))
+    codec = tokenizers.codec_of(run, Path(), rows)
+    if codec is None:
+        return None
+    whole, answers = [], []
+    for row in rows:
+        found = codec.sequences(row) if row.messages else []
+        whole += [len(one.ids) for one in found] or [len(codec.encode(row.text, True)) + len(codec.encode(row.pair))]
+        answers += [end - start for one in found for start, end in one.spans] or [0]
+    return whole, answers
+
+
+def _characters(row: Row) -> int:
+    """About the characters of a row as a template writes it."""
+    calls = [message.get("tool_calls") or "" for message in row.messages]
+    return len(json.dumps([*row.tools, *filter(None, calls)])) + len(row.text) + sum(
+        len(str(message["content"])) + len(str(message.get("reasoning_content", ""))) + TURN_CHARACTERS
+        for message in row.messages)
+
+
+def _tokens(lengths: Sequence[int], share: float, characters: bool) -> int:
     """Tokens that hold the given share of the texts, rounded up to a multiple of 32."""
-    wanted = sorted(characters)[min(len(characters) - 1, int(share * len(characters)))]
-    return max(32, -(-(wanted // TOKEN_CHARACTERS + 16) // 32) * 32)
+    wanted = sorted(lengths)[min(len(lengths) - 1, int(share * len(lengths)))]
+    wanted = wanted // TOKEN_CHARACTERS + 16 if characters else wanted
+    return max(32, -(-wanted // 32) * 32)
 
 
 def _all_json(rows: Sequence[Row]) -> bool:

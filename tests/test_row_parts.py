@@ -47,8 +47,8 @@ def test_weights_say_what_is_learned(record: dict[str, Any], unlearned: tuple[in
         CALL["function"])}, {"from": "observation", "value": "21"}, {"from": "gpt", "value": "a"}]},
      [USER, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "21"}, SAID]),
     (talk(USER, {"role": "assistant", "content": None,
-                 "function_call": {"name": "on", "arguments": '{"room": "hall"}'}}, {"role": "function", "name": "on", "content": "ok"},
-          SAID),
+                 "function_call": {"name": "on", "arguments": '{"room": "hall"}'}},
+          {"role": "function", "name": "on", "content": "ok"}, SAID),
      [USER, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "name": "on", "content": "ok"},
       SAID]),
     (talk({"role": "user", "content": [{"type": "text", "text": "q"}, {"type": "text", "text": "r"}]}, SAID),
@@ -140,3 +140,23 @@ def test_data_check_proves_that_all_of_a_row_reaches_the_ids(tmp_path: Path, tin
                 str(tiny_llama))[1]["findings"] == [{
                     "level": "note", "check": "unread", "split": "train", "message": "columns that are not read: id",
                     "examples": []}]
+
+
+def test_init_counts_tools_and_template_in_the_students_tokens(tmp_path: Path, tiny_llama: Path) -> None:
+    from edgestill.cli import starting
+    from edgestill.runtime.text import Codec
+
+    path = jsonl(tmp_path / "rows.jsonl", [talk(USER | {"content": "x " * count}, SAID | {"content": "y" * 90})
+                                           for count in (1, 60)])
+    rows = read_rows(path)
+    codec = Codec.from_folder(tiny_llama)
+    counts = [len(codec.training_ids(row)[0]) for row in rows]
+    start = starting.describe(rows, starting.model(str(tiny_llama)), None)
+    assert start.counted and start.max_tokens == -(-counts[1] // 32) * 32 and start.max_new_tokens == 96
+    guessed = starting.describe(rows, starting.model("smollm2-135m"), None)
+    assert not guessed.counted and guessed.max_tokens == 128
+    tool = {"type": "function", "function": {"name": "on", "description": "z" * 3000}}
+    with_tools = [Row(row.messages, (tool,)) for row in rows]
+    assert starting.describe(with_tools, starting.model("smollm2-135m"), None).max_tokens > 1000
+    run = starting.run_file(start, path, None, {}, tmp_path / "run.toml")
+    assert "99 of 100 rows, counted in the student's tokens" in run
