@@ -48,7 +48,7 @@ class Scripted(Cache):
 
     def decode(self, *ids: int) -> np.ndarray:
         self.held += ids
-        logits = np.zeros(384, np.float32)
+        logits = np.zeros(self.vocabulary_size, np.float32)
         logits[self.ids[self.said]] = 1.0
         self.said += 1
         return logits
