@@ -104,7 +104,8 @@ def model(name: str) -> Model:
 
 
 def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) -> Start:
-    """Choose the task from the rows' kind, the models from the catalogue, the lengths from the rows' characters.
+    """Choose the task from the rows' kind, the models from the catalogue, the lengths from the rows' tokens (from their
+    characters where the student's tokenizer is not here).
 
     Raises UsageError for a student or teacher that is for another task, and for pairs of texts.
     """
