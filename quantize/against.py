@@ -14,11 +14,11 @@ from ..models.errors import ArtifactError, UsageError
 from ..runtime import limited
 from ..runtime.foreign import codec_of, is_foreign, open_model, place
 from ..runtime.rows import Row
-from . import reference
+from . import pace, reference
 from .certificate import Check
 from .proof import Step, steps
 from .source import Source
-from .subject import Subject
+from .subject import DECODE_TOKENS, Subject
 from .witness import Witness
 
 
@@ -50,8 +50,15 @@ def prove(artifact: Artifact, against: Path | str | Witness, rows: Sequence[Row]
     if outcome.crash:
         begun = [item for item in outcome.found if "begins" in item]
         name, cause = begun[-1]["begins"] if begun else ("opens", "weights")
-        checks.append(Step(name, cause, list).failed(outcome.crash))
+        checks.append(_late(name, outcome) if outcome.late else Step(name, cause, list).failed(outcome.crash))
     return checks
+
+
+def _late(name: str, outcome: limited.Outcome) -> Check:
+    """Not run for want of time, with what it would have needed: no fault of the file."""
+    needs = [item["needs_s"] for item in outcome.found if "needs_s" in item]
+    about = f"; all checks take about {needs[-1]:,.0f} s here" if needs else ""
+    return Check(name, None, detail=f"{outcome.crash}{about}: give more threads or fewer rows, or --quick")
 
 
 def checks_of(artifact: Artifact, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -72,8 +79,11 @@ def checks_of(artifact: Artifact, job: dict[str, Any]) -> Iterator[dict[str, Any
             found = step.run()
             for check in found:
                 yield {"check": asdict(check)}
-            if step.name == "opens" and not found[-1].passed:
+            if step.name != "opens":
+                continue
+            if not found[-1].passed:
                 return
+            yield {"needs_s": pace.seconds(subject, job.get("quick", False), DECODE_TOKENS)}
 
 
 def _as_told(artifact: Artifact, task: dict[str, Any]) -> Artifact:

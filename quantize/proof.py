@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from ..models.artifact import Artifact, versions
 from ..models.errors import ArtifactError, EdgestillError, MissingExtra, UsageError
 from ..runtime.foreign import UNVERIFIED, is_foreign, open_model
 from ..runtime.rows import Row
-from . import certificate, grade, held, reference
+from . import certificate, grade, held, pace, reference
 from .certificate import Certificate, Check, check_hashes
-from .subject import Subject
+from .subject import DECODE_TOKENS, Subject
 
 if TYPE_CHECKING:
     from .witness import Witness
 
+log = logging.getLogger(__name__)
 PACKAGE = "quantize.certify"
 ENGINES = {"gguf": "llama-cpp-python", "onnx": "onnxruntime"}
 TOKENIZER_WORDS = ("vocab", "token", "merges")
@@ -71,9 +73,19 @@ def certify(subject: Subject, clients: Sequence[str] = (), quick: bool = False) 
     checks: list[Check] = []
     for step in steps(subject, quick):
         checks += step.run()
-        if step.name == "opens" and not checks[-1].passed:
-            return tuple(checks)
+        if step.name == "opens":
+            if not checks[-1].passed:
+                return tuple(checks)
+            _announce(subject, quick)
     return (*checks, *held.checks(subject, clients))
+
+
+def _announce(subject: Subject, quick: bool) -> None:
+    """Say what a long proof takes before it is spent."""
+    needed = pace.seconds(subject, quick, DECODE_TOKENS)
+    if needed > pace.WORTH_TELLING:
+        log.warning("%s: the proof takes about %.0f minutes here%s", subject.artifact.manifest.scheme, needed / 60,
+                    "" if quick else "; verify --quick leaves out answers to rows and long texts")
 
 
 def ran_with(artifact: Artifact, clients: Sequence[str] = ()) -> dict[str, str]:

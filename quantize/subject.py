@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from ..runtime.foreign import codec_of
 from ..runtime.row_fit import fit
 from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
-from . import divergence, limits
+from . import divergence, limits, pace
 from .reference import Reference
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Subject:
         self.at_export = {check.name: check for check in at_export}
         self._tokenizer_folder = tokenizer_folder or artifact.folder
         self._engine: Any = None
+        self._read: dict[int, NDArray[np.float32]] = {}
+        """Logits of what is decoded again, by sequence."""
 
     def __enter__(self) -> Subject:
         return self
@@ -147,9 +149,11 @@ class Subject:
 
     @cached_property
     def _prefills(self) -> tuple[divergence.Divergence, divergence.Divergence]:
-        whole, top = [], []
+        whole, top, parts = [], [], dict(self._decoded())
         for index, ids in enumerate(self.reference.sequences):
             logits = np.asarray(self.engine.logits(ids.tolist()))
+            if index in parts:
+                self._read[index] = logits[parts[index]].copy()
             top.append(self.against_top(index, slice(None), logits))
             whole.append(top[-1] if self.float_model is None else self.compare(index, slice(None), logits))
         return divergence.join(whole), divergence.join(top)
@@ -177,26 +181,31 @@ class Subject:
     def decode(self) -> tuple[divergence.Divergence, divergence.Divergence]:
         """(float model against cached decode, the file's own prefill against cached decode).
 
-        Every sequence is prefilled whole, cut back to its half and decoded from there token by token: a cache that
+        Sequences are prefilled beyond their half, cut back to it and decoded from there token by token: a cache that
         is written, cut or read wrongly shows, and so does one that remembers the sequence before.
         """
-        against_float, against_prefill, left = [], [], DECODE_TOKENS
+        self.prefill  # noqa: B018 - reads every sequence, and keeps what is compared here
+        against_float, against_prefill = [], []
+        for index, part in self._decoded():
+            ids, whole = self.reference.sequences[index], self._read[index]
+            self.engine.truncate(0)
+            self.engine.prefill(ids[:part.stop].tolist())
+            self.engine.truncate(part.start)
+            logits = np.stack([np.array(self.engine.decode(int(token))) for token in ids[part]])
+            against_float.append(self.compare(index, part, logits))
+            against_prefill.append(divergence.Divergence(divergence.kl(whole, logits), np.asarray(
+                whole.argmax(axis=1) == logits.argmax(axis=1)), divergence.decisive(whole)))
+        return divergence.join(against_float), divergence.join(against_prefill)
+
+    def _decoded(self) -> Iterator[tuple[int, slice]]:
+        """The sequences that are decoded token by token, and where."""
+        left = DECODE_TOKENS
         for index, ids in enumerate(self.reference.sequences):
             start = len(ids) // 2
             end = min(len(ids), start + DECODE_TOKENS_PER_SEQUENCE, start + left)
-            if start < 1 or end <= start:
-                continue
-            whole = np.array(self.engine.logits(ids.tolist()))
-            self.engine.truncate(0)
-            self.engine.prefill(ids.tolist())
-            self.engine.truncate(start)
-            logits = np.stack([np.array(self.engine.decode(int(token))) for token in ids[start:end]])
-            part = slice(start, end)
-            against_float.append(self.compare(index, part, logits))
-            against_prefill.append(divergence.Divergence(divergence.kl(whole[part], logits), np.asarray(
-                whole[part].argmax(axis=1) == logits.argmax(axis=1)), divergence.decisive(whole[part])))
-            left -= end - start
-        return divergence.join(against_float), divergence.join(against_prefill)
+            if start >= 1 and end > start:
+                left -= end - start
+                yield index, slice(start, end)
 
     @cached_property
     def answer_tokens(self) -> int:
@@ -210,7 +219,8 @@ class Subject:
                 if isinstance(encoder, Embedder):
                     return nearest_answers(encoder.embed_all, rows)
                 return [found.answer for found in encoder.classify_all([row.texts for row in rows])]
-        made = [self.greedy(self.prompts.prompt_ids(row), self.answer_tokens) for row in rows]
+        made = [self.greedy(self.prompts.prompt_ids(row), self.answer_tokens, partial(self._hopeless, row))
+                for row in rows]
         return [said(self.prompts, ids, self.prompts.decode(ids), row) for ids, row in zip(made, rows, strict=True)]
 
     @cached_property
@@ -223,8 +233,18 @@ class Subject:
             return np.concatenate([encoder.logits([ids.tolist()], [types.tolist()])
                                    for ids, types in zip(stored.sequences, stored.types(), strict=True)])
 
-    def greedy(self, prompt: list[int], limit: int) -> list[int]:
-        """The most likely tokens after a prompt, up to the first stop id or `limit`."""
+    def _hopeless(self, row: Row, ids: list[int]) -> bool:
+        """Whether an answer in words can no longer be the row's; thoughts and calls are read at their end."""
+        start, _ = self.prompts.thinking_marks
+        text = self.prompts.decode(ids)
+        shown = self.prompts.decode(ids, False).lstrip()
+        if row.tools or self.reference.fixtures.metric != "exact_match" or not start or shown.startswith(start) \
+                or start.startswith(shown):
+            return False
+        return pace.hopeless(text, row.answer)
+
+    def greedy(self, prompt: list[int], limit: int, hopeless: Callable[[list[int]], bool] | None = None) -> list[int]:
+        """The most likely tokens after a prompt, up to the first stop id, `limit`, or where they are `hopeless`."""
         self.engine.truncate(0)
         logits = self.engine.prefill(prompt)
         answer: list[int] = []
@@ -233,6 +253,8 @@ class Subject:
             if token in self.prompts.stop_ids:
                 break
             answer.append(token)
+            if hopeless is not None and hopeless(answer):
+                break
             logits = self.engine.decode(token)
         return answer
 

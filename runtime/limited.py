@@ -32,6 +32,8 @@ class Outcome:
     """Empty when it ended by itself; else what ended it."""
     error: EdgestillError | None = None
     """What it refused to do."""
+    late: bool = False
+    """It was ended for its time alone, which says nothing of the file."""
 
 
 def run(module: str, job: dict[str, Any], model_bytes: int = 0, seconds: float = SECONDS) -> Outcome:
@@ -43,7 +45,7 @@ def run(module: str, job: dict[str, Any], model_bytes: int = 0, seconds: float =
     except subprocess.TimeoutExpired as error:
         printed = error.stdout or b""
         text = printed if isinstance(printed, str) else printed.decode("utf-8", "replace")
-        return Outcome(list(_objects(text)), f"it took longer than {seconds:g} s")
+        return Outcome(list(_objects(text)), f"it took longer than {seconds:g} s", late=True)
     found = list(_objects(done.stdout))
     refusal = found.pop() if found and "error" in found[-1] else None
     if refusal is not None:

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgestill.quantize import grade, limits
+from edgestill import quantize
+from edgestill.cli import main
+from edgestill.quantize import against, grade, limits, pace, proof
 from edgestill.quantize.certificate import Certificate, Check
 from edgestill.quantize.certify import task
+from edgestill.runtime import limited
 from edgestill.runtime.intervals import bootstrap, matched
 from edgestill.runtime.rows import Row, rows_digest
 
@@ -109,6 +112,46 @@ def test_the_fewest_rows_are_just_enough() -> None:
     found = answered([1.0] * limits.LEAST_ROWS, [1.0] * limits.LEAST_ROWS)[grade.LOSS]
     assert found.passed and found.value == 0 and 0.0199 < found.high <= 0.02
     assert answered([1.0] * 30 + [0.0] * 98, [1.0] * 30 + [0.0] * 98)[grade.LOSS].high < 0.02
+
+
+@pytest.mark.parametrize(("text", "wanted", "never"), [
+    ("", "yes", False), ("ye", "yes", False), (" yes ", "yes", False), ("yes!", "yes", True), ("no", "yes", True),
+    ("K\u00f6\ufffd", "K\u00f6ln", False), ("a  b", "a b", True), ('{"b"', '{"a": 1, "b": 2}', False),
+    ("Sure, ", '{"a": 1}', True), ("[", '{"a": 1}', True), ("```", "[1]", True), ("1.", "1", False)])
+def test_an_answer_is_given_up_only_where_nothing_could_make_it_right(text: str, wanted: str, never: bool) -> None:
+    assert pace.hopeless(text, wanted) is never
+
+
+def test_quick_proves_tokens_template_stop_ids_cache_and_kl_alone() -> None:
+    manifest = SimpleNamespace(task=SimpleNamespace(kind="generate"))
+    subject: Any = SimpleNamespace(artifact=SimpleNamespace(manifest=manifest))
+    quick = {"opens", "agreement", "cache", "codes", "stop_ids", "template", "tokens"}  # codes: at export alone
+    assert {step.name for step in proof.steps(subject, quick=True)} == quick
+    assert {step.name for step in proof.steps(subject)} == quick | {"beyond", "rtn", "second_graph", "task", "tensors"}
+
+
+def test_verify_tells_the_grade_and_takes_quick(monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[bool] = []
+
+    def verify(*given: Any) -> Certificate:
+        asked.append(given[-1])
+        return Certificate("gguf:Q4_0", (agreeing(0.9),), grade=grade.of([agreeing(0.9)], "gguf:Q4_0"))
+    monkeypatch.setattr(quantize, "verify", verify)
+    assert main.call(["verify", "x", "--quick"]) == 0 and main.call(["verify", "x", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert asked == [True, False] and "noticeable" in captured.out
+    assert "better: --to gguf:Q4_0 --method gptq" in captured.err
+    assert '"name": "noticeable"' in captured.out and '"instead"' in captured.out
+
+
+def test_a_proof_that_takes_too_long_is_no_fault_of_the_file() -> None:
+    late = limited.Outcome([{"needs_s": 5400.0}], "it took longer than 1800 s", late=True)
+    found = against._late("task", late)
+    assert found.passed is None and "longer than 1800 s; all checks take about 5,400 s" in found.detail
+    assert Certificate("gguf:Q4_0", (found,)).passed
+    slow = limited.run("edgestill.quantize.against", {}, seconds=0.0)
+    assert slow.late and "longer than 0 s" in slow.crash
 
 
 def test_a_matched_interval_keeps_the_doubt_of_few_rows() -> None:

@@ -1,0 +1,56 @@
+"""What a proof takes and what it need not: seconds before they are spent, answers that can no longer be right."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ..runtime.metrics._common import is_json, json_value
+
+if TYPE_CHECKING:
+    from .subject import Subject
+
+PROBE_TOKENS, PROBE_STEPS = 32, 8
+WORTH_TELLING = 60.0
+"""Seconds from which on a proof says what it takes."""
+
+
+def seconds(subject: Subject, quick: bool, decode_tokens: int) -> float:
+    """About what the checks of a decoder take here, from its own speed: texts read whole, then answers token by token.
+
+    `decode_tokens` are those of the cache's check. 0 for encoders, which take no time to speak of.
+    """
+    sequences = subject.reference.sequences
+    if subject.classifies or subject.embeds or not sequences:
+        return 0.0
+    ids = sequences[0][:PROBE_TOKENS].tolist()
+    started = time.perf_counter()
+    subject.engine.logits(ids)
+    read = time.perf_counter()
+    subject.engine.truncate(0)
+    subject.engine.prefill(ids[:1])
+    one = time.perf_counter()
+    for _ in range(PROBE_STEPS):
+        subject.engine.decode(ids[0])
+    step = (time.perf_counter() - one) / PROBE_STEPS
+    token = (read - started) / len(ids)
+    tokens = 2 * subject.reference.tokens
+    steps = decode_tokens
+    if not quick:
+        tokens += sum(map(len, subject.reference.beyond_ids))
+        tokens += sum(len(subject.prompts.prompt_ids(row)) for row in subject.test_rows)
+        steps += len(subject.test_rows) * subject.answer_tokens
+    return tokens * token + steps * step
+
+
+def hopeless(text: str, wanted: str) -> bool:
+    """Whether no text that begins with `text` can be the answer `wanted`, as runtime/metrics compares answers.
+
+    Of JSON, whose keys may come in any order, only the kind of value is known before its end.
+    """
+    begun, right = text.rstrip("\ufffd").lstrip(), wanted.strip()
+    if not begun or right.startswith(begun.rstrip()):
+        return False
+    if is_json(json_value(right)):
+        return right[0] in '{["' and begun[0] != right[0]
+    return True
