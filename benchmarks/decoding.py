@@ -31,6 +31,7 @@ from edgestill.models import artifact, files, kinds
 from edgestill.models.runfile import kind_config
 from edgestill.models.scheme import Scheme
 from edgestill.models.task import Task
+from edgestill.quantize.grids import Q4_0
 from edgestill.runtime import load
 from edgestill.runtime.threads import allowed_cores
 
@@ -65,7 +66,8 @@ def pack(source: Path, target: str, out: Path) -> Path:
     if not artifact.is_artifact(path):
         with files.new_folder(path) as folder:
             name = kinds.load("quantize.formats", scheme.format).write(
-                source, folder, scheme, lambda _, weight: quantize(weight, None, config), None)
+                source, folder, scheme, lambda _, weight, grid=Q4_0: quantize(weight, None, config, grid),
+                None)
             for extra in ("tokenizer.json", "tokenizer_config.json", "config.json"):
                 if (source / extra).is_file() and not (folder / extra).exists():
                     shutil.copy(source / extra, folder)

@@ -1,12 +1,15 @@
 """What quantization loses, file by file, in one sitting: bytes, KL to the float model and the same most likely token.
 
 Every file runs in its own engine over the same held-out rows and is held against the same float model. The demo's
-teacher without arguments; any Hugging Face folder with rows of its own otherwise. `--retrained` names a folder whose
-weights were put on the grid from the same float model, by training or by autoround.py. `--convert` measures a
+teacher without arguments; any Hugging Face folder with rows of its own otherwise, or with a plain text, of which the
+first blocks of 512 tokens calibrate and the last ones judge. `--only` names what to make. `--retrained` names a folder
+whose weights were put on the grid from the same float model, by training or by autoround.py. `--convert` measures a
 conversion instead: seconds and peak memory of a model of that shape with random weights, in a process of its own.
 
     python benchmarks/quantization.py --out out/quantization
     python benchmarks/quantization.py --model out/lm --train train.jsonl --test test.jsonl --out out/quantization
+    python benchmarks/quantization.py --model out/real/smollm2-135m-instruct --text WIKITEXT/valid.txt \
+        --calibration-rows 48 --threads 2 --only stock gptq mixed --out out/real-quantization
     python benchmarks/quantization.py --convert CONFIGS/SmolLM2-360M --tokenizer TOKENIZERS/smollm2 --out out/convert
 """
 
@@ -19,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +36,7 @@ from edgestill.models.task import Task
 from edgestill.quantize import divergence, gguf_tensors, llama_quantizer
 from edgestill.quantize.calibration import Calibration, measure
 from edgestill.quantize.checkpoint import Checkpoint
-from edgestill.quantize.encoding import encoder
+from edgestill.quantize.encoding import Encoder, encoder
 from edgestill.quantize.float_model import FloatModel
 from edgestill.quantize.formats import gguf as gguf_format
 from edgestill.quantize.mixing import Mixer
@@ -47,28 +51,25 @@ CONTEXT = 512
 class Sitting:
     """One float model, its rows, and the files made from it."""
 
-    def __init__(self, source: Path, out: Path, train: Sequence[Row], test: Sequence[Row], threads: int,
-                 tokens: int) -> None:
-        self.source, self.out, self.threads = source, out, threads
+    def __init__(self, source: Path, out: Path, train: Sequence[Sequence[int]], test: Sequence[Sequence[int]],
+                 threads: int, only: Sequence[str]) -> None:
+        self.source, self.out, self.threads, self.only = source, out, threads, only
         self.model = FloatModel.from_folder(source)
-        self.codec = Codec.from_folder(source)
-        self.train = [self.ids(row) for row in train]
-        self.test: list[list[int]] = []
-        for row in test:
-            if sum(map(len, self.test)) < tokens:
-                self.test.append(self.ids(row))
+        self.train, self.test = train, test
         self.calibration: Calibration = measure(self.model, self.train)
         self.float_logits = [self.model.logits(ids) for ids in self.test]
         self.results: list[dict[str, Any]] = []
+        self.encoders: dict[str, Encoder] = {}
 
-    def ids(self, row: Row) -> list[int]:
-        """A row's tokens, its end included, as far as the context goes."""
-        found = self.codec.training_ids(row)[0] if row.messages else self.codec.plain_ids(row.text)
-        return list(found)[: min(CONTEXT, self.model.context_length)]
+    def wanted(self, name: str) -> bool:
+        """Whether `--only` asks for a file."""
+        return not self.only or any(part in name for part in self.only)
 
     def make(self, name: str, target: str, method: str = "rtn", source: Path | None = None,
              budget: int = 0) -> None:
         """Our own export of one target, without certificate."""
+        if not self.wanted(name):
+            return
         scheme, told = Scheme.parse(target), {}
 
         def write(folder: Path) -> str:
@@ -77,7 +78,7 @@ class Sitting:
                 export = Export(target, {"kind": method}, budget_mb=budget / 1e6)
                 choose = Mixer(self.model, self.train, self.calibration, export)
             writer = kinds.load("quantize.formats", scheme.format)
-            encode = encoder({"kind": method}, self.calibration)
+            encode = self.encoders.setdefault(method, encoder({"kind": method}, self.calibration))
             made: str = writer.write(source or self.source, folder, scheme, encode, self.calibration, choose)
             if choose:
                 told.update(choose.told)
@@ -129,7 +130,7 @@ class Sitting:
         scheme = Scheme.parse(target)
         path = self.out / "files" / name.replace(" ", "_").replace(":", "-")
         shutil.rmtree(path, ignore_errors=True)
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         with files.new_folder(path) as folder:
             model_file = write(folder)
             for extra in ("tokenizer.json", "tokenizer_config.json", "config.json"):
@@ -137,7 +138,7 @@ class Sitting:
                     shutil.copy(self.source / extra, folder)
             artifact.seal(folder, stage="export", task=Task(), family="llama", scheme=target, model_file=model_file,
                           dimensions={"context": self.model.context_length})
-        seconds = time.perf_counter() - started
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
         packed = artifact.open_artifact(path)
         engine = kinds.load("runtime.engines", scheme.format).open(packed, threads=self.threads, context=CONTEXT)
         parts = []
@@ -149,10 +150,40 @@ class Sitting:
         lost = divergence.join(parts)
         result = {"name": name, "bytes": packed.model_bytes(), "kl_nats": lost.mean,
                   "kl_p999_nats": lost.p999, "same_top1": lost.top1, "tokens": lost.n, "seconds_to_make": seconds,
-                  **({"allocation": told} if told else {})}
+                  "same_decisive": float(lost.same_top[lost.decisive].mean()), "cpu_seconds_to_make": cpu_seconds,
+                  "types": types_of(path / model_file), **({"allocation": told} if told else {})}
         self.results.append(result)
-        print(f"{name:34} {result['bytes']:>12,} {lost.mean:10.5f} {lost.p999:9.4f} {lost.top1:9.2%}", flush=True)
+        print(f"{name:34} {result['bytes']:>12,} {lost.mean:10.5f} {lost.p999:9.4f} {lost.top1:9.2%} "
+              f"{result['same_decisive']:9.2%} {cpu_seconds:8.0f} s  {result['types']}", flush=True)
         return result
+
+
+def types_of(path: Path) -> dict[str, int]:
+    """How many tensors of a GGUF file are of each type; nothing for other files."""
+    from gguf import GGUFReader
+
+    return dict(Counter(tensor.tensor_type.name for tensor in GGUFReader(path).tensors)) \
+        if path.suffix == ".gguf" else {}
+
+
+def blocks_of(model: Path, text: Path, count: int, tokens: int) -> tuple[list[list[int]], list[list[int]]]:
+    """The first `count` blocks of CONTEXT tokens of a plain text, and the last ones that hold at least `tokens`."""
+    ids = Codec.from_folder(model).plain_ids(text.read_text(encoding="utf-8"))
+    blocks = [list(ids[start : start + CONTEXT]) for start in range(0, len(ids) - CONTEXT + 1, CONTEXT)]
+    judging = -(-tokens // CONTEXT)
+    if len(blocks) < count + judging:
+        raise UsageError(f"{text}: {len(blocks)} blocks of {CONTEXT} tokens, {count + judging} are needed", "")
+    return blocks[:count], blocks[-judging:]
+
+
+def token_ids(model: Path, rows: Sequence[Row], tokens: int = sys.maxsize) -> list[list[int]]:
+    """The rows' tokens, ends included, cut to CONTEXT: rows until there are at least `tokens`."""
+    codec, found = Codec.from_folder(model), []
+    for row in rows:
+        if sum(map(len, found)) < tokens:
+            ids = codec.training_ids(row)[0] if row.messages else codec.plain_ids(row.text)
+            found.append(list(ids)[:CONTEXT])
+    return found
 
 
 def rows_of(model: Path, train: Path | None, test: Path | None, count: int) -> tuple[list[Row], list[Row]]:
@@ -169,10 +200,14 @@ def rows_of(model: Path, train: Path | None, test: Path | None, count: int) -> t
 
 def sit(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Make and measure every file."""
-    train, test = rows_of(options.model, options.train, options.test, options.calibration_rows)
+    if options.text:
+        train_ids, test_ids = blocks_of(options.model, options.text, options.calibration_rows, options.tokens)
+    else:
+        train, test = rows_of(options.model, options.train, options.test, options.calibration_rows)
+        train_ids, test_ids = token_ids(options.model, train), token_ids(options.model, test, options.tokens)
     options.out.mkdir(parents=True, exist_ok=True)
-    sitting = Sitting(options.model, options.out, train, test, options.threads, options.tokens)
-    print(f"{'file':34} {'bytes':>12} {'mean KL':>10} {'p99.9':>9} {'same top':>9}")
+    sitting = Sitting(options.model, options.out, train_ids, test_ids, options.threads, options.only)
+    print(f"{'file':34} {'bytes':>12} {'mean KL':>10} {'p99.9':>9} {'same top':>9} {'decisive':>9} {'CPU':>10}")
     plain = sitting.stock("stock Q4_0", "Q4_0", importance=False)
     medium = sitting.stock("stock Q4_K_M imatrix", "Q4_K_M", importance=True)
     for method in ("rtn", "scale_search", "gptq"):
@@ -181,6 +216,8 @@ def sit(options: argparse.Namespace) -> list[dict[str, Any]]:
         sitting.make(f"gguf:mixed at {name} bytes", "gguf:mixed", "gptq", budget=stock["bytes"])
     for type_name in ("Q4_K_S", "IQ4_NL", "IQ4_XS"):
         sitting.make(f"gguf:{type_name}", f"gguf:{type_name}")
+    if not sitting.wanted("onnx"):
+        return sitting.results
     theirs = sitting.builders("builder int4")
     for method in ("rtn", "scale_search", "gptq"):
         sitting.make(f"onnx:int4 {method}", "onnx:int4", method)
@@ -233,6 +270,8 @@ def main() -> None:
     parser.add_argument("--train", type=Path, help="rows that calibrate")
     parser.add_argument("--test", type=Path, help="rows that every file is measured on")
     parser.add_argument("--retrained", type=Path, action="append", default=[])
+    parser.add_argument("--text", type=Path, help="plain text that calibrates and judges")
+    parser.add_argument("--only", nargs="+", default=[], help="parts of the names of the files to make")
     parser.add_argument("--calibration-rows", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=10_000, help="held-out tokens")
     parser.add_argument("--threads", type=int, default=1)

@@ -28,9 +28,9 @@ SHIPPED_READING, SHIPPED_DECODING = 2.5, 0.45
 """The same for a shipped 4-bit file in its engine, against the float32 rate: decoding waits for memory."""
 CHARACTERS = 3.5
 """Characters of a token, where the tokenizer is not at hand."""
-CALIBRATION_PASSES = {"gptq": 3.0, "scale_search": 1.2}
+CALIBRATION_PASSES = {"gptq": 1.6, "scale_search": 1.2}
 """Forward passes that a method's calibration is worth."""
-ENCODING_SECONDS = {"gptq": 5e-7, "scale_search": 2e-7, "rtn": 1e-8}
+ENCODING_SECONDS = {"gptq": 6e-7, "scale_search": 2e-7, "rtn": 1e-8}
 """Of each weight."""
 PROOF_TOKENS, CERTIFY_ROWS = 12_000, 128
 PROCESS_BYTES = 700_000_000

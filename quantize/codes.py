@@ -1,7 +1,8 @@
 """The 4-bit grid that GGUF's Q4_0 and onnxruntime's MatMulNBits (block 32, zero point 8) share.
 
 A block of 32 neighbours along a row holds codes 0..15 and one signed float16 scale; a weight is
-`(code - 8) * scale`. Rounding is that of ggml's reference (quantize_row_q4_0_ref): codes are chosen with the
+`(code - 8) * scale`. Mixed GGUF files hold codes of further grids (grids.py), in the same blocks.
+ Rounding is that of ggml's reference (quantize_row_q4_0_ref): codes are chosen with the
 float32 scale `m / -8`, where m is the block's value of largest magnitude, and the scale is stored as float16.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ..models.errors import ArtifactError
 from ..models.scheme import BLOCK_SIZE
 from ..runtime.threads import allowed_cores
+from .grids import Q4_0, Grid
 
 Part = TypeVar("Part")
 ZERO_POINT = 8
@@ -29,10 +31,11 @@ CHUNK_WEIGHTS = 1 << 17
 
 @dataclass(frozen=True)
 class Codes:
-    """Quantized rows: `values` uint8 [rows, columns] in 0..15, `scales` float16 [rows, columns // 32]."""
+    """Quantized rows: `values` uint8 [rows, columns], codes of `grid`, `scales` float16 [rows, columns // 32]."""
 
     values: NDArray[np.uint8]
     scales: NDArray[np.float16]
+    grid: Grid = Q4_0
 
     def __post_init__(self) -> None:
         rows, columns = self.values.shape
@@ -40,14 +43,22 @@ class Codes:
             raise ValueError(f"codes {self.values.shape} do not go with scales {self.scales.shape}: "
                              f"one scale for {BLOCK_SIZE} columns")
 
-    def take(self, rows: NDArray[np.intp]) -> Codes:
-        """The same codes with rows in another order."""
-        return Codes(self.values[rows], self.scales[rows])
+    def take(self, rows: NDArray[np.intp] | slice) -> Codes:
+        """The codes of these rows, in this order."""
+        return Codes(self.values[rows], self.scales[rows], self.grid)
 
     @classmethod
     def join(cls, parts: list[Codes]) -> Codes:
-        """The rows of `parts`, one below the other."""
-        return cls(np.concatenate([part.values for part in parts]), np.concatenate([part.scales for part in parts]))
+        """The rows of `parts`, all of one grid, one below the other."""
+        return cls(np.concatenate([part.values for part in parts]), np.concatenate([part.scales for part in parts]),
+                   parts[0].grid)
+
+
+class Encode(Protocol):
+    """Quantizes the weight [out, in] of a Hugging Face name."""
+
+    def __call__(self, name: str, weight: NDArray[np.float32], grid: Grid = Q4_0) -> Codes:
+        """Its codes on `grid`."""
 
 
 def fits(columns: int) -> bool:
@@ -80,21 +91,25 @@ def by_rows(work: Callable[[slice], Part], rows: int, columns: int, weights: int
         return list(pool.map(work, row_chunks(rows, columns, weights)))
 
 
-def full_scales(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Q4_0's own scale of every block [..., 32] → float32 [...]: the first value of largest magnitude over -8."""
+def full_scales(blocks: NDArray[np.float32], grid: Grid = Q4_0) -> NDArray[np.float32]:
+    """A grid's own scale of every block [..., 32] → float32 [...]: the first value of largest magnitude over the
+    first step, -8 for Q4_0."""
     largest = np.abs(blocks).argmax(axis=-1)[..., None]
-    return np.take_along_axis(blocks, largest, axis=-1)[..., 0] / np.float32(-ZERO_POINT)
+    return np.take_along_axis(blocks, largest, axis=-1)[..., 0] / np.float32(-grid.reach)
 
 
-def choose(blocks: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The nearest codes of blocks [..., 32] for float32 scales [...]; a zero scale gives the zero code.
+def choose(blocks: NDArray[np.float32], scales: NDArray[np.float32], grid: Grid = Q4_0) -> NDArray[np.uint8]:
+    """The nearest codes of blocks [..., 32] for float32 scales [...]; a zero scale gives the code nearest to zero.
 
     ggml multiplies by the reciprocal, so dividing would differ in the last bit.
     """
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         inverse = np.where(scales == 0, np.float32(0), np.float32(1) / scales)[..., None]
-        codes = np.trunc(blocks * inverse + np.float32(ZERO_POINT + 0.5))
-    chosen: NDArray[np.uint8] = np.nan_to_num(codes, nan=ZERO_POINT).clip(0, 15).astype(np.uint8)
+        scaled = np.nan_to_num(blocks * inverse, nan=0)
+    if not grid.even:
+        return grid.codes(grid.nearest(scaled, np.float32(1), np.empty_like(scaled)))
+    codes = np.trunc(scaled + np.float32(grid.reach + 0.5))
+    chosen: NDArray[np.uint8] = codes.clip(0, len(grid.steps) - 1).astype(np.uint8)
     return chosen
 
 
@@ -111,7 +126,7 @@ def to_half(scales: NDArray[np.float32]) -> NDArray[np.float16]:
 def dequantize(codes: Codes) -> NDArray[np.float32]:
     """The weights [rows, columns] that an engine sees."""
     rows, columns = codes.values.shape
-    steps = codes.values.astype(np.float32).reshape(rows, -1, BLOCK_SIZE) - np.float32(ZERO_POINT)
+    steps = codes.grid.table[codes.values].reshape(rows, -1, BLOCK_SIZE)
     steps *= codes.scales.astype(np.float32)[..., None]
     return steps.reshape(rows, columns)
 
@@ -155,23 +170,34 @@ def _exact(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.f
 
 
 def to_bytes(codes: Codes) -> NDArray[np.uint8]:
-    """The bytes of a Q4_0 tensor, uint8 [rows, columns // 32 * 18]."""
+    """The bytes of a tensor of the codes' grid, uint8 [rows, bytes of a row].
+
+    A block is its scale, the codes' fifth bits where there are 32 codes, and 16 bytes with element j in the low half
+    and element j + 16 in the high one.
+    """
     rows, columns = codes.values.shape
     count = columns // BLOCK_SIZE
-    packed = np.empty((rows, count, BLOCK_BYTES), np.uint8)
-    packed[..., :2] = np.ascontiguousarray(codes.scales, "<f2").view(np.uint8).reshape(rows, count, 2)
-    halves = codes.values.reshape(rows, count, 2, BLOCK_SIZE // 2)
-    packed[..., 2:] = halves[..., 0, :] | (halves[..., 1, :] << 4)
-    return packed.reshape(rows, count * BLOCK_BYTES)
+    values = codes.values.reshape(rows, count, 2, BLOCK_SIZE // 2)
+    parts: list[NDArray[np.uint8]] = [
+        np.ascontiguousarray(codes.scales, "<f2").view(np.uint8).reshape(rows, count, 2)]
+    if len(codes.grid.steps) > 16:
+        parts.append(np.packbits(values.reshape(rows, count, BLOCK_SIZE) >> 4, axis=-1, bitorder="little"))
+    parts.append((values[..., 0, :] & np.uint8(15)) | (values[..., 1, :] << np.uint8(4)))
+    return np.concatenate(parts, axis=-1).reshape(rows, -1)
 
 
-def from_bytes(data: NDArray[np.uint8]) -> Codes:
-    """The codes in Q4_0 bytes [rows, blocks * 18]; ArtifactError when rows are no whole number of blocks."""
+def from_bytes(data: NDArray[np.uint8], grid: Grid = Q4_0) -> Codes:
+    """The codes in the bytes of a tensor, [rows, bytes of a row]; ArtifactError when rows are no whole number of
+    blocks."""
     rows, length = data.shape
-    if length % BLOCK_BYTES:
-        raise ArtifactError(f"a Q4_0 row of {length} bytes is no whole number of {BLOCK_BYTES}-byte blocks",
-                            "the file is damaged: copy it again")
-    packed = np.ascontiguousarray(data).reshape(rows, -1, BLOCK_BYTES)
+    fifth = BLOCK_SIZE // 8 if len(grid.steps) > 16 else 0
+    if length % (BLOCK_BYTES + fifth):
+        raise ArtifactError(f"a {grid.type} row of {length} bytes is no whole number of {BLOCK_BYTES + fifth}-byte "
+                            "blocks", "the file is damaged: copy it again")
+    packed = np.ascontiguousarray(data).reshape(rows, -1, BLOCK_BYTES + fifth)
     scales = np.ascontiguousarray(packed[..., :2]).view("<f2").reshape(rows, -1).astype(np.float16)
-    halves = np.stack([packed[..., 2:] & 0x0F, packed[..., 2:] >> 4], axis=2)
-    return Codes(halves.reshape(rows, -1), scales)
+    low = packed[..., 2 + fifth :]
+    values = np.concatenate([low & 0x0F, low >> 4], axis=-1)
+    if fifth:
+        values |= np.unpackbits(packed[..., 2 : 2 + fifth], axis=-1, bitorder="little") << 4
+    return Codes(values.reshape(rows, -1), scales, grid)

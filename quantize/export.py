@@ -16,11 +16,10 @@ from ..models.runfile import Export, check_budget, kind_config
 from ..models.scheme import CODED, MIXED, Scheme
 from ..models.task import Task
 from ..runtime.rows import Row, rows_digest
-from . import apps, card, grade, held, layouts
+from . import apps, card, grade, held, layouts, room
 from .calibration import Calibration
 from .certificate import Certificate, manifest_hash
 from .coded import Coded
-from .encoding import encoder
 from .mixing import Mixer
 from .proof import certify, ran_with
 from .reference import text_hash
@@ -52,6 +51,7 @@ def export(source: Path | str | Witness, to: Sequence[str | Export] | str, out: 
     for name in with_apps:
         apps.check(name, source.origin.task.kind, source.codec)
         apps.check_texts(name, source.origin.folder)
+    room.check(source.origin.checkpoint)
     made = {str(scheme): _make(source, scheme, target, Path(out) / scheme.folder_name)
             for scheme, target in targets.items()}
     for name, scheme in wanted:
@@ -69,8 +69,13 @@ def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Pat
         writer = kinds.load("quantize.formats", scheme.format)
         choose = Mixer(witness.model, witness.calibration_ids(target.calibration_rows), calibration, target) \
             if scheme.type == MIXED else None
-        encode = encoder(target.method, calibration)
+        encode = witness.encoder(target)
         coded = Coded(encode, origin.checkpoint.family.plain.turned) if scheme.type in CODED else None
+        if scheme.format == "onnx" and origin.checkpoint.family.onnx == "builder" and choose is None:
+            # The graph's builder loads a model of its own: two would not fit.
+            if scheme.type in CODED:
+                encode.prepare(origin.checkpoint)
+            witness.release()
         model_file = writer.write(origin.folder, temporary, scheme, coded or encode, calibration, choose)
         witness.reference.write(temporary)
         manifest = _manifest(witness, scheme, target, model_file, calibration, choose.told if choose else {})

@@ -32,7 +32,7 @@ class FloatModel:
 
     def __init__(self, folder: Path, module: Any) -> None:
         self.folder = folder
-        self.module = module
+        self._module = module
         self._kept: dict[tuple[int, ...], NDArray[np.float32]] = {}
         configs = (getattr(module, "generation_config", None), module.config)
         given = [getattr(config, "eos_token_id", None) for config in configs]
@@ -81,7 +81,23 @@ class FloatModel:
             if not bool(torch.isfinite(weight).all()):
                 raise ArtifactError(f"{folder}: {name} holds values that are NaN or infinite",
                                     "the training went wrong: take an earlier state of the model")
-        return cls(folder, module.eval())
+        return cls(folder, module.to("cuda" if torch.cuda.is_available() else "cpu").eval())
+
+    @property
+    def module(self) -> Any:
+        """The model in torch; loaded again after `unload`."""
+        if self._module is None:
+            self._module = FloatModel.from_folder(self.folder).module
+        return self._module
+
+    def unload(self) -> None:
+        """Give the memory back until the model is asked again; only a folder's own model can be."""
+        self._module = None
+
+    @property
+    def device(self) -> Any:
+        """Where the model computes: the first GPU where there is one."""
+        return next(self.module.parameters()).device
 
     @property
     def vocabulary_size(self) -> int:
@@ -131,14 +147,14 @@ class FloatModel:
         """
         import torch
 
-        given = {"input_ids": torch.tensor([list(ids)])}
+        given = {"input_ids": torch.tensor([list(ids)], device=self.device)}
         if self.segments > 1 and any(types):
-            given["token_type_ids"] = torch.tensor([list(types)])
+            given["token_type_ids"] = torch.tensor([list(types)], device=self.device)
         key = (*ids, *(-1 - kind for kind in types)) if len(given) > 1 else tuple(ids)
         if key in self._kept:
             return self._kept[key]
         with torch.inference_mode():
-            result: NDArray[np.float32] = self.module(**given).logits[0].float().numpy()
+            result: NDArray[np.float32] = self.module(**given).logits[0].float().cpu().numpy()
         if sum(kept.nbytes for kept in self._kept.values()) + result.nbytes <= KEEP_BYTES:
             self._kept[key] = result
         return result
@@ -158,11 +174,12 @@ class FloatModel:
         import torch
 
         with torch.inference_mode():
-            states = self.module(input_ids=torch.tensor([list(ids)])).last_hidden_state[0].float()
+            states = self.module(
+                input_ids=torch.tensor([list(ids)], device=self.device)).last_hidden_state[0].float()
             found = states[0] if task.pooling == "cls" else states.mean(dim=0)
             if task.normalise:
                 found = torch.nn.functional.normalize(found, dim=0)
-            result: NDArray[np.float32] = found.numpy()
+            result: NDArray[np.float32] = found.cpu().numpy()
         return result
 
     @property
@@ -197,8 +214,10 @@ class FloatModel:
             progress.at("answers of the float model", start, len(order))
             batch = order[start : start + size]
             width = max(len(prompts[index]) for index in batch)
-            ids = torch.tensor([[0] * (width - len(prompts[index])) + list(prompts[index]) for index in batch])
-            mask = torch.tensor([[0] * (width - len(prompts[index])) + [1] * len(prompts[index]) for index in batch])
+            ids = torch.tensor([[0] * (width - len(prompts[index])) + list(prompts[index]) for index in batch],
+                               device=self.device)
+            mask = torch.tensor([[0] * (width - len(prompts[index])) + [1] * len(prompts[index]) for index in batch],
+                                device=self.device)
             with torch.inference_mode():
                 output = self.module.generate(input_ids=ids, attention_mask=mask, generation_config=config,
                                               logits_processor=[processor()] if processor else None)

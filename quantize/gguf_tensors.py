@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from ..models.errors import ArtifactError
 from . import llama_quantizer
 from .checkpoint import Checkpoint
-from .codes import Codes, by_rows, fits, to_bytes
+from .codes import Encode, by_rows, fits, to_bytes
 from .gguf_changes import ORDERS, VALUES
 from .gguf_metadata import head_dim, rope_factors
-
-Encode = Callable[[str, NDArray[np.float32]], Codes]
-"""Quantizes the weight [out, in] of a Hugging Face name."""
+from .grids import GRIDS
 
 PLAIN = ("F32", "F16", "BF16", "Q8_0")
 WIDE = {"token_embd.weight", "output.weight"}
@@ -92,16 +90,17 @@ def plan(checkpoint: Checkpoint, type_name: str) -> tuple[list[Tensor], list[str
 
 
 def make(tensor: Tensor, checkpoint: Checkpoint, encode: Encode,
-         importance: NDArray[np.float32] | None = None) -> NDArray[Any]:
-    """The tensor's content as it stands in the file; `importance` of its columns weights llama.cpp's types.
+         importance: NDArray[np.float32] | None = None, coded: Container[str] = ("Q4_0",)) -> NDArray[Any]:
+    """The tensor's content as it stands in the file; `importance` of its columns weights llama.cpp's types. Types in
+    `coded`, all of them of grids.GRIDS, are made by `encode`.
 
     Raises ArtifactError for values that are not finite or too large for the type.
     """
     if not tensor.source:
         return rope_factors(checkpoint.family, checkpoint.config)[tensor.name]
     weight, order = _changed(tensor, checkpoint)
-    if tensor.type == "Q4_0":
-        codes = encode(tensor.source, weight)
+    if tensor.type in coded:
+        codes = encode(tensor.source, weight, GRIDS[tensor.type])
         return to_bytes(codes if order is None else codes.take(order))
     if order is not None:
         weight = weight[order]

@@ -19,7 +19,8 @@ from .sensitivity import Sensitivity
 
 log = logging.getLogger(__name__)
 
-Restore = Callable[[str, str], NDArray[np.float32]]
+Floats = NDArray[np.float32]
+Restore = Callable[[str, str], Floats]
 """The weight [out, in] of a Hugging Face name as an engine sees it, stored in a type."""
 
 
@@ -56,7 +57,10 @@ class Mixer:
         unmeasured = {part.names[0]: [Option(type, size, 0) for type, size in part.sizes.items()] for part in parts}
         allocate(unmeasured, self._budget, fixed)
         sensitivity = Sensitivity(self._model, self._sequences)
-        options = {part.names[0]: self._options(part, sensitivity, restore) for part in parts}
+        costs = sensitivity.costs()
+        # Layer by layer: what lies outside, such as the head, comes first by name and last on the rows' way.
+        ordered = sorted(parts, key=lambda part: not sensitivity.inside(part.names[0]))
+        options = {part.names[0]: self._options(part, sensitivity, costs, restore) for part in ordered}
         chosen = allocate(options, self._budget, fixed)
         types = {name: chosen[part.names[0]].type for part in parts for name in part.names}
         joint = sensitivity.kl({name: restore(name, type) for name, type in types.items()})
@@ -68,26 +72,31 @@ class Mixer:
                      "tokens": sensitivity.tokens, "types": types}
         return types
 
-    def _options(self, part: Part, sensitivity: Sensitivity, restore: Restore) -> list[Option]:
-        """KL is measured at the type with the largest error, where it stands out from rounding most.
+    def _options(self, part: Part, sensitivity: Sensitivity, costs: Mapping[str, Floats],
+                 restore: Restore) -> list[Option]:
+        """Layers lose what the errors of their outputs cost, from one run of the model with gradients for all of them.
 
-        For small errors KL grows with the square of a layer's output error, so the other types follow by the ratio of
-        theirs: one run of the model for a part, not one for each of its types.
+        For what is no layer, such as a table that is looked up, KL is measured at the type with the largest error,
+        where it stands out from rounding most; the other types follow by the ratio of their squared errors.
         """
-        errors = dict.fromkeys(part.sizes, 0.0)
-        worst: dict[str, NDArray[np.float32]] = {}
+        losses = dict.fromkeys(part.sizes, 0.0)
+        worst: dict[str, Floats] = {}
+        layers = all(name in costs for name in part.names)
         for type in part.sizes:
             found = {name: restore(name, type) for name in part.names}
-            errors[type] = sum(self._error(name, weight - sensitivity.weight(name)) for name, weight in found.items())
-            if errors[type] >= max(errors.values()):
+            for name, weight in found.items():
+                lost = weight - sensitivity.weight(name)
+                losses[type] += self._cost(name, lost, costs[name]) if layers else float(np.square(lost).sum())
+            if losses[type] >= max(losses.values()):
                 worst = found
-        most = max(errors.values())
-        loss = sensitivity.kl(worst) / most if most else 0.0
-        return [Option(type, size, loss * errors[type]) for type, size in part.sizes.items()]
+        most = max(losses.values())
+        if not layers and most:
+            measured = sensitivity.kl(worst) / most
+            losses = {type: loss * measured for type, loss in losses.items()}
+        return [Option(type, size, losses[type]) for type, size in part.sizes.items()]
 
-    def _error(self, name: str, lost: NDArray[np.float32]) -> float:
-        """The expected squared error of the layer's output; of the weights, for what is no layer."""
+    def _cost(self, name: str, lost: Floats, costs: Floats) -> float:
+        """KL in nats that weights [out, in] off by `lost` cost."""
         gram = self._calibration.gram(name)
-        if gram is None:
-            return float(np.square(lost).sum(dtype=np.float64))
-        return float(np.einsum("rc,rc->", lost @ gram, lost, dtype=np.float64))
+        assert gram is not None, "what has costs is a layer"
+        return float(np.einsum("r,rc,rc->", costs, lost @ gram, lost, dtype=np.float64))

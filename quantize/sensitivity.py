@@ -1,9 +1,10 @@
-"""How far the model's predictions move when some of its weights are replaced: forward KL, measured in torch."""
+"""How far the model's predictions move when some of its weights are replaced: forward KL, measured in torch, and what
+an error of a layer's output costs of it, from gradients."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .float_model import FloatModel
+from .layerwise import replaced, stack
 
 TOKENS = 2048
 LOGITS_BYTES = 1 << 29
 """What the float model's log-probabilities may take: a large vocabulary is measured on fewer tokens."""
+BACKWARD_TOKENS = 256
+"""Tokens that gradients are taken over at once: what every layer computed is held for them."""
 
 
 class Sensitivity:
@@ -24,12 +28,12 @@ class Sensitivity:
         """`sequences` are read in their order, up to TOKENS tokens."""
         import torch
 
-        self._module = model.module
+        self._model, self._module = model, model.module
         # transformers' Conv1D holds its matrix as [in, out].
         self._turned = {f"{name}.weight" for name, module in model.linear_layers()
                         if not hasattr(module, "in_features")}
-        self._path, self._layers = _layers(self._module)
-        self._inputs = [torch.tensor([ids]) for ids in _cut(sequences, model)]
+        self._path, self._layers = stack(self._module)
+        self._inputs = [torch.tensor([ids], device=model.device) for ids in _cut(sequences, model)]
         self.tokens = sum(ids.shape[1] for ids in self._inputs)
         self._answers: list[Any] = []
         self._outputs: list[list[Any]] = []
@@ -44,25 +48,71 @@ class Sensitivity:
 
     def weight(self, name: str) -> NDArray[np.float32]:
         """The float weight [out, in] of a Hugging Face name."""
-        weight: NDArray[np.float32] = self._module.get_parameter(name).detach().numpy()
+        weight: NDArray[np.float32] = self._module.get_parameter(name).detach().cpu().numpy()
         return weight.T if name in self._turned else weight
 
-    def kl(self, replaced: Mapping[str, NDArray[np.float32]]) -> float:
+    def kl(self, changed: Mapping[str, NDArray[np.float32]]) -> float:
         """Mean KL(float || changed) in nats over all tokens, with the weights [out, in] of these names exchanged."""
-        with self._exchanged(replaced):
+        with self._exchanged(changed):
             total = 0.0
             for ids, answer, outputs in zip(self._inputs, self._answers, self._outputs, strict=True):
-                with self._known(outputs[: self._first(replaced)]):
+                with replaced(self._layers, [_giving(output) for output in outputs[: self._first(changed)]]):
                     found = self._log_probabilities(ids)
                 wide = answer.double()
                 total += float((wide.exp() * (wide - found.double())).sum())
                 del found, wide
         return float(max(total / self.tokens, 0.0))
 
+    def costs(self) -> dict[str, NDArray[np.float32]]:
+        """What errors of a layer's output cost, float32 [out] by weight name: KL is about sum_o costs_o E[error_o^2].
+
+        For small errors KL is their square in the Fisher metric: half the mean square of the gradients of log p(token),
+        for tokens drawn from the model's own distribution, with respect to the output. Errors of different channels
+        and tokens are taken for independent.
+        """
+        import torch
+
+        sums: dict[str, Any] = {}
+        generator = torch.Generator().manual_seed(0)
+
+        def output_hook(name: str) -> Any:
+            def add(gradient: Any) -> None:
+                square = gradient.detach().reshape(-1, gradient.shape[-1]).square().sum(dim=0)
+                sums[name] = sums[name] + square if name in sums else square
+            return lambda _module, _inputs, output: output.register_hook(add) and None
+
+        layers = {f"{name}.weight": module for name, module in self._model.linear_layers()}
+        frozen = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
+        with ExitStack() as stack:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+                stack.callback(parameter.requires_grad_, True)
+            # Gradients begin at the embeddings, so that none of weights are computed.
+            embedding = self._module.get_input_embeddings()
+            stack.callback(embedding.register_forward_hook(
+                lambda _module, _inputs, output: output.detach().requires_grad_(True)).remove)
+            for name, module in layers.items():
+                stack.callback(module.register_forward_hook(output_hook(name)).remove)
+            for ids in self._inputs:
+                for part in ids.split(BACKWARD_TOKENS, dim=1):
+                    with torch.enable_grad():
+                        logits = self._module(input_ids=part, use_cache=False).logits[0].float()
+                        logs = torch.log_softmax(logits, dim=-1)
+                        drawn = torch.multinomial(logs.detach().exp().cpu(), 1, generator=generator).to(logs.device)
+                        logs.gather(1, drawn).sum().backward()
+        return {name: (total / (2 * self.tokens)).cpu().numpy() for name, total in sums.items()}
+
+    def inside(self, name: str) -> bool:
+        """Whether a weight belongs to one of the decoder's layers."""
+        return self._layer(name) is not None
+
+    def _layer(self, name: str) -> int | None:
+        found = re.match(rf"{re.escape(self._path)}\.(\d+)\.", name)
+        return int(found[1]) if found else None
+
     def _first(self, names: Mapping[str, Any]) -> int:
         """Layers before the first changed one compute what they did before."""
-        found = [re.match(rf"{re.escape(self._path)}\.(\d+)\.", name) for name in names]
-        return min((int(match[1]) if match else 0 for match in found), default=0)
+        return min((self._layer(name) or 0 for name in names), default=0)
 
     def _log_probabilities(self, ids: Any) -> Any:
         import torch
@@ -71,37 +121,25 @@ class Sensitivity:
             return torch.log_softmax(self._module(input_ids=ids, use_cache=False).logits[0].float(), dim=-1)
 
     @contextmanager
-    def _exchanged(self, replaced: Mapping[str, NDArray[np.float32]]) -> Iterator[None]:
+    def _exchanged(self, changed: Mapping[str, NDArray[np.float32]]) -> Iterator[None]:
         import torch
 
         kept = {}
         try:
-            for name, weight in replaced.items():
+            for name, weight in changed.items():
                 parameter = self._module.get_parameter(name)
                 kept[name] = parameter.data
-                parameter.data = torch.from_numpy(np.ascontiguousarray(weight.T if name in self._turned else weight))
+                placed = np.ascontiguousarray(weight.T if name in self._turned else weight)
+                parameter.data = torch.from_numpy(placed).to(self._model.device)
             yield
         finally:
             for name, data in kept.items():
                 self._module.get_parameter(name).data = data
 
-    @contextmanager
-    def _known(self, outputs: Sequence[Any]) -> Iterator[None]:
-        """Let the first layers give the outputs that they gave to the float model, without computing them."""
-        with ExitStack() as stack:
-            for layer, output in zip(self._layers, outputs, strict=False):
-                layer.forward = lambda *_inputs, output=output, **_named: output
-                stack.callback(layer.__dict__.pop, "forward")
-            yield
 
-
-def _layers(module: Any) -> tuple[str, Any]:
-    """Name and modules of the stack of decoder layers."""
-    import torch
-
-    stacks = {name: each for name, each in module.named_modules() if isinstance(each, torch.nn.ModuleList)}
-    name = max(stacks, key=lambda name: len(stacks[name]))
-    return name, stacks[name]
+def _giving(output: Any) -> Callable[..., Any]:
+    """A layer that is known to give this output."""
+    return lambda *_inputs, **_named: output
 
 
 def _cut(sequences: Sequence[Sequence[int]], model: FloatModel) -> Iterator[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
 from itertools import pairwise
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import DataError
+from ..models.runfile import Export
 from ..models.task import Task
 from ..runtime.answered import said
 from ..runtime.embed import nearest_answers
@@ -21,6 +23,7 @@ from ..runtime.rows import Row, rows_digest
 from ..runtime.text import Codec
 from . import corpus, reference
 from .calibration import Calibration, measure
+from .encoding import Encoder
 from .float_model import FloatModel
 from .reference import Reference
 from .source import Source
@@ -47,6 +50,22 @@ class Witness:
         self.head = self.origin.head
         self._held_out = held_out(rows, fit(test_rows, self.head) if self.head else test_rows, test_limit)
         self.calibration: Callable[[int], Calibration | None] = cache(self._calibrate)
+        self._calibrations: list[Calibration] = []
+        self._encoders: dict[str, Encoder] = {}
+
+    def encoder(self, target: Export) -> Encoder:
+        """What makes the codes of a target: one for all targets of its method and rows, which share what it finds."""
+        key = json.dumps([target.method, target.calibration_rows], sort_keys=True)
+        if key not in self._encoders:
+            self._encoders[key] = Encoder(target.method, self.calibration(target.calibration_rows))
+        return self._encoders[key]
+
+    def release(self) -> None:
+        """Give back the float model's memory until it is asked again."""
+        for calibration in self._calibrations:
+            calibration.release()
+        if "model" in vars(self):
+            self.model.unload()
 
     @property
     def kind(self) -> str:
@@ -119,7 +138,10 @@ class Witness:
     def _calibrate(self, count: int) -> Calibration | None:
         """Importance from the first `count` rows; none for encoders, whose int8 needs none."""
         sequences = self.calibration_ids(count)
-        return measure(self.model, sequences) if sequences else None
+        if not sequences:
+            return None
+        self._calibrations.append(measure(self.model, sequences))
+        return self._calibrations[-1]
 
     def calibration_ids(self, count: int) -> list[list[int]]:
         """Token ids of the first `count` rows; none for encoders."""

@@ -10,11 +10,12 @@ from edgestill.models.scheme import Scheme
 from edgestill.quantize.calibration import Calibration
 from edgestill.quantize.codes import Codes
 from edgestill.quantize.formats import gguf as gguf_format
+from edgestill.quantize.grids import Q4_0, Grid
 from edgestill.quantize.methods import rtn
 
 
-def encode(_name: str, weight: np.ndarray) -> Codes:
-    return rtn.quantize(weight, None, rtn.Config())
+def encode(_name: str, weight: np.ndarray, grid: Grid = Q4_0) -> Codes:
+    return rtn.quantize(weight, None, rtn.Config(), grid)
 
 
 def write(source: Path, folder: Path, type_name: str = "F32", calibration: Calibration | None = None) -> Path:

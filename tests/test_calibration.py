@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from edgestill.models.errors import DataError
-from edgestill.quantize import calibration
+from edgestill.quantize import calibration, layerwise
 from edgestill.quantize.float_model import FloatModel
 
-from . import tiny
+from . import decoders, tiny
 
 SEQUENCES = [[5, 9, 17, 30, 40], [8, 8, 100], [201]]
 
@@ -67,15 +68,63 @@ def test_no_tokens_is_refused(model: FloatModel) -> None:
         calibration.measure(model, [[]])
 
 
-def test_second_moments_are_those_of_the_inputs_whatever_the_groups(
-        model: FloatModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = calibration.measure(model, SEQUENCES)
-    monkeypatch.setattr(calibration, "GROUP_BYTES", 1)
-    apart = calibration.measure(model, SEQUENCES)
-    for name in ("model.layers.0.self_attn.k_proj.weight", "model.layers.2.mlp.down_proj.weight", "lm_head.weight"):
-        gram = whole.gram(name)
+def test_second_moments_are_those_of_the_inputs_in_whatever_order_they_are_asked_for(model: FloatModel) -> None:
+    found = calibration.measure(model, SEQUENCES)
+    for name in ("model.layers.0.self_attn.k_proj.weight", "lm_head.weight", "model.layers.2.mlp.down_proj.weight",
+                 "model.layers.1.mlp.up_proj.weight"):
+        gram = found.gram(name)
         assert gram is not None
-        np.testing.assert_allclose(np.diag(gram), whole.importance[name], rtol=1e-4)
-        np.testing.assert_allclose(gram, apart.gram(name), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(np.diag(gram), found.importance[name], rtol=1e-4)
         assert np.linalg.eigvalsh(gram.astype(np.float64)).min() > -1e-4
-    assert whole.gram("model.embed_tokens.weight") is None
+    assert found.gram("model.embed_tokens.weight") is None
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma3", "lfm2", "qwen3_5", "smollm3"])
+def test_walking_the_layers_gives_what_the_whole_model_gives(
+        family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FloatModel.from_folder(decoders.make(tmp_path, family, {})[0])
+    walked = calibration.Grams(model, SEQUENCES)
+    runs = []
+    monkeypatch.setattr(calibration, "_run", lambda *given: runs.append(given))
+    names = [f"{name}.weight" for name, _ in model.linear_layers()]
+    found = {name: walked.of(name) for name in names}
+    assert not runs  # no layer needed the whole model
+    monkeypatch.undo()
+    monkeypatch.setattr(calibration, "GROUP_BYTES", 1)
+    whole = calibration.Grams(model, SEQUENCES)
+    monkeypatch.setattr(whole, "_walker", lambda: SimpleNamespace(faithful=False))
+    for name in names:
+        np.testing.assert_allclose(found[name], whole.of(name), rtol=1e-4, atol=1e-5)
+
+
+def test_a_family_whose_layers_hand_more_on_than_states_is_run_whole(model: FloatModel) -> None:
+    layer = model.module.model.layers[1]
+    own, seen = layer.forward, []
+
+    def forward(state: torch.Tensor, *inputs: object, **named: object) -> torch.Tensor:
+        seen.append(state)  # a layer that also looks at what an earlier call left behind
+        result: torch.Tensor = own(state * len(seen), *inputs, **named)
+        return result
+    layer.forward = forward
+    try:
+        assert not layerwise.Walk(model, SEQUENCES).faithful
+        seen.clear()
+        gram = calibration.measure(model, SEQUENCES[:1]).gram("model.layers.0.mlp.down_proj.weight")
+        assert gram is not None and gram.shape == (128, 128)
+    finally:
+        del layer.forward
+    assert layerwise.Walk(model, SEQUENCES).faithful
+
+
+def test_a_walk_runs_every_layer_once_for_all_layers_asked_for_in_order(model: FloatModel) -> None:
+    found = calibration.measure(model, [*SEQUENCES, [4, 4]])
+    calls = []
+    layers = [layer.mlp for layer in model.module.model.layers]
+    handles = [layer.register_forward_pre_hook(lambda module, _: calls.append(module)) for layer in layers]
+    names = [f"{name}.weight" for name, _ in model.linear_layers() if "layers" in name]
+    for name in names:
+        found.gram(name)
+    for handle in handles:
+        handle.remove()
+    # Four rows each, and the first one twice more: to see that walking is what the model does.
+    assert [calls.count(layer) for layer in layers] == [6, 6, 6]

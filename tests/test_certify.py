@@ -151,10 +151,18 @@ def test_codes_are_put_into_the_float_model_and_taken_out_again(llama: Path) -> 
     given = coded("model.layers.0.mlp.up_proj.weight", before)
     ids = list(range(5, 25))
     wanted = model.logits(ids)
+    seen: list[np.ndarray] = []
     with coded.placed(model) as placed:
-        assert placed is not None and np.array_equal(weight.detach().numpy(), codes.dequantize(given))
-        assert not np.array_equal(placed.logits(ids), wanted)
-    assert np.array_equal(weight.detach().numpy(), before)
+        assert placed is not None
+        layer = model.module.model.layers[0].mlp.up_proj
+        with layer.register_forward_pre_hook(lambda *_: seen.append(weight.detach().numpy().copy())):
+            assert not np.array_equal(placed.logits(ids), wanted)
+        # Only while its layer computes: a second copy of the whole model would not fit.
+        assert np.array_equal(seen[0], codes.dequantize(given)) and np.array_equal(weight.detach().numpy(), before)
+        with pytest.raises(RuntimeError):
+            layer(layer.weight[:1, :3])
+        assert np.array_equal(weight.detach().numpy(), before)
+    assert np.array_equal(model.logits(ids), wanted) and not layer._forward_pre_hooks
     coded("model.layers.1.mlp.up_proj.weight", before)  # another layer's numbers: not what the model has there
     with coded.placed(model) as placed:
         assert placed is None

@@ -18,6 +18,7 @@ from edgestill.quantize.calibration import Calibration
 from edgestill.quantize.checkpoint import Checkpoint
 from edgestill.quantize.codes import Codes, dequantize
 from edgestill.quantize.formats import gguf as gguf_format
+from edgestill.quantize.grids import Grid
 from edgestill.quantize.llama_quantizer import floored
 
 from . import tiny
@@ -36,8 +37,8 @@ def test_a_four_bit_file_holds_the_codes_it_was_given(tmp_path: Path) -> None:
     source = tiny.decoder(tmp_path / "hf", "llama", tie_word_embeddings=False)
     given: dict[str, Codes] = {}
 
-    def remember(name: str, weight: np.ndarray) -> Codes:
-        given[name] = encode(name, weight)
+    def remember(name: str, weight: np.ndarray, grid: Grid) -> Codes:
+        given[name] = encode(name, weight, grid)
         return given[name]
 
     gguf_format.write(source, tmp_path, Scheme("gguf", "Q4_0"), remember, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from edgestill.quantize.allocate import Option, allocate
 from edgestill.quantize.encoding import encoder
 from edgestill.quantize.float_model import FloatModel
 from edgestill.quantize.formats import gguf, onnx
-from edgestill.quantize.mixing import Mixer
+from edgestill.quantize.mixing import Mixer, Part
 from edgestill.quantize.sensitivity import Sensitivity
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,6 +51,19 @@ def test_a_budget_is_kept_and_nearly_used(options: dict[str, list[Option]], budg
     assert best <= loss + 1e-9 and loss <= best + largest + 1e-9
 
 
+def test_bytes_go_where_they_take_off_most_not_where_most_is_lost() -> None:
+    # One part loses most and takes many bytes; ten others lose less, and more for each byte.
+    options = {"large": [Option("narrow", 100, 10.0), Option("wide", 200, 0.0)],
+               **{f"small {index}": [Option("narrow", 10, 2.0), Option("wide", 20, 0.0)] for index in range(10)}}
+    chosen = allocate(options, 300)
+    assert {name for name, option in chosen.items() if option.type == "wide"} == {f"small {i}" for i in range(10)}
+    # What is left goes to the one change that fits and takes off most.
+    rest = {"a": [Option("narrow", 10, 5.0), Option("wide", 50, 1.0)], "b": [Option("narrow", 10, 3.0),
+            Option("wide", 18, 2.5)], "c": [Option("narrow", 10, 3.0), Option("wide", 19, 2.0)]}
+    assert {name: option.type for name, option in allocate(rest, 40).items()} == {
+        "a": "narrow", "b": "narrow", "c": "wide"}
+
+
 def _all(choices: list[list[Option]]) -> list[tuple[Option, ...]]:
     import itertools
 
@@ -72,6 +86,50 @@ def test_layers_that_did_not_change_are_not_computed_again_and_nothing_stays_cha
     assert measured.kl({}) == 0
     model._kept.clear()
     assert np.array_equal(model.logits(SEQUENCES[0]), before)
+
+
+def test_what_errors_of_a_layer_cost_is_the_kl_that_they_make(model: FloatModel) -> None:
+    sequences = [[int(i) for i in np.random.default_rng(seed).integers(5, 380, 60)] for seed in range(6)]
+    statistics, measured = calibration.measure(model, sequences), Sensitivity(model, sequences)
+    costs, random, expected = measured.costs(), np.random.default_rng(0), {}
+    for name in costs:
+        if "layers" in name:
+            weight = measured.weight(name)
+            off = (0.02 * weight.std() * random.standard_normal(weight.shape)).astype(np.float32)
+            expected[name] = (float(np.einsum("r,rc,rc->", costs[name], off @ statistics.gram(name), off)),
+                              measured.kl({name: weight + off}))
+    assert len(expected) == 21
+    ratios = np.array([told / found for told, found in expected.values()])
+    # Errors of one layer go together here and there, which is not looked at.
+    assert 0.8 < np.exp(np.log(ratios).mean()) < 1.25 and (abs(np.log(ratios)) < 0.3).sum() >= 18
+    told, found = np.log(np.array(list(expected.values()))).T
+    assert np.corrcoef(told, found)[0, 1] > 0.9
+    assert all(parameter.requires_grad for parameter in model.module.parameters())
+
+
+def test_a_mixed_file_loses_less_than_the_same_bytes_dealt_out_the_other_way_round(
+        tiny_llama: Path, tmp_path: Path, model: FloatModel) -> None:
+    statistics = calibration.measure(model, SEQUENCES)
+    mixer = Mixer(model, SEQUENCES, statistics, Export("gguf:mixed", budget_mb=0.125))
+    seen: dict[str, object] = {}
+
+    def choose(parts: list[Part], fixed: int, restore: Callable[[str, str], np.ndarray]) -> dict[str, str]:
+        seen.update(parts=parts, restore=restore, types=mixer(parts, fixed, restore))
+        return seen["types"]  # type: ignore[return-value]
+    gguf.write(tiny_llama, tmp_path, Scheme("gguf", "mixed"), encoder({"kind": "scale_search"}, statistics),
+               statistics, choose)
+    types: dict[str, str] = seen["types"]  # type: ignore[assignment]
+    by_size: dict[int, list[str]] = {}
+    for part in seen["parts"]:  # type: ignore[attr-defined]
+        by_size.setdefault(part.sizes["Q8_0"], []).append(part.names[0])
+    # Within parts of one size types change places, so that the bytes stay the same.
+    turned = {name: other for names in by_size.values()
+              for name, other in zip(names, sorted((types[name] for name in names), key=list(types.values()).count),
+                                     strict=True)}
+    sensitivity = Sensitivity(model, SEQUENCES)
+    losses = [sensitivity.kl({name: seen["restore"](name, type) for name, type in dealt.items()})  # type: ignore
+              for dealt in (types, turned)]
+    assert types != turned and losses[0] < losses[1]
 
 
 @pytest.mark.parametrize(("format", "writer"), [("gguf", gguf), ("onnx", onnx)])

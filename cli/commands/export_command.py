@@ -28,7 +28,7 @@ from .. import inputs, named, options, output, progress, quiet
 @click.option("--rows", "rows_file", type=click.Path(path_type=Path),
               help="Run file whose rows calibrate (train) and certify (test), or data file that calibrates.")
 @options.columns
-@click.option("--method", default="scale_search", show_default=True, metavar="NAME",
+@click.option("--method", default="gptq", show_default=True, metavar="NAME",
               help="How 4-bit codes are found: gptq is the most exact and slowest.")
 @click.option("--bits-per-weight", type=click.FloatRange(0, 16), default=0.0, metavar="X",
               help="Size of a mixed target, in bits of the file for each weight.")

@@ -23,7 +23,9 @@ from ...models.errors import ArtifactError, MissingExtra, UsageError
 from ...models.scheme import MIXED, Scheme
 from .. import gguf_metadata, gguf_mixed, gguf_tokenizer, llama_quantizer
 from ..checkpoint import Checkpoint
-from ..gguf_tensors import Encode, Tensor, make, plan
+from ..codes import Encode
+from ..gguf_tensors import PLAIN, Tensor, make, plan
+from ..grids import GRIDS
 
 if TYPE_CHECKING:
     from ..calibration import Calibration
@@ -53,22 +55,30 @@ def write(source: Path, folder: Path, scheme: Scheme, encode: Encode, calibratio
     checkpoint = opened(source)
     stock = scheme.type in llama_quantizer.MIXTURES
     tensors, notes = plan(checkpoint, "F32" if stock else "Q8_0" if choose else scheme.type)
-    importance = importance_by_name(tensors, calibration.importance if calibration else {})
-    if calibration and not importance:
+    if calibration and not any(tensor.source in calibration.importance for tensor in tensors):
         raise ArtifactError("the calibration holds none of this model's layers", CALIBRATE)
+    coded = tuple(GRIDS) if choose else ("Q4_0",)
+
+    def importance(tensor: Tensor, type_name: str) -> NDArray[np.float32] | None:
+        # It costs a run over the rows, so it is read where types of llama.cpp's ask for it.
+        if not calibration or type_name in (*coded, *PLAIN):
+            return None
+        return importance_by_name([tensor], calibration.importance).get(tensor.name)
+
     if stock:
-        tensors = _mixture(checkpoint, tensors, scheme.type, importance, folder)
+        known = importance_by_name(tensors, calibration.importance if calibration else {})
+        tensors = _mixture(checkpoint, tensors, scheme.type, known, folder)
     if choose:
         by_source = {tensor.source: tensor for tensor in tensors}
-        parts = gguf_mixed.parts(tensors)
+        parts = gguf_mixed.parts(tensors, checkpoint)
         fixed = _header_bytes(checkpoint, tensors, folder) + sum(ALIGNMENT + tensor.bytes * (tensor.type != "Q8_0")
                                                                  for tensor in tensors)
         types = choose(parts, fixed, lambda name, type_name: gguf_mixed.restored(
-            by_source[name], type_name, checkpoint, encode, importance))
+            by_source[name], type_name, checkpoint, encode, importance(by_source[name], type_name)))
         tensors = [replace(tensor, type=types.get(tensor.source, tensor.type)) for tensor in tensors]
     with _opened(checkpoint, folder / FILE, scheme.type, tensors) as (writer, told):
         for tensor in tensors:
-            writer.write_tensor_data(make(tensor, checkpoint, encode, importance.get(tensor.name)))
+            writer.write_tensor_data(make(tensor, checkpoint, encode, importance(tensor, tensor.type), coded))
     for note in [*notes, *told]:
         log.warning("%s: %s", FILE, note)
     return FILE

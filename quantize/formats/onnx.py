@@ -20,6 +20,7 @@ from ...models import files
 from ...models.errors import UsageError
 from ...models.scheme import HALF, MIXED, Scheme
 from ..checkpoint import Checkpoint
+from ..codes import Encode
 from ..graphs import builder, decoder, encoder, exporter, half, nibbles, plain, rotation, storage
 from ..graphs.blocks import dequantize, eight_bit, four_bit
 from ..layouts import transformers_js
@@ -32,7 +33,7 @@ DIRECT = "model_genai.onnx"
 """The graph that onnxruntime-genai and our runtime load, where it differs from transformers.js's."""
 
 
-def write(source: Path, folder: Path, scheme: Scheme, encode: decoder.Encode, calibration: Any = None,
+def write(source: Path, folder: Path, scheme: Scheme, encode: Encode, calibration: Any = None,
           choose: Choose | None = None) -> str:
     """Export the Hugging Face folder `source` into `folder`; returns the name of the file an engine loads.
 
@@ -61,7 +62,7 @@ def write(source: Path, folder: Path, scheme: Scheme, encode: decoder.Encode, ca
     raise UsageError(f"{scheme}: the {family.name} family has no ONNX export", "export it as gguf")
 
 
-def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decoder.Encode,
+def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: Encode,
              choose: Choose | None) -> str:
     turned = rotation.read(checkpoint.folder)
     family = checkpoint.family
@@ -82,7 +83,7 @@ def _decoder(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decod
     return model_file
 
 
-def _compress(model: Any, checkpoint: Checkpoint, type: str, encode: decoder.Encode,
+def _compress(model: Any, checkpoint: Checkpoint, type: str, encode: Encode,
               narrow: Container[str] | None = None) -> None:
     """Give the layers of a built graph a type, or those in `narrow`, in place."""
     if type in BITS:
@@ -103,7 +104,7 @@ def _save(model: Any, folder: Path, type: str) -> str:
     return model_file
 
 
-def _narrow(model: Any, checkpoint: Checkpoint, encode: decoder.Encode, choose: Choose, folder: Path) -> set[str]:
+def _narrow(model: Any, checkpoint: Checkpoint, encode: Encode, choose: Choose, folder: Path) -> set[str]:
     """The layers, by the checkpoint's names, that `choose` puts into 4 bits."""
     sizes: dict[tuple[str, ...], dict[str, int]] = {}
     for names, (rows, columns) in decoder.matrices(model, checkpoint.family):
@@ -122,11 +123,11 @@ def _narrow(model: Any, checkpoint: Checkpoint, encode: decoder.Encode, choose: 
     return {name for name, type in types.items() if type == "int4"}
 
 
-def _restored(weight: NDArray[np.float32], name: str, type: str, encode: decoder.Encode) -> NDArray[np.float32]:
+def _restored(weight: NDArray[np.float32], name: str, type: str, encode: Encode) -> NDArray[np.float32]:
     return dequantize(four_bit([encode(name, weight)]) if type == "int4" else eight_bit(weight))
 
 
-def _plain(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: decoder.Encode) -> str:
+def _plain(checkpoint: Checkpoint, folder: Path, scheme: Scheme, encode: Encode) -> str:
     model = plain.built(checkpoint, BITS.get(scheme.type, 32), encode)
     if scheme.type == HALF:
         half.halve(model)

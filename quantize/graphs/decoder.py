@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from ...models.errors import ArtifactError
 from ...models.family import Family
-from ..codes import Codes, fits
+from ..codes import Codes, Encode, fits
 from .blocks import eight_bit, four_bit
 from .rewrite import gather_blocks, matmul_blocks, swap
 from .storage import constant, initializer
 
-Encode = Callable[[str, NDArray[np.float32]], Codes]
 Read = Callable[[str], NDArray[np.float32]]
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.MatMul\.weight")
 LAYERS = {
@@ -82,7 +81,7 @@ def compress(model: Any, family: Family, read: Read, bits: int, encode: Encode,
         parts = _parts(name, names, table, read)
         wide = narrow is not None and names[0].partition(":")[0] not in narrow
         if bits == 4 and name != HEAD and fits(table.shape[0]) and not wide:
-            blocks = four_bit([encode(part.partition(":")[0], matrix) for part, matrix in parts.items()])
+            blocks = four_bit([_codes(read, part, matrix, encode) for part, matrix in parts.items()])
         else:
             blocks = eight_bit(table.T)
         matmul_blocks(model.graph, node, name.removesuffix(".MatMul.weight"), blocks)
@@ -102,8 +101,24 @@ def _parts(name: str, names: list[str], table: NDArray[np.float32], read: Read) 
 def _rows(read: Read, part: str) -> NDArray[np.float32]:
     """A checkpoint's matrix, or the share of its rows behind a colon."""
     name, _, share = part.partition(":")
+    whole = read(name)
+    return whole[_share(share, len(whole))] if share else whole
+
+
+def _codes(read: Read, part: str, matrix: NDArray[np.float32], encode: Encode) -> Codes:
+    """The codes of a part. A whole matrix is encoded even where a share of it is wanted: other formats, and the other
+    shares, then find it done."""
+    name, _, share = part.partition(":")
+    if not share:
+        return encode(name, matrix)
+    whole = encode(name, read(name))
+    return whole.take(_share(share, len(whole.values)))
+
+
+def _share(share: str, rows: int) -> slice:
+    """The rows of `1/2`, counted from 0."""
     index, _, count = share.partition("/")
-    return np.split(read(name), int(count))[int(index)] if share else read(name)
+    return slice(rows * int(index) // int(count), rows * (int(index) + 1) // int(count))
 
 
 def fix_cache_shapes(model: Any, heads: int, head_size: int) -> None:

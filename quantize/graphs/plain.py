@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from ...models.errors import UsageError
 from ...models.family import Plain
 from ..checkpoint import Checkpoint
-from ..codes import fits
+from ..codes import Encode, fits
 from ..layouts import CACHE_LENGTH
 from . import rotation
 from .blocks import Blocks, eight_bit, four_bit
-from .decoder import Encode
 from .exporter import OPSET
 from .rewrite import gather_blocks
 from .storage import initializer

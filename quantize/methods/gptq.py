@@ -4,8 +4,9 @@ What a layer gets wrong is tr(E H E^T), with E the error of its weights and H = 
 together let errors cancel. Three steps, each in the metric H:
 
 1. Scales and codes of scale_search, with the diagonal of H.
-2. GPTQ (Frantar et al., arXiv:2210.17323) at those scales, the columns of the largest inputs first: an error e of
-   column j adds -e U[j, k] / U[j, j] to every later column k, where U^T U = H^-1 with U upper triangular.
+2. GPTQ (Frantar et al., arXiv:2210.17323) at those scales, the columns of the largest inputs first. With
+   H = (I + U) D (I + U)^T, U strictly upper triangular and D diagonal, the error is sum_k D_k (E_k + sum_j E_j U_jk)^2
+   over j before k: column k is rounded to what lies nearest to its weight plus the errors before it times U.
 3. Rows where that helped keep it. Then coordinate descent: block by block, every code moves to its best value given
    all others, and the scale to its least-squares value. No step of it can raise the error.
 
@@ -22,9 +23,10 @@ from numpy.typing import NDArray
 from ...models.errors import ArtifactError
 from ...models.scheme import BLOCK_SIZE
 from ...models.strict import limited
-from ..codes import ZERO_POINT, Codes, by_rows
+from ..codes import Codes, by_rows
+from ..grids import Q4_0, Grid
 from . import scale_search
-from .scale_search import inverse_of, nearest
+from .scale_search import inverse_of
 
 GRAM = True
 """Asks for the whole second moments E[x x^T] of a layer's input, not for their diagonal alone."""
@@ -41,24 +43,24 @@ class Config:
 
     damp: float = limited(0.05, minimum=1e-6, maximum=10.0)
     """Added to the diagonal of H, as a share of its mean: the fewer the rows, the more it takes."""
-    sweeps: int = limited(2, minimum=0, maximum=100)
-    """Rounds of coordinate descent."""
+    sweeps: int = limited(6, minimum=0, maximum=100)
+    """Rounds of coordinate descent; beyond 6 the error falls by less than 2 %."""
 
 
-def quantize(weight: Floats, moments: Floats | None, config: Config) -> Codes:
+def quantize(weight: Floats, moments: Floats | None, config: Config, grid: Grid = Q4_0) -> Codes:
     """Quantize `weight` [rows, columns] for inputs of second moments `moments` [columns, columns].
 
     Without moments (a table that only looks rows up) it is scale_search. Raises ArtifactError for moments of another
     shape, that are not finite or that cannot be inverted, and what scale_search raises.
     """
     if moments is None:
-        return scale_search.quantize(weight, None, scale_search.Config())
+        return scale_search.quantize(weight, None, scale_search.Config(), grid)
     rows, columns = weight.shape
     if moments.shape != (columns, columns) or not np.isfinite(moments).all():
         raise ArtifactError(f"second moments of shape {moments.shape} for {columns} columns, or not finite",
                             "calibrate this model again")
     diagonal = np.ascontiguousarray(np.diag(moments))
-    start = scale_search.quantize(weight, diagonal, scale_search.Config())
+    start = scale_search.quantize(weight, diagonal, scale_search.Config(), grid)
     mean = float(diagonal.mean(dtype=np.float64))
     if mean <= 0:
         return start
@@ -71,7 +73,7 @@ def quantize(weight: Floats, moments: Floats | None, config: Config) -> Codes:
                             "set a larger damp in export.method, or calibrate on more rows") from error
 
     def work(part: slice) -> Codes:
-        rounding = _Rounding(weight[part], Codes(start.values[part], start.scales[part]), metric)
+        rounding = _Rounding(weight[part], Codes(start.values[part], start.scales[part], grid), metric)
         rounding.feed_back(order, feedback)
         for _ in range(config.sweeps):
             rounding.descend()
@@ -80,19 +82,18 @@ def quantize(weight: Floats, moments: Floats | None, config: Config) -> Codes:
 
 
 def _feedback(metric: Floats) -> Floats:
-    """U, upper triangular with U^T U = metric^-1, every row divided by its diagonal."""
-    # With the columns in reverse, the Cholesky factor L of the metric gives U = L^-1 in reverse.
-    factor = np.linalg.cholesky(metric[::-1, ::-1].astype(np.float64))
-    upper = np.linalg.inv(factor)[::-1, ::-1]
-    return (upper / np.diag(upper)[:, None]).astype(np.float32)
+    """I + U of metric = (I + U) D (I + U)^T: upper triangular, ones on its diagonal."""
+    # The Cholesky factor of the metric with its columns in reverse is, in reverse, an upper triangular one.
+    upper = np.linalg.cholesky(metric[::-1, ::-1].astype(np.float64))[::-1, ::-1]
+    return (upper / np.diag(upper)).astype(np.float32)
 
 
 class _Rounding:
     """Rows in the making. Everything lies transposed, [columns, rows]: one column is one run of memory."""
 
     def __init__(self, weight: Floats, start: Codes, metric: Floats) -> None:
-        self.weight = np.ascontiguousarray(weight.T)
-        self.steps = start.values.T.astype(np.float32) - np.float32(ZERO_POINT)
+        self.weight, self.grid = np.ascontiguousarray(weight.T), start.grid
+        self.steps = start.grid.table[np.ascontiguousarray(start.values.T)]
         self.scales = start.scales.T.astype(np.float32)
         self.metric = metric
         self.error = self.weight - self.steps * np.repeat(self.scales, BLOCK_SIZE, axis=0)
@@ -100,19 +101,18 @@ class _Rounding:
 
     def feed_back(self, order: NDArray[np.intp], feedback: Floats) -> None:
         """One pass of GPTQ over the columns in `order`; rows that it makes worse stay as they are."""
-        left = self.weight[order]
+        weight = self.weight[order]
         blocks = order // BLOCK_SIZE
         inverse = inverse_of(self.scales)
-        steps = np.empty_like(left)
+        steps, errors = np.empty_like(weight), np.empty_like(weight)
         for start in range(0, len(order), BLOCK_SIZE):
             end = start + BLOCK_SIZE
-            errors = np.empty_like(left[start:end])
+            wanted = weight[start:end] + feedback[:start, start:end].T @ errors[:start]
             for column in range(start, end):
                 block = blocks[column]
-                nearest(left[column], inverse[block], steps[column])
-                errors[column - start] = left[column] - steps[column] * self.scales[block]
-                left[column + 1 : end] -= feedback[column, column + 1 : end, None] * errors[column - start]
-            left[end:] -= feedback[start:end, end:].T @ errors
+                self.grid.nearest(wanted[column - start], inverse[block], steps[column])
+                errors[column] = weight[column] - steps[column] * self.scales[block]
+                wanted[column - start + 1 :] += feedback[column, column + 1 : end, None] * errors[column]
         back = np.argsort(order)
         found = steps[back]
         error = self.weight - found * np.repeat(self.scales, BLOCK_SIZE, axis=0)
@@ -130,7 +130,7 @@ class _Rounding:
             gradient, before, inverse = self.gradient[part].copy(), error.copy(), inverse_of(scale)
             for column in range(BLOCK_SIZE):
                 wanted = weight[column] - error[column] + gradient[column] / own[column, column]
-                nearest(wanted, inverse, steps[column])
+                self.grid.nearest(wanted, inverse, steps[column])
                 now = weight[column] - steps[column] * scale
                 gradient += own[column, :, None] * (now - error[column])
                 error[column] = now
@@ -141,8 +141,8 @@ class _Rounding:
 
     def codes(self) -> Codes:
         """What was found, rows first."""
-        values = np.ascontiguousarray((self.steps + np.float32(ZERO_POINT)).T).astype(np.uint8)
-        return Codes(values, np.ascontiguousarray(self.scales.T).astype(np.float16))
+        values = np.ascontiguousarray(self.grid.codes(self.steps).T)
+        return Codes(values, np.ascontiguousarray(self.scales.T).astype(np.float16), self.grid)
 
 
 def _refit(steps: Floats, scale: Floats, own: Floats, gradient: Floats) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codes import Codes, blocks_of, by_rows, choose, full_scales, to_half
+from ..grids import Q4_0, Grid
 
 GRAM = False
 
@@ -17,7 +18,8 @@ class Config:
     """Nothing to set."""
 
 
-def quantize(weight: NDArray[np.float32], moments: NDArray[np.float32] | None, config: Config) -> Codes:
+def quantize(weight: NDArray[np.float32], moments: NDArray[np.float32] | None, config: Config,
+             grid: Grid = Q4_0) -> Codes:
     """Quantize `weight` [rows, columns]; `moments` play no part.
 
     Raises ArtifactError when rows are no whole number of blocks, or a scale is above float16's limit.
@@ -26,6 +28,6 @@ def quantize(weight: NDArray[np.float32], moments: NDArray[np.float32] | None, c
     blocks = blocks_of(weight)
 
     def work(part: slice) -> Codes:
-        full = full_scales(blocks[part])
-        return Codes(choose(blocks[part], full).reshape(-1, columns), to_half(full))
+        full = full_scales(blocks[part], grid)
+        return Codes(choose(blocks[part], full, grid).reshape(-1, columns), to_half(full), grid)
     return Codes.join(by_rows(work, rows, columns))

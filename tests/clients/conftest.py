@@ -12,6 +12,7 @@ from edgestill.models import files, kinds
 from edgestill.models.demo import grammar
 from edgestill.models.runfile import kind_config
 from edgestill.quantize import export
+from edgestill.quantize.grids import Q4_0
 
 from .. import packed, tiny
 from .cases import Case, chats, smollm2_shape
@@ -50,7 +51,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
             if not root.is_dir():
                 smollm2_shape(request.getfixturevalue("shared"), root / "hf")
             folder = packed.pack(root / "hf", root / target.replace(":", "-"), target, dimensions={"context": 8192},
-                                 encode=lambda _, weight: rtn.quantize(weight, None, config))
+                                 encode=lambda _, weight, grid=Q4_0: rtn.quantize(weight, None, config, grid))
             made[key] = Case(f"{model} {target}", folder, chats(4))
         return made[key]
 
