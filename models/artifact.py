@@ -13,13 +13,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import files
+from . import files, origin
 from .errors import ArtifactError, UsageError
 from .strict import build
 from .task import Task
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+_READ = {".json", ".jinja", ".onnx", ".onnx_data", ".data", ".gguf", ".safetensors", ".gbnf", ".npz", ".toml", ".txt"}
+"""Suffixes of what is read of an artifact."""
+_LARGEST = 2**48
 FOREIGN = "foreign"
 """The stage of a model that was made elsewhere: its manifest stands in memory alone."""
 
@@ -127,12 +130,14 @@ def open_artifact(path: Path) -> Artifact:
         raise ArtifactError(f"{path}: no {MANIFEST} in it, so it is not an artifact (or was never finished)",
                             "make it again; a folder is an artifact only once its manifest stands")
     try:
-        table = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        table = json.loads((path / MANIFEST).read_text(encoding="utf-8"), object_pairs_hook=_once,
+                           parse_constant=_no_number)
         if table.get("schema") != SCHEMA:
             raise ArtifactError(f"{path / MANIFEST}: schema {table.get('schema')!r}, this version reads {SCHEMA}",
                                 "use the edgestill version that made it, or export it again")
         manifest = build(Manifest, table, MANIFEST)
-    except (ValueError, AttributeError, UsageError) as error:
+        _check(path, manifest)
+    except (ValueError, AttributeError, RecursionError, UsageError) as error:
         raise ArtifactError(f"{path / MANIFEST}: {error}", "the manifest is damaged: copy it again") from error
     for name, entry in manifest.files.items():
         file = path / name
@@ -153,7 +158,39 @@ def seal(folder: Path, **fields: Any) -> Manifest:
     }
     manifest = Manifest(**fields, files=listed, made_by=versions())
     files.write_json(folder / MANIFEST, asdict(manifest))
+    origin.note(folder / MANIFEST)
     return manifest
+
+
+def _check(folder: Path, manifest: Manifest) -> None:
+    """ValueError unless all that is read of an artifact is listed, and lies inside it by a name that says so."""
+    if manifest.stage == FOREIGN:
+        raise ValueError(f"stage {FOREIGN!r}, which models without a manifest have")
+    for name in manifest.files:
+        parts = name.split("/")
+        if not name.isprintable() or {"", ".", ".."} & set(parts) or any(mark in name for mark in "\\:"):
+            raise ValueError(f"the file name {name[:80]!r}, which is none inside the folder")
+    if len({name.casefold() for name in manifest.files}) < len(manifest.files):
+        raise ValueError("two file names that differ in capitals alone, and are one on many systems")
+    needed = [manifest.model_file, *([Path(manifest.task.schema).name] if manifest.task.schema else [])]
+    there = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix in _READ)
+    needed += [path.as_posix() for path in there if not any(part.startswith(".") for part in path.parts)]
+    for name in needed:
+        if name not in manifest.files and name != MANIFEST:
+            raise ValueError(f"does not list {name[:80]!r}, which would be read")
+    if min(manifest.dimensions.values(), default=0) < 0 or max(manifest.dimensions.values(), default=0) > _LARGEST:
+        raise ValueError(f"dimensions {manifest.dimensions}, 0 to {_LARGEST} are the limits")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name}, which is no JSON")
 
 
 def versions(packages: Sequence[str] = ("edgestill", "numpy", "tokenizers", "onnxruntime", "torch", "transformers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..models import kinds
 from ..models.artifact import Artifact, versions
 from ..models.errors import ArtifactError, EdgestillError, MissingExtra, UsageError
-from ..runtime.foreign import UNVERIFIED, is_foreign, open_model
+from ..runtime.foreign import UNVERIFIED, is_foreign, is_stranger, open_model
 from ..runtime.rows import Row
 from . import certificate, grade, held, pace, reference
 from .certificate import Certificate, Check, check_hashes
@@ -115,14 +115,16 @@ def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0
     folder = Path(path)
     held.check_names(clients)
     if against is None:
-        return _verify(_sealed(folder), rows or (), threads, clients, quick)
+        sealed = _sealed(folder)
+        found = _verify(sealed, rows or (), threads, clients, quick)
+        return replace(found, origin=UNVERIFIED) if is_stranger(sealed) else found
     if clients:
         raise UsageError("clients are held to an artifact's tokens, and --against asks the float model",
                          "verify the artifact without --against")
     from . import against as foreign
 
     artifact = open_model(folder)
-    origin = UNVERIFIED if is_foreign(artifact) else Certificate.origin
+    origin = UNVERIFIED if is_stranger(artifact) else Certificate.origin
     hashes = () if is_foreign(artifact) else tuple(check_hashes(folder, artifact.manifest, ""))
     whole = all(check.passed for check in hashes)
     checks = foreign.prove(artifact, against, rows or (), threads, quick) if whole else ()

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..models.artifact import FOREIGN, Artifact, FileEntry, Manifest, Tokenizer, is_artifact, open_artifact
+from ..models.artifact import FOREIGN, MANIFEST, Artifact, FileEntry, Manifest, Tokenizer, is_artifact, open_artifact
 from ..models.errors import ArtifactError, UsageError
+from ..models.origin import is_ours
 from ..models.scheme import bits_of
 from ..models.task import Task
 from .configs import check_folder, classifier_config, read_table
@@ -58,6 +59,11 @@ def is_foreign(artifact: Artifact) -> bool:
     return artifact.manifest.stage == FOREIGN
 
 
+def is_stranger(artifact: Artifact) -> bool:
+    """Whether a model was made elsewhere: without a manifest, or with one that was not written here."""
+    return is_foreign(artifact) or not is_ours(artifact.folder / MANIFEST)
+
+
 def place(artifact: Artifact) -> Path:
     """The path that `open_model` opens it by again."""
     return artifact.model_path if is_foreign(artifact) else artifact.folder
@@ -73,11 +79,14 @@ def codec_of(artifact: Artifact, task: Task | None = None) -> Codec:
 
 
 def try_out(artifact: Artifact) -> None:
-    """Open a foreign model in a limited process and let it answer once; ArtifactError when that fails."""
+    """Check the hashes of a model made elsewhere, where it has any, open it in a limited process and let it answer
+    once; ArtifactError when that fails."""
     import logging
 
     from . import limited
 
+    if not is_foreign(artifact):
+        artifact.verify()
     logging.getLogger(__name__).warning("%s: %s", artifact.model_path, UNVERIFIED)
     outcome = limited.run(__name__, {"path": str(place(artifact))}, artifact.model_bytes(), TRIAL_SECONDS)
     if outcome.error is not None:

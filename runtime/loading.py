@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..models import kinds
 from ..models.errors import ArtifactError, UsageError
-from .foreign import codec_of, is_foreign, open_model, try_out
+from .foreign import codec_of, is_stranger, open_model, try_out
 from .generate import Generator
 from .tuned import recall
 
@@ -46,7 +46,7 @@ def load_streams(path: Path | str, count: int, threads: int = 0, context: int = 
         raise UsageError(f"{path}: its weights are stored as {artifact.manifest.scheme!r}, which no engine here runs",
                          f"edgestill export {path} --to gguf:Q4_0")
     if check_hashes:
-        if is_foreign(artifact):
+        if is_stranger(artifact):
             try_out(artifact)
         else:
             artifact.verify()

@@ -12,6 +12,8 @@ import numpy as np
 from edgestill.models.artifact import MANIFEST
 from numpy.typing import NDArray
 
+from . import packed
+
 TEXT = "turn off the kitchen light"
 PAIR = ("turn off the kitchen light", "what is the weather like today?")
 ONE = 1
@@ -25,13 +27,9 @@ def variant(source: Path, folder: Path, config: dict[str, Any] | None = None, on
     shutil.copytree(source, folder)
     table = json.loads((folder / "config.json").read_text()) | (config or {})
     (folder / "config.json").write_text(json.dumps({key: value for key, value in table.items() if value is not None}))
-    manifest = json.loads((folder / MANIFEST).read_text())
     if one_logit:
-        _keep_one(folder / manifest["model_file"])
-    for name in ("config.json", manifest["model_file"]):
-        manifest["files"].pop(name, None)
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"task": {"kind": "classify"} | task}))
-    return folder
+        _keep_one(folder / json.loads((folder / MANIFEST).read_text())["model_file"])
+    return packed.resealed(folder, task={"kind": "classify"} | task)
 
 
 def _keep_one(path: Path) -> None:

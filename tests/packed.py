@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from edgestill.models import kinds
-from edgestill.models.artifact import Artifact, Manifest, Tokenizer, seal
+from edgestill.models.artifact import MANIFEST, Artifact, Manifest, Tokenizer, seal
 from edgestill.models.scheme import Scheme
+from edgestill.models.strict import build
 from edgestill.models.task import Task
 from edgestill.quantize import layouts
 from edgestill.quantize.graphs.decoder import Encode
@@ -36,4 +38,12 @@ def pack(source: Path, folder: Path, target: str, task: Task | None = None, enco
     for layout in layouts.of(target):
         layout.write(Artifact(folder, Manifest(**fields)), codec)
     seal(folder, **fields)
+    return folder
+
+
+def resealed(folder: Path, **changes: Any) -> Path:
+    """Seal a changed artifact again, with other fields in its manifest."""
+    table = json.loads((folder / MANIFEST).read_text()) | changes
+    fields = vars(build(Manifest, table, MANIFEST))
+    seal(folder, **{key: value for key, value in fields.items() if key not in ("files", "made_by", "schema")})
     return folder

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from edgestill.models import artifact, files
 from edgestill.models.errors import ArtifactError, EdgestillError
 from edgestill.models.task import Task
+from edgestill.runtime.foreign import is_stranger
 
 
 def make(target: Path) -> artifact.Artifact:
@@ -59,13 +62,49 @@ def test_every_flipped_byte_is_found_and_its_file_named(tmp_path: Path) -> None:
     (lambda folder: (folder / "manifest.json").write_text("[]"), "damaged"),
     (lambda folder: change_manifest(folder, schema=99), "schema 99"),
     (lambda folder: change_manifest(folder, surprise=1), "surprise"),
-    (lambda folder: change_manifest(folder, files={"../out": {"sha256": "", "bytes": 0}}), "not there"),
+    (lambda folder: change_manifest(folder, stage="foreign"), "which models without a manifest have"),
+    (lambda folder: change_manifest(folder, model_file="../model.gguf"), "does not list '../model.gguf'"),
+    (lambda folder: change_manifest(folder, task={"schema": "schema.json"}), "does not list 'schema.json'"),
+    (lambda folder: change_manifest(folder, dimensions={"context": -1}), "dimensions"),
+    (lambda folder: change_manifest(folder, dimensions={"context": 2**60}), "dimensions"),
+    (lambda folder: change_manifest(folder, dimensions={"context": math.nan}), "NaN"),
+    (lambda folder: (folder / "chat_template.jinja").write_text("x"), "does not list 'chat_template.jinja'"),
+    (lambda folder: (folder / "onnx").mkdir() or (folder / "onnx/model.onnx").touch(), "does not list 'onnx/model"),
+    (lambda folder: (folder / "manifest.json").write_text('{"schema": 1, "schema": 1}'), "stands twice"),
+    (lambda folder: (folder / "manifest.json").write_text("[" * 10**6), "damaged"),
+    (lambda folder: os.symlink(folder / "model.gguf", folder / "config.json"), "does not list 'config.json'"),
+    *[(lambda folder, name=name: change_manifest(folder, files={name: {"sha256": "", "bytes": 0}}), "none inside")
+      for name in ("../out", "/etc/passwd", "a/../../b", "..\\\\out", "C:x", "", "a//b", "./a", "a\x00b")],
+    (lambda folder: change_manifest(folder, files={name: {"sha256": "", "bytes": 70}
+                                                   for name in ("model.gguf", "MODEL.gguf")}), "in capitals alone"),
 ])
 def test_a_damaged_folder_is_refused(tmp_path: Path, damage: object, expected: str) -> None:
     folder = make(tmp_path / "a").folder
     damage(folder)  # type: ignore[operator]
     with pytest.raises(ArtifactError, match=expected):
         artifact.open_artifact(folder)
+
+
+def test_what_nobody_reads_may_lie_beside(tmp_path: Path) -> None:
+    folder = make(tmp_path / "a").folder
+    for name in ("notes.md", ".DS_Store", ".cache/huggingface/x.json", "profile.csv"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    artifact.open_artifact(folder).verify()
+
+
+def test_a_manifest_that_was_not_written_here_says_nothing_of_its_origin(tmp_path: Path,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(tmp_path / "a")
+    assert not is_stranger(made)
+    copied = shutil.copytree(made.folder, tmp_path / "b")
+    assert not is_stranger(artifact.open_artifact(copied))
+    change_manifest(copied, licences={"base": "mine"})
+    assert is_stranger(artifact.open_artifact(copied))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert is_stranger(made)
+    (tmp_path / "elsewhere").write_text("no folder")
+    assert is_stranger(make(tmp_path / "c"))  # and that is no error
 
 
 def change_manifest(folder: Path, **changes: object) -> None:

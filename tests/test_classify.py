@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgestill.models.artifact import MANIFEST
 from edgestill.models.errors import ArtifactError, UsageError
 from edgestill.runtime import load
 from edgestill.runtime.classify import Classifier
 
+from . import packed
 from .tiny import SENTENCES
 
 TEXTS = SENTENCES[:8]
@@ -60,6 +59,7 @@ def test_labels_come_from_the_config_where_the_task_names_none(packed_bert: Path
     with load(folder) as model:
         assert model.labels == ["light", "music", "weather"]  # type: ignore[union-attr]
     (folder / "config.json").write_text("{}")
+    packed.resealed(folder)
     with pytest.raises(ArtifactError, match="names no labels"):
         load(folder, check_hashes=False)
 
@@ -76,7 +76,4 @@ def test_wrong_artifacts_are_refused(packed_bert: Path, packed_llama: dict[str, 
 
 def changed(source: Path, folder: Path, **changes: Any) -> Path:
     shutil.copytree(source, folder)
-    table = json.loads((folder / MANIFEST).read_text())
-    table["files"].pop("config.json", None)
-    (folder / MANIFEST).write_text(json.dumps(table | changes))
-    return folder
+    return packed.resealed(folder, **changes)

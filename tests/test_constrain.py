@@ -19,7 +19,7 @@ from edgestill.runtime.constrain import Grammars
 from edgestill.runtime.generate import Generator
 from edgestill.runtime.text import Codec
 
-from . import tiny
+from . import packed, tiny
 
 CALL = {"type": "object", "properties": {
     "action": {"enum": ["turn_on", "turn_off"]}, "minutes": {"type": "integer", "minimum": 0, "maximum": 90},
@@ -192,9 +192,7 @@ def test_the_tasks_schema_binds_unless_told_not_to(tiny_llama: Path, packed_llam
                                                    tmp_path: Path) -> None:
     folder = Path(shutil.copytree(packed_llama["gguf"], tmp_path / "bound"))
     (folder / "schema.json").write_text(json.dumps(CALL))
-    table = json.loads((folder / "manifest.json").read_text())
-    table["task"]["schema"] = "schema.json"
-    (folder / "manifest.json").write_text(json.dumps(table))
+    packed.resealed(folder, task={"schema": "schema.json", "max_new_tokens": 24})
     with load(folder, threads=1) as model:
         assert isinstance(model, Generator)
         assert set(model.generate("x", max_new_tokens=100).parsed) >= {"action", "minutes"}

@@ -13,7 +13,6 @@ import jsonschema
 import numpy as np
 import pytest
 from edgestill.models import kinds
-from edgestill.models.artifact import MANIFEST
 from edgestill.models.errors import ArtifactError, DataError, UsageError
 from edgestill.runtime import load
 from edgestill.runtime.engine import Cache
@@ -21,6 +20,7 @@ from edgestill.runtime.generate import Generator
 from edgestill.runtime.template import ChatTemplate
 from edgestill.runtime.text import Codec
 
+from . import packed
 from .test_constrain import CALL
 
 PROMPT = "turn off the kitchen light"
@@ -201,9 +201,7 @@ def test_ids_that_are_none_of_the_models_are_refused(ids: list[int], match: str,
 def changed(source: Path, folder: Path, **changes: Any) -> Path:
     """A copy of an artifact with other keys in its manifest."""
     shutil.copytree(source, folder)
-    table = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(table | changes))
-    return folder
+    return packed.resealed(folder, **changes)
 
 
 def test_loading_checks_every_hash(packed_llama: dict[str, Path], tmp_path: Path) -> None:
@@ -226,10 +224,11 @@ def test_what_cannot_be_loaded_says_why(packed_llama: dict[str, Path], tmp_path:
             load(packed_llama["gguf"], threads=threads)
     with pytest.raises(UsageError, match="context: 1000"):
         load(packed_llama["onnx"], context=1000)
-    folder = changed(packed_llama["gguf"], tmp_path / "other", files={})
+    folder = changed(packed_llama["gguf"], tmp_path / "other")
     table = json.loads((folder / "tokenizer.json").read_text())
     table["added_tokens"].append({**table["added_tokens"][0], "id": 384, "content": "<|new|>"})
     (folder / "tokenizer.json").write_text(json.dumps(table))
+    packed.resealed(folder)
     with pytest.raises(ArtifactError, match="the tokenizer has 385 tokens, the model 384"):
         load(folder)
 

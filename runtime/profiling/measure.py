@@ -13,7 +13,7 @@ import numpy as np
 from ...models.artifact import Artifact
 from ...models.errors import UsageError
 from ..engine import DEFAULT_CONTEXT
-from ..foreign import codec_of, is_foreign, open_model, place, try_out
+from ..foreign import codec_of, is_stranger, open_model, place, try_out
 from . import machine
 from .jobs import prompt_of, run
 from .sweep import tune
@@ -75,7 +75,7 @@ def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 12
             raise UsageError(f"{name}: {value} is below the limit {least}", f"use {least} or more")
     if isinstance(model, (str, Path)):
         artifact = open_model(Path(model))
-        if is_foreign(artifact):
+        if is_stranger(artifact):
             try_out(artifact)
     else:
         if model.artifact is None:
@@ -93,7 +93,7 @@ def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 12
     if not threads:
         threads, speeds = tune(artifact)
     needed = prompt_tokens + new_tokens
-    job = {"path": str(place(artifact)), "check_hashes": not is_foreign(artifact), "threads": threads,
+    job = {"path": str(place(artifact)), "check_hashes": not is_stranger(artifact), "threads": threads,
            "warmup": warmup, "new_tokens": new_tokens,
            "context": 0 if whole or needed <= _default_context(artifact) else needed}
     before = machine.facts()

@@ -10,7 +10,7 @@ import statistics
 from typing import Any
 
 from ...models.artifact import Artifact
-from ..foreign import codec_of, is_foreign, place
+from ..foreign import codec_of, is_stranger, place
 from ..threads import candidates
 from ..tuned import remember
 from .jobs import prompt_of, run
@@ -35,7 +35,7 @@ def tune(artifact: Artifact) -> tuple[int, dict[int, float]]:
     codec = codec_of(artifact, artifact.manifest.task)
     ids = prompt_of(codec, None, _PROMPT, 0)
     generates = artifact.manifest.task.kind == "generate"
-    job = {"path": str(place(artifact)), "check_hashes": not is_foreign(artifact), "warmup": 0, "context": 0,
+    job = {"path": str(place(artifact)), "check_hashes": not is_stranger(artifact), "warmup": 0, "context": 0,
            "new_tokens": _TOKENS, "token_seconds": _SECONDS,
            "prompts": [ids] if generates else [codec.decode(ids)] * _TEXTS}
     speeds: dict[int, float] = {}
