@@ -20,8 +20,11 @@ from .task import Task
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-_READ = {".json", ".jinja", ".onnx", ".onnx_data", ".data", ".gguf", ".safetensors", ".gbnf", ".npz", ".toml", ".txt"}
-"""Suffixes of what is read of an artifact."""
+_READ = {".jinja", ".onnx", ".onnx_data", ".data", ".gguf", ".safetensors"}
+_READ_BY_NAME = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+                 "config.json", "genai_config.json", "certificate.json", "reference.npz", "fixtures.json", "run.toml",
+                 "modules.json", "sentence_bert_config.json", "adapter_config.json", "grammar.gbnf"}
+"""Suffixes and names of what is read of an artifact, besides what its manifest names."""
 _LARGEST = 2**48
 FOREIGN = "foreign"
 """The stage of a model that was made elsewhere: its manifest stands in memory alone."""
@@ -173,7 +176,8 @@ def _check(folder: Path, manifest: Manifest) -> None:
     if len({name.casefold() for name in manifest.files}) < len(manifest.files):
         raise ValueError("two file names that differ in capitals alone, and are one on many systems")
     needed = [manifest.model_file, *([Path(manifest.task.schema).name] if manifest.task.schema else [])]
-    there = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix in _READ)
+    there = (path.relative_to(folder) for path in folder.rglob("*")
+             if path.suffix in _READ or path.name in _READ_BY_NAME)
     needed += [path.as_posix() for path in there if not any(part.startswith(".") for part in path.parts)]
     for name in needed:
         if name not in manifest.files and name != MANIFEST:

@@ -87,7 +87,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, damage: object, expected: s
 
 def test_what_nobody_reads_may_lie_beside(tmp_path: Path) -> None:
     folder = make(tmp_path / "a").folder
-    for name in ("notes.md", ".DS_Store", ".cache/huggingface/x.json", "profile.csv"):
+    for name in ("notes.md", ".DS_Store", ".cache/huggingface/x.json", "evaluation.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
     artifact.open_artifact(folder).verify()
