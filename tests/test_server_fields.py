@@ -206,6 +206,20 @@ def test_other_spellings_of_sampling_are_the_runtimes_options(several: Running, 
         assert cached[1] > 0 == cached[0] == cached[2]
 
 
+def test_a_special_token_stops_and_bytes_are_the_tokens_own(several: Running) -> None:
+    body = {**BODIES[CHAT], "max_tokens": 8, "logit_bias": {"4": 100}, "temperature": 0}
+    for stop, reason in ((["<|pad|>"], "stop"), ([], "length")):
+        found = several.ask("POST", CHAT, {**body, "stop": stop})[1]
+        assert (found["choices"][0]["finish_reason"], found["choices"][0]["message"]["content"]) == (reason, "")
+    text, scored = "Grüße 🙂 你好", {"model": "text", "echo": True, "logprobs": 2, "max_tokens": 0}
+    found = several.ask("POST", TEXT, {**scored, "prompt": text})[1]
+    scores = found["choices"][0]["logprobs"]
+    assert b"".join(map(bytes, scores["bytes"])).decode() == text
+    places = [len(b"".join(map(bytes, scores["bytes"][:index])).decode("utf-8", "ignore"))
+              for index in range(len(scores["bytes"]))]
+    assert all(abs(one - other) <= 1 for one, other in zip(scores["text_offset"], places, strict=True))
+
+
 def test_a_message_that_openai_answered_comes_back_as_it_was() -> None:
     said = {"role": "assistant", "content": None, "refusal": None, "annotations": [], "audio": None,
             "function_call": None, "tool_calls": [{"id": "abc", "type": "function", "index": 0, "function": {
