@@ -19,6 +19,8 @@ from edgestill.runtime.engines import _gguf_streams, _onnx_streams
 from edgestill.runtime.engines._onnx_streams import Cores
 from edgestill.runtime.loading import load_streams
 
+from . import packed
+
 ENDLESS = 60.0
 
 
@@ -162,5 +164,29 @@ def test_one_thread_alone_has_a_team_of_openmp(packed_llama: dict[str, Path]) ->
     with ThreadPoolExecutor(1) as opener:  # which has no team from elsewhere
         models, made = opener.submit(used).result()
         assert made == 2  # the one behind the streams, and the other of its team
+    for model in models:
+        model.close()
+
+
+def test_every_stream_gets_its_own_logits(tiny_llama: Path, tmp_path: Path) -> None:
+    """At Q8_0, whose steps take the tokens of all streams in one pass: each answers as it would alone."""
+    prompts = ["turn off the kitchen light", "play some music", "what time is it"]
+    options: dict[str, Any] = {"max_new_tokens": 40, "stop_ids": [], "logit_bias": {"0": -100}, "reuse": "none"}
+    models: Any = load_streams(packed.pack(tiny_llama, tmp_path / "q8", "gguf:Q8_0"), len(prompts), threads=1)
+    alone = [models[0].generate(prompt, **options).ids for prompt in prompts]
+    assert len(set(map(tuple, alone))) == len(prompts)
+    steps: list[int] = []
+    driver = _gguf_streams.Driver._decode
+    gate = threading.Barrier(len(prompts))
+
+    def answer(index: int) -> list[int]:
+        gate.wait(60)
+        return models[index].generate(prompts[index], **options).ids  # type: ignore[no-any-return]
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(len(prompts)) as pool:
+        patch.setattr(_gguf_streams.Driver, "_decode",
+                      lambda self, asked, streams: (steps.append(len(streams)), driver(self, asked, streams))[1])
+        assert list(pool.map(answer, range(len(prompts)), timeout=60)) == alone
+    assert max(steps) > 1  # they were made together
     for model in models:
         model.close()
