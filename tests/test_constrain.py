@@ -199,6 +199,7 @@ def test_the_tasks_schema_binds_unless_told_not_to(tiny_llama: Path, packed_llam
         assert model.generate("x", schema=False).parsed is None
         assert model.generate("x", choices=["yes"]).text == "yes"
         assert model.generate("x", tools=[{"type": "function", "function": {"name": "f"}}]).parsed is None
-        (folder / "schema.json").write_text("[]")
+    (folder / "schema.json").write_text("[]")
+    packed.resealed(folder)
     with load(folder, threads=1, check_hashes=False) as model, pytest.raises(UsageError, match="no JSON object"):
         model.generate("x")  # type: ignore[union-attr]
