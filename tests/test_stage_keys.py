@@ -113,6 +113,7 @@ MODEL = {TEACHER, *TRAINED}
      {SUM, BASELINE, TEACHER, *EVALUATED, SHIPPED}),
     (edited("run.toml", "labels_control", "checkpoint_seconds = 1.0\nlabels_control"), {SUM}),
     (edited("run.toml", "labels_control", "losses = [{kind = 'ce'}]\nlabels_control"), {SUM, STUDENT}),
+    (edited("run.toml", "labels_control = true", "labels_control = false"), {SUM}),
     (edited("run.toml", "labels_control", "seed = 7\nlabels_control"), {SUM, *TRAINED}),
     (edited("run.toml", "[student]", "max_tokens = 99\n[student]"), {SUM, *TRAINED}),
     (edited("run.toml", "[student]", "[profile]\nrepeats = 3\n[student]"), {SUM, PROFILE}),
