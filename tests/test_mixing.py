@@ -57,11 +57,10 @@ def test_bytes_go_where_they_take_off_most_not_where_most_is_lost() -> None:
                **{f"small {index}": [Option("narrow", 10, 2.0), Option("wide", 20, 0.0)] for index in range(10)}}
     chosen = allocate(options, 300)
     assert {name for name, option in chosen.items() if option.type == "wide"} == {f"small {i}" for i in range(10)}
-    # What is left goes to the one change that fits and takes off most.
-    rest = {"a": [Option("narrow", 10, 5.0), Option("wide", 50, 1.0)], "b": [Option("narrow", 10, 3.0),
-            Option("wide", 18, 2.5)], "c": [Option("narrow", 10, 3.0), Option("wide", 19, 2.0)]}
-    assert {name: option.type for name, option in allocate(rest, 40).items()} == {
-        "a": "narrow", "b": "narrow", "c": "wide"}
+    # What is left, too little for any step along a hull, goes to the one change that takes off most.
+    rest = {name: [Option("narrow", 10, 5.0), Option("between", size, loss), Option("wide", 50, 1.0)]
+            for name, size, loss in (("a", 16, 4.8), ("b", 18, 4.4))}
+    assert {name: option.type for name, option in allocate(rest, 28).items()} == {"a": "narrow", "b": "between"}
 
 
 def _all(choices: list[list[Option]]) -> list[tuple[Option, ...]]:
