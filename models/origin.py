@@ -1,4 +1,5 @@
-"""Which artifacts were made here: whoever can write to a folder can write a manifest, so a manifest says it of none.
+"""Which artifacts were made here, and which of others' were tried here: whoever can write to a folder can write a
+manifest, so a manifest says it of none.
 
 What is noted is the SHA-256 of a manifest, which lists every file with its own; the notes lie in the user's cache,
 where no download puts anything. A copy or a moved folder keeps its origin; on another machine it is unverified.
@@ -15,21 +16,29 @@ from .user_cache import user_cache
 log = logging.getLogger(__name__)
 
 
-def note(manifest: Path) -> None:
-    """Remember that an artifact was made here. Where nothing can be written it counts as anybody's."""
-    place = _place(manifest)
+MADE, TRIED = "made", "tried"
+
+
+def note(manifest: Path, what: str = MADE) -> None:
+    """Remember that an artifact was made here, or tried. Where nothing can be written it counts as anybody's."""
+    place = _place(manifest, what)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
     except OSError as error:
-        log.warning("%s: cannot remember there that %s was made here: %s", place.parent, manifest.parent,
+        log.warning("%s: cannot remember there that %s was %s here: %s", place.parent, manifest.parent, what,
                     error.strerror or error)
 
 
 def is_ours(manifest: Path) -> bool:
     """Whether an artifact was made here, by this user."""
-    return _place(manifest).is_file()
+    return _place(manifest, MADE).is_file()
 
 
-def _place(manifest: Path) -> Path:
-    return user_cache() / "made" / sha256(manifest)
+def was_tried(manifest: Path) -> bool:
+    """Whether somebody else's artifact, of these very bytes, has answered in a limited process here before."""
+    return _place(manifest, TRIED).is_file()
+
+
+def _place(manifest: Path, what: str) -> Path:
+    return user_cache() / what / sha256(manifest)

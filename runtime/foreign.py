@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..models import origin
 from ..models.artifact import FOREIGN, MANIFEST, Artifact, FileEntry, Manifest, Tokenizer, is_artifact, open_artifact
 from ..models.errors import ArtifactError, UsageError
-from ..models.origin import is_ours
 from ..models.scheme import bits_of
 from ..models.task import Task
 from .configs import check_folder, classifier_config, read_table
@@ -61,7 +61,7 @@ def is_foreign(artifact: Artifact) -> bool:
 
 def is_stranger(artifact: Artifact) -> bool:
     """Whether a model was made elsewhere: without a manifest, or with one that was not written here."""
-    return is_foreign(artifact) or not is_ours(artifact.folder / MANIFEST)
+    return is_foreign(artifact) or not origin.is_ours(artifact.folder / MANIFEST)
 
 
 def place(artifact: Artifact) -> Path:
@@ -80,13 +80,16 @@ def codec_of(artifact: Artifact, task: Task | None = None) -> Codec:
 
 def try_out(artifact: Artifact) -> None:
     """Check the hashes of a model made elsewhere, where it has any, open it in a limited process and let it answer
-    once; ArtifactError when that fails."""
+    once; ArtifactError when that fails. With hashes, the same bytes are tried once on a machine."""
     import logging
 
     from . import limited
 
+    manifest = artifact.folder / MANIFEST
     if not is_foreign(artifact):
         artifact.verify()
+        if origin.was_tried(manifest):
+            return
     logging.getLogger(__name__).warning("%s: %s", artifact.model_path, UNVERIFIED)
     outcome = limited.run(__name__, {"path": str(place(artifact))}, artifact.model_bytes(), TRIAL_SECONDS)
     if outcome.error is not None:
@@ -94,6 +97,8 @@ def try_out(artifact: Artifact) -> None:
     if outcome.crash:
         raise ArtifactError(f"{artifact.model_path}: {outcome.crash}",
                             "the file is damaged or not made for this engine: get it again from who made it")
+    if not is_foreign(artifact):
+        origin.note(manifest, origin.TRIED)
 
 
 def _trial(job: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -304,6 +304,20 @@ def test_a_limited_process_tells_how_far_it_came_and_how_it_ended(how: str, cras
     assert len(outcome.found) == found and outcome.found[0] == {"begun": how}
 
 
+def test_another_machines_artifact_is_tried_once(packed_llama: dict[str, Path], tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that starts the same file every morning must not pay for the trial each time."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    load(packed_llama["gguf"]).close()
+    monkeypatch.setattr(limited, "run", lambda *arguments: pytest.fail("tried again"))
+    load(packed_llama["gguf"]).close()
+    changed = shutil.copytree(packed_llama["gguf"], tmp_path / "changed")
+    content = (changed / "model.gguf").read_bytes()
+    (changed / "model.gguf").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ArtifactError):
+        load(changed)
+
+
 def test_what_a_limited_process_refuses_is_raised_as_what_it_is(tmp_path: Path,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     beside(tmp_path, monkeypatch)
