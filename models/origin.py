@@ -7,14 +7,10 @@ where no download puts anything. A copy or a moved folder keeps its origin; on a
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from .files import sha256
 from .user_cache import user_cache
-
-log = logging.getLogger(__name__)
-
 
 MADE, TRIED = "made", "tried"
 
@@ -26,8 +22,11 @@ def note(manifest: Path, what: str = MADE) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
     except OSError as error:
-        log.warning("%s: cannot remember there that %s was %s here: %s", place.parent, manifest.parent, what,
-                    error.strerror or error)
+        import logging  # costs 7 ms, and mostly there is nothing to say
+
+        logging.getLogger(__name__).warning(
+            "%s: cannot remember there that %s was %s here: %s", place.parent, manifest.parent, what,
+            error.strerror or error)
 
 
 def is_ours(manifest: Path) -> bool:

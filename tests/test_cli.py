@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -161,7 +162,7 @@ def test_a_defect_shows_its_traceback_without_being_asked(monkeypatch: pytest.Mo
 
 
 def test_a_reader_that_goes_away_is_no_error_message() -> None:
-    code = f"{sys.executable} -m edgestill models --json | head -c 1"
+    code = f"{shlex.quote(sys.executable)} -m edgestill models --json | head -c 1"
     found = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
     assert found.stdout == "{" and found.stderr == ""
 

@@ -222,5 +222,6 @@ def test_the_whole_proof_of_a_file_by_anyone(llama: Path, sound: dict[str, Path]
     proven = verify(tmp_path / "sound.gguf", proving.TEST_ROWS, threads=1, against=known)
     proven.require()
     assert proven.origin == "origin unverified" and "llama-cpp-python" in proven.ran_with
-    assert {check.name: check.n for check in proven.checks}["task_metric_drop"] == len(proving.TEST_ROWS)
+    loss = next(check for check in proven.checks if check.name == "task_metric_drop")
+    assert loss.passed is None, "four rows show nothing of a loss"
     assert verify(sound["onnx"], against=known).passed  # ours, asked anew

@@ -6,7 +6,7 @@ import json
 import os
 import statistics
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,24 +14,12 @@ from edgestill.models import kinds
 from edgestill.models.errors import ArtifactError, EdgestillError, UsageError
 from edgestill.runtime import load, profile
 from edgestill.runtime.profiling import jobs, machine, measure
+from edgestill.runtime.row import Row
 from edgestill.runtime.text import Codec
 
 from .tiny import SENTENCES
 
-
-@dataclass(frozen=True)
-class Row:
-    """The fields of a row that a profile reads."""
-
-    question: str
-    tools: tuple[dict[str, str], ...] = ()
-
-    @property
-    def messages(self) -> tuple[dict[str, str], ...]:
-        return ({"role": "user", "content": self.question},)
-
-
-ROWS = [Row(text) for text in SENTENCES[:6]]
+ROWS = [Row(messages=({"role": "user", "content": text},)) for text in SENTENCES[:6]]
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +53,7 @@ def test_the_memory_is_the_measured_process_alone(packed_llama: dict[str, Path])
 
 
 def test_a_classifier_has_latencies(packed_bert: Path) -> None:
-    found = profile(packed_bert, repeats=4, warmup=1, rows=ROWS, threads=1)  # type: ignore[arg-type]
+    found = profile(packed_bert, repeats=4, warmup=1, rows=ROWS, threads=1)
     assert found.kind == "classify" and found.latency_ms is not None and found.token_ms is None
     assert len(found.raw["latency_ms"]) == len(found.raw["tokens"]) == 4
     assert found.latency_ms["max"] == max(found.raw["latency_ms"])
@@ -84,7 +72,7 @@ def test_prompts_have_exactly_the_length_asked_for(length: int, tiny_llama: Path
     drawn = [jobs.prompt_of(codec, None, length, index) for index in range(3)]
     assert [len(ids) for ids in drawn] == [length] * 3 and drawn[0] != drawn[1] or length == 1
     assert min(min(ids) for ids in drawn) > 4  # no special tokens
-    taken = jobs.prompt_of(codec, ROWS, length, 2)  # type: ignore[arg-type]
+    taken = jobs.prompt_of(codec, ROWS, length, 2)
     assert taken == codec.prompt_ids(ROWS[2].messages)[:length] or length > len(codec.prompt_ids(ROWS[2].messages))
     assert len(taken) == length
 

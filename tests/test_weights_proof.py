@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from edgestill.models.artifact import Artifact, Manifest
 from edgestill.models.errors import CheckFailed, EdgestillError
+from edgestill.models.runfile import Export
 from edgestill.models.task import Task
 from edgestill.quantize import certificate, codes, export, llama_quantizer
 from edgestill.quantize.certify import agreement, tensors
@@ -32,7 +33,7 @@ def test_a_method_that_is_worse_than_plain_rounding_fails(tiny_llama: Path, tmp_
         return replace(right, scales=right.scales * np.float16(0.75))
     monkeypatch.setattr(scale_search, "quantize", wrong)
     with pytest.raises(CheckFailed, match="cause: weights.*rtn_kl_nats"):
-        export(tiny_llama, "gguf:Q4_0", tmp_path, proving.ROWS, proving.TEST_ROWS)
+        export(tiny_llama, [Export("gguf:Q4_0", {"kind": "scale_search"})], tmp_path, proving.ROWS, proving.TEST_ROWS)
     checks = {check.name: check for check in certificate.read(tmp_path / "gguf-Q4_0.failed").checks}
     assert checks["codes_kl_nats"].passed and checks["kl_nats"].passed
     assert checks["rtn_kl_nats"].value > 1.2 * checks["rtn_kl_nats"].limit, checks["rtn_kl_nats"]
