@@ -35,9 +35,13 @@ class Width:
         self._cores = cores or len(allowed_cpus())
         self._looked, self._before = clock(), self._counts() if most > 1 else None
 
-    def fit(self) -> None:
-        """Before a pass: as many threads as others leave cores, if it is time to look."""
+    def fit(self, free: bool = True) -> None:
+        """Before a pass: as many threads as others leave cores, if it is time to look; all of them where the number is
+        not `free`, since the last bits would depend on it."""
         if self._before is None:
+            return
+        if not free:
+            self._set(self._most)
             return
         now = self._clock()
         seconds = now - self._looked
@@ -48,7 +52,9 @@ class Width:
         if counts is None or seconds > _STALE:
             return
         others = ((counts[0] - before[0]) - (counts[1] - before[1])) / seconds
-        threads = max(1, min(self._most, int(self._cores - others + _SPARE)))
+        self._set(max(1, min(self._most, int(self._cores - others + _SPARE))))
+
+    def _set(self, threads: int) -> None:
         if threads != self.threads:
             self._apply(threads)
             self.threads = threads

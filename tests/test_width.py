@@ -76,21 +76,32 @@ def test_processor_seconds_are_those_of_the_allowed_cores(tmp_path: Path) -> Non
     assert nothing.threads == 2
 
 
-def test_a_gguf_file_gives_the_same_bits_with_any_number_of_threads(tmp_path: Path) -> None:
-    """Over a long context, too: llama.cpp's fused attention shares it out from 512 places on."""
+def test_where_the_number_is_not_free_all_threads_compute() -> None:
+    machine = Machine(2, 2)
+    assert machine.run(2.0, 1) == 1
+    machine.width.fit(free=False)
+    assert machine.width.threads == 2 and machine.applied == [1, 2]
+
+
+def test_the_number_is_free_as_long_as_it_changes_no_bit(tmp_path: Path) -> None:
+    """llama.cpp's fused attention shares long contexts out among the threads: there it is always the same number."""
     source = tiny.decoder(tmp_path / "source", "llama", max_position_embeddings=1024)
     path = packed.pack(source, tmp_path / "q8", "gguf:Q8_0") / "model.gguf"
-    ids = [int(token) for token in np.random.default_rng(0).integers(5, 380, 580)]
+    ids = [int(token) for token in np.random.default_rng(0).integers(5, 380, 600)]
+    start, end = gguf.SHARED_TOKENS - 8, gguf.SHARED_TOKENS
     found = []
     for threads in (1, 2):
         engine = gguf.GgufEngine(path, threads, 1024, False)
-        engine.prefill(ids[:576])
-        found.append([engine.decode(token).tobytes() for token in ids[576:]])
+        engine.prefill(ids[:start])
+        found.append([engine.decode(token).tobytes() for token in ids[start:end]])
         if threads == 2:
-            engine.truncate(576)
-            engine._width._apply(1)
-            found.append([engine.decode(token).tobytes() for token in ids[576:]])
-            engine.truncate(576)
-            found.append([row.tobytes() for row in engine.extend(ids[576:])])
+            engine.truncate(start)
+            engine._width._set(1)
+            found.append([engine.decode(token).tobytes() for token in ids[start:end]])
+            engine.decode(ids[end])
+            assert engine._width.threads == 2
+            engine._width._set(1)
+            engine.extend(ids[end + 1:end + 4])
+            assert engine._width.threads == 2
         engine.close()
     assert all(one == found[0] for one in found)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..engine import check_ids
 from ..exactness import exact_rows
 from ..use import CLOSED, Use, closed
-from .gguf import GgufEngine, batch_of, failed
+from .gguf import SHARED_TOKENS, GgufEngine, batch_of, failed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,7 +174,7 @@ class Driver:
             self._tokens[index], self._places[index] = asked[stream][0]
             self._batch.seq_id[index][0] = stream
         self._batch.n_tokens = len(streams)
-        engine._width.fit()
+        engine._width.fit(max(self._places[:len(streams)]) < SHARED_TOKENS)
         if engine._c.llama_decode(engine._context, self._batch):
             raise failed(engine)
         self._rows[streams] = engine._rows_of(len(streams))

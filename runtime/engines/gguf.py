@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ...models.artifact import Artifact
 
 _BATCH = 512
+SHARED_TOKENS = 256
+"""From somewhere above (448 in a model of 135M parameters) llama.cpp's fused attention shares a cache out among the
+threads and adds up what each found: the last bits depend on how many there are, so it is always the same number."""
 _LOSSLESS = ("gguf:F32", "gguf:F16", "gguf:BF16")
 """Whoever keeps such weights wants their answers: a float16 cache would cost models with large keys more than the file
 does."""
@@ -84,11 +87,8 @@ class GgufEngine(Cache):
         options.n_threads = options.n_threads_batch = threads
         options.offload_kqv = options.op_offload = False
         options.no_perf = True
-        # The fused kernel shares long contexts out among the threads and adds up what each found: the last bits of an
-        # answer would depend on how many there are. Without it prompts of 900 tokens take 7 % longer, tokens behind
-        # them 20 % less (135M parameters).
-        options.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        if exact:
+        if exact:  # the fused kernel rounds keys and values
+            options.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
             options.type_k = options.type_v = c.GGML_TYPE_F32
         context_pointer = c.llama_init_from_model(model, options)
         if not context_pointer:
@@ -124,7 +124,7 @@ class GgufEngine(Cache):
         self._places[0] = position
         self._wanted[0] = 1
         self._batch.n_tokens = 1
-        self._width.fit()
+        self._width.fit(position < SHARED_TOKENS)
         if self._c.llama_decode(self._context, self._batch):
             raise failed(self)
         self.held.append(token)
@@ -226,7 +226,7 @@ class GgufEngine(Cache):
         self._tokens[:count] = list(ids)
         self._places[:count] = list(range(self.position, self.position + count))
         self._batch.n_tokens = count
-        self._width.fit()
+        self._width.fit(self.position < SHARED_TOKENS)
         if self._c.llama_decode(self._context, self._batch):
             raise failed(self)
         self._note(ids)
