@@ -2,7 +2,7 @@
 
 Arithmetic counts twice a weight and token forwards, four times backwards (Kaplan and others 2020, arXiv 2001.08361,
 section 2.1), less where frozen weights need no gradient. What share of the machine's matrix rate each kind of work
-reaches was measured on SmolLM2-135M with two cores; an estimate is meant to be right within a factor of two.
+reaches was measured on SmolLM2-135M with two cores; an estimate is rough.
 """
 
 from __future__ import annotations

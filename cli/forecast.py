@@ -38,7 +38,7 @@ def lines(found: Mapping[str, Cost], stages: Sequence[str]) -> list[str]:
     if not costed:
         return []
     seconds, most = sum(cost.seconds for cost in costed.values()), max(cost.peak_bytes for cost in costed.values())
-    whole = f"about {duration(seconds)} and {size(most)} of memory on this machine, within a factor of two:"
+    whole = f"about {duration(seconds)} and {size(most)} of memory on this machine, roughly:"
     return [whole, *(f"  {stage}: {duration(cost.seconds)}, {size(cost.peak_bytes)}"
                      for stage, cost in costed.items() if cost.seconds >= WORTH_TELLING)]
 
@@ -49,7 +49,8 @@ def _cost(stage: str, plan: Plan, student: Shape, rows: dict[str, Lengths], rate
     if stage.startswith(("tune", "distill", "train")):
         settings = run.distill if "distill" in stage else run.tune
         learned = rows["train"]
-        return costs.training(student, learned, settings.epochs, str(settings.adapter.get("kind")), rate)
+        epochs = settings.steps * settings.batch_size / learned.rows if settings.steps else settings.epochs
+        return costs.training(student, learned, epochs, str(settings.adapter.get("kind")), rate)
     export = next((each for each in run.export if each.target == target), None)
     if export is None:
         return costs.answering(student, test, rate) if stage.startswith("evaluate") else None

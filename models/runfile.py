@@ -138,7 +138,7 @@ class Export:
 
     target: str
     method: dict[str, Any] = field(default_factory=lambda: {"kind": "gptq"})
-    """4-bit codes: a file of quantize/methods; gptq loses least, scale_search takes a tenth of its time."""
+    """4-bit codes: a file of quantize/methods; gptq loses least, scale_search is faster."""
     bits_per_weight: float = limited(0.0, minimum=0.0, maximum=16.0)
     """gguf:mixed, onnx:mixed: bits of the whole file for each weight; types are dealt out to lose the least."""
     budget_mb: float = limited(0.0, minimum=0.0)
