@@ -51,6 +51,8 @@ def test_a_plan_tells_stages_that_take_long_and_what_they_need(tiny_llama: Path,
     assert set(found) == {"tune the student", "evaluate the student", "export and certify gguf:Q4_0",
                           "evaluate gguf:Q4_0"}
     assert all(cost.seconds > 0 and cost.peak_bytes > costs.PROCESS_BYTES for cost in found.values())
+    short = forecast.forecast(Plan(resolve.read(tmp_path / "run.toml", ["tune.steps=1"]), tmp_path / "out", "", print))
+    assert short["tune the student"].seconds < found["tune the student"].seconds / 2  # 3 epochs are 6 or more steps
     told = forecast.lines({"tune": Cost(600, 2 * 10**9), "check": Cost(1, 10**9)}, ["tune", "check", "report"])
     assert told == ["about 10 min and 2 GB of memory on this machine, roughly:", "  tune: 10 min, 2 GB"]
     assert forecast.lines(found, []) == []
