@@ -7,7 +7,7 @@ import numpy as np
 from .. import beyond
 from ..certificate import Check, rounded
 from ..divergence import Divergence, decisive, kl_of_top
-from ..limits import BEYOND_FACTOR, BEYOND_NATS
+from ..limits import BEYOND_FACTOR
 from ..subject import Subject
 
 TASKS = ("generate",)
@@ -32,7 +32,7 @@ def check(subject: Subject) -> list[Check]:
     logits = np.stack([np.array(subject.engine.decode(token)) for token in ids[-len(top_ids):]])
     found = Divergence(kl_of_top(top_ids, logprobs, stored.beyond_tails[0], logits),
                        top_ids[:, 0] == logits.argmax(axis=1), decisive(logprobs))
-    limit = BEYOND_FACTOR * subject.prefill_top.mean + BEYOND_NATS
+    limit = BEYOND_FACTOR * subject.prefill_top.mean + subject.limits.beyond_nats
     passed = found.mean <= limit
     return [*missing, Check(NAME, passed, CAUSE, rounded(found.mean), rounded(limit), found.n, (
         f"behind {len(ids) - found.n:,} tokens" if passed else
