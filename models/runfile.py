@@ -140,7 +140,8 @@ class Export:
     method: dict[str, Any] = field(default_factory=lambda: {"kind": "gptq"})
     """4-bit codes: a file of quantize/methods; gptq loses least, scale_search is faster."""
     bits_per_weight: float = limited(0.0, minimum=0.0, maximum=16.0)
-    """gguf:mixed, onnx:mixed: bits of the whole file for each weight; types are dealt out to lose the least."""
+    """gguf:mixed, onnx:mixed: bits of the whole file for each weight; types are dealt out to lose the least. Without a
+    size: a tenth more than gguf:Q4_0 or onnx:int4."""
     budget_mb: float = limited(0.0, minimum=0.0)
     """The same as a file size in megabytes (10^6 bytes)."""
     calibration_rows: int = limited(128, minimum=0, maximum=100000)
@@ -207,11 +208,11 @@ def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
 
 
 def check_budget(export: Export) -> None:
-    """UsageError when a mixed target has no size, or two, or another target has one."""
+    """UsageError when a mixed target has two sizes, or another target has one."""
     sizes = (export.bits_per_weight > 0) + (export.budget_mb > 0)
     mixed = Scheme.parse(export.target).type == MIXED
-    if mixed and sizes != 1:
-        raise UsageError(f"{export.target}: {'two sizes' if sizes else 'no size'} to deal types out for",
+    if mixed and sizes > 1:
+        raise UsageError(f"{export.target}: two sizes to deal types out for",
                          "give one of --bits-per-weight and --budget-mb (or those keys of [[export]])")
     if sizes and not mixed:
         raise UsageError(f"{export.target}: its size is fixed by its type, so a budget means nothing",

@@ -34,8 +34,12 @@ class Part:
     """Bytes by type."""
 
 
-Choose = Callable[[Sequence[Part], int, Restore], dict[str, str]]
-"""From parts, the bytes of everything else in the file, and their restored weights to types by Hugging Face name."""
+Choose = Callable[[Sequence[Part], int, int, Restore], dict[str, str]]
+"""From parts, the bytes of everything else in the file, those of the format's plain 4-bit file, and restored weights to
+types by Hugging Face name."""
+BEYOND_PLAIN = 1.1
+"""A file without a budget is so many times as large as the plain 4-bit one: there is room to deal out, and most of what
+four bits lose comes back."""
 
 
 class Mixer:
@@ -48,27 +52,28 @@ class Mixer:
             raise DataError(f"{target.target}: no rows to measure on what each type costs",
                             "give rows (--rows), and calibration_rows of 1 or more")
         self._model, self._sequences, self._calibration = model, sequences, calibration
-        self._budget = int(target.budget_mb * 1e6) or int(model.parameters * target.bits_per_weight / 8)
+        self._given = int(target.budget_mb * 1e6) or int(model.parameters * target.bits_per_weight / 8)
         self.told: dict[str, Any] = {}
 
-    def __call__(self, parts: Sequence[Part], fixed: int, restore: Restore) -> dict[str, str]:
+    def __call__(self, parts: Sequence[Part], fixed: int, plain: int, restore: Restore) -> dict[str, str]:
         """Types by Hugging Face name. Raises UsageError for a budget below the smallest possible size."""
+        budget = self._given or int(BEYOND_PLAIN * plain)
         # An impossible budget must not cost an hour of measuring first.
         unmeasured = {part.names[0]: [Option(type, size, 0) for type, size in part.sizes.items()] for part in parts}
-        allocate(unmeasured, self._budget, fixed)
+        allocate(unmeasured, budget, fixed)
         sensitivity = Sensitivity(self._model, self._sequences)
         costs = sensitivity.costs()
         # Layer by layer: what lies outside, such as the head, comes first by name and last on the rows' way.
         ordered = sorted(parts, key=lambda part: not sensitivity.inside(part.names[0]))
         options = {part.names[0]: self._options(part, sensitivity, costs, restore) for part in ordered}
-        chosen = allocate(options, self._budget, fixed)
+        chosen = allocate(options, budget, fixed)
         types = {name: chosen[part.names[0]].type for part in parts for name in part.names}
         joint = sensitivity.kl({name: restore(name, type) for name, type in types.items()})
         total = fixed + sum(option.bytes for option in chosen.values())
         added = sum(option.loss for option in chosen.values())
-        log.info("%d bytes of %d: KL %.5f nats on %d tokens, %.5f as the sum of the parts", total, self._budget, joint,
+        log.info("%d bytes of %d: KL %.5f nats on %d tokens, %.5f as the sum of the parts", total, budget, joint,
                  sensitivity.tokens, added)
-        self.told = {"budget_bytes": self._budget, "kl_nats": joint, "kl_nats_summed": added,
+        self.told = {"budget_bytes": budget, "kl_nats": joint, "kl_nats_summed": added,
                      "tokens": sensitivity.tokens, "types": types}
         return types
 

@@ -92,7 +92,6 @@ def test_root_help_lists_every_verb_in_its_group(capsys: Capture) -> None:
     (["compare", "a.json", "b"], 2, "no such file"),
     (["export", "x", "-o", "out"], 2, "no export target"),
     (["export", "x", "--to", "gguf:Q4", "-o", "out"], 2, "did you mean 'gguf:Q4_0'"),
-    (["export", "x", "--to", "gguf:mixed", "-o", "out"], 2, "no size"),
     (["export", "x", "--to", "gguf:Q4_0", "--budget-mb", "3", "-o", "out"], 2, "budget means nothing"),
     (["export", "x", "--to", "onnx:mixed", "--budget-mb", "3", "--bits-per-weight", "5", "-o", "out"], 2, "two sizes"),
     (["export", "x", "--to", "onnx:int4", "--method", "gptk", "-o", "out"], 2, "did you mean 'gptq'"),

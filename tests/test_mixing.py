@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,8 +113,8 @@ def test_a_mixed_file_loses_less_than_the_same_bytes_dealt_out_the_other_way_rou
     mixer = Mixer(model, SEQUENCES, statistics, Export("gguf:mixed", budget_mb=0.125))
     seen: dict[str, object] = {}
 
-    def choose(parts: list[Part], fixed: int, restore: Callable[[str, str], np.ndarray]) -> dict[str, str]:
-        seen.update(parts=parts, restore=restore, types=mixer(parts, fixed, restore))
+    def choose(parts: list[Part], fixed: int, plain: int, restore: Callable[[str, str], np.ndarray]) -> dict[str, str]:
+        seen.update(parts=parts, restore=restore, types=mixer(parts, fixed, plain, restore))
         return seen["types"]  # type: ignore[return-value]
     gguf.write(tiny_llama, tmp_path, Scheme("gguf", "mixed"), encoder({"kind": "scale_search"}, statistics),
                statistics, choose)
@@ -148,6 +149,21 @@ def test_a_mixed_file_fits_its_budget_and_loses_less_with_more(
         assert len(set(mixer.told["types"].values())) > 1
         losses.append(mixer.told["kl_nats"])
     assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize(("format", "writer", "type_name"), [("gguf", gguf, "Q4_0"), ("onnx", onnx, "int4")])
+def test_without_a_budget_a_mixed_file_takes_a_tenth_more_than_the_plain_one(
+        tiny_llama: Path, tmp_path: Path, model: FloatModel, format: str, writer: Any, type_name: str) -> None:
+    statistics = calibration.measure(model, SEQUENCES)
+    mixer = Mixer(model, SEQUENCES, statistics, Export(f"{format}:mixed"))
+    sizes = []
+    for kind, choose in ((type_name, None), ("mixed", mixer)):
+        (tmp_path / kind).mkdir()
+        name = writer.write(tiny_llama, tmp_path / kind, Scheme(format, kind), encoder({"kind": "rtn"}, statistics),
+                            statistics, choose)
+        sizes.append(model_bytes(tmp_path / kind, name))
+    # Its metadata are a little longer.
+    assert sizes[0] < sizes[1] <= mixer.told["budget_bytes"] and 1.09 < mixer.told["budget_bytes"] / sizes[0] < 1.12
 
 
 def model_bytes(folder: Path, model_file: str) -> int:
@@ -196,8 +212,7 @@ def test_what_cannot_be_mixed_is_refused(model: FloatModel, tiny_llama: Path, tm
     mixer = Mixer(model, SEQUENCES, statistics, Export("gguf:mixed", bits_per_weight=2))
     with pytest.raises(UsageError, match="smallest file has"):
         gguf.write(tiny_llama, tmp_path, Scheme("gguf", "mixed"), encoder({"kind": "rtn"}, None), statistics, mixer)
-    for export, message in ((Export("gguf:mixed"), "no size"),
-                            (Export("gguf:Q4_0", budget_mb=3), "budget means nothing"),
+    for export, message in ((Export("gguf:Q4_0", budget_mb=3), "budget means nothing"),
                             (Export("onnx:mixed", budget_mb=3, bits_per_weight=4), "two sizes")):
         with pytest.raises(UsageError, match=message):
             check_budget(export)

@@ -31,7 +31,7 @@ from .. import inputs, named, options, output, progress, quiet
 @click.option("--method", default="gptq", show_default=True, metavar="NAME",
               help="How 4-bit codes are found: gptq is the most exact and slowest.")
 @click.option("--bits-per-weight", type=click.FloatRange(0, 16), default=0.0, metavar="X",
-              help="Size of a mixed target, in bits of the file for each weight.")
+              help="Size of a mixed target, in bits of the file for each weight; else a tenth more than Q4_0 or int4.")
 @click.option("--budget-mb", type=click.FloatRange(0), default=0.0, metavar="Y",
               help="Size of a mixed target, in megabytes.")
 @click.option("--app", "with_apps", multiple=True, metavar="NAME",

@@ -71,9 +71,10 @@ def write(source: Path, folder: Path, scheme: Scheme, encode: Encode, calibratio
     if choose:
         by_source = {tensor.source: tensor for tensor in tensors}
         parts = gguf_mixed.parts(tensors, checkpoint)
-        fixed = _header_bytes(checkpoint, tensors, folder) + sum(ALIGNMENT + tensor.bytes * (tensor.type != "Q8_0")
-                                                                 for tensor in tensors)
-        types = choose(parts, fixed, lambda name, type_name: gguf_mixed.restored(
+        header = _header_bytes(checkpoint, tensors, folder) + ALIGNMENT * len(tensors)
+        fixed = header + sum(tensor.bytes for tensor in tensors if tensor.type != "Q8_0")
+        plain = header + sum(tensor.bytes for tensor in plan(checkpoint, "Q4_0")[0])
+        types = choose(parts, fixed, plain, lambda name, type_name: gguf_mixed.restored(
             by_source[name], type_name, checkpoint, encode, importance(by_source[name], type_name)))
         tensors = [replace(tensor, type=types.get(tensor.source, tensor.type)) for tensor in tensors]
     with _opened(checkpoint, folder / FILE, scheme.type, tensors) as (writer, told):

@@ -119,7 +119,8 @@ def _narrow(model: Any, checkpoint: Checkpoint, encode: Encode, choose: Choose, 
         storage.save(whole_model, Path(aside) / DIRECT, storage.data_file(Path(aside) / DIRECT))
         whole = sum(file.stat().st_size for file in Path(aside).iterdir())
     fixed = whole + storage.ALIGNMENT - sum(part.sizes["int8"] for part in parts)
-    types = choose(parts, fixed, lambda name, type: _restored(checkpoint.tensor(name), name, type, encode))
+    plain = fixed + sum(part.sizes["int4"] for part in parts)
+    types = choose(parts, fixed, plain, lambda name, type: _restored(checkpoint.tensor(name), name, type, encode))
     return {name for name, type in types.items() if type == "int4"}
 
 
