@@ -27,6 +27,8 @@ CHUNK_TOKENS = 512
 """Tokens in one forward pass: bounds memory, and a fixed cut keeps the sums the same on every run."""
 GROUP_BYTES = 1 << 30
 """Second moments held at once, where layers cannot be walked one by one."""
+WAITING_BYTES = 1 << 26
+"""Inputs of a layer that are multiplied at once: products of few tokens are slow, the more so between other work."""
 Moments = NDArray[np.float32]
 
 
@@ -157,24 +159,33 @@ class Grams:
 
     def _collect(self, layers: Mapping[str, Any], run: Callable[[], None]) -> dict[str, Moments]:
         sums: dict[str, Any] = {}
+        waiting: dict[str, list[Any]] = {}
+        owners: dict[str, str] = {}
         last: Any = None
-        owner = ""
+
+        def add(name: str) -> None:
+            product = _product(waiting.pop(name))
+            sums[name] = sums[name].add_(product) if name in sums else product
 
         def collect(name: str, inputs: Any) -> None:
-            nonlocal last, owner
+            nonlocal last
             # Queries, keys and values multiply the same input: one product serves the three.
-            if last is not None and last.data_ptr() == inputs.data_ptr() and last.shape == inputs.shape:
-                sums[name] = sums[owner]
+            if last is not None and last[1].data_ptr() == inputs.data_ptr() and last[1].shape == inputs.shape:
+                owners[name] = last[0]
                 return
-            last, owner = inputs, name
-            product = _product(inputs)
-            sums[name] = sums[name].add_(product) if name in sums else product
+            last = name, inputs
+            owners[name] = name
+            waiting.setdefault(name, []).append(inputs.clone())  # what follows may work in place
+            if sum(each.nbytes for each in waiting[name]) >= WAITING_BYTES:
+                add(name)
 
         with watched(layers, collect):
             run()
+        for name in list(waiting):
+            add(name)
         tokens = sum(map(len, self._chunks))
-        shared = {id(total): (total / tokens).cpu().numpy() for total in sums.values()}
-        return {name: shared[id(total)] for name, total in sums.items()}
+        found = {name: (total / tokens).cpu().numpy() for name, total in sums.items()}
+        return {name: found[owner] for name, owner in owners.items()}
 
 
 def _linear(model: FloatModel) -> dict[str, Any]:
@@ -182,10 +193,11 @@ def _linear(model: FloatModel) -> dict[str, Any]:
     return {f"{name}.weight": module for name, module in model.linear_layers()}
 
 
-def _product(inputs: Any) -> Any:
-    """X^T X of inputs [tokens, channels]."""
+def _product(parts: Sequence[Any]) -> Any:
+    """X^T X of inputs [tokens, channels], given in parts."""
     import torch
 
+    inputs = torch.cat(list(parts))
     if inputs.device.type != "cpu":
         return inputs.T @ inputs
     array = inputs.numpy()

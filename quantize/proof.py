@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..models import kinds
+from ..models import kinds, progress
 from ..models.artifact import Artifact, versions
 from ..models.errors import ArtifactError, EdgestillError, MissingExtra, UsageError
 from ..runtime.foreign import UNVERIFIED, is_foreign, is_stranger, open_model
@@ -72,6 +72,7 @@ def certify(subject: Subject, clients: Sequence[str] = (), quick: bool = False) 
     """Every check of quantize/certify that applies to the subject's task, and one for each of `clients`."""
     checks: list[Check] = []
     for step in steps(subject, quick):
+        progress.at(f"prove {subject.artifact.manifest.scheme}: {step.name}")
         checks += step.run()
         if step.name == "opens":
             if not checks[-1].passed:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models import files
+from ..models import files, progress
 from ..models.errors import ArtifactError, UsageError
 from ..models.strict import build
 from . import beyond
-from .divergence import CHUNK_ROWS, log_softmax
+from .divergence import by_chunks, log_softmax
 from .float_model import FloatModel
 
 ARRAYS = "reference.npz"
@@ -155,6 +155,7 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[tuple[Sequ
         ids = np.array(sequence[: min(SEQUENCE_TOKENS, model.context_length)], np.int32)
         if not len(ids) or count >= TOKENS:
             continue
+        progress.at("read rows with the float model", count, text=f"{count:,} tokens")
         count += len(ids)
         taken.append(ids)
         if output is not None:
@@ -186,10 +187,12 @@ def _beyond(model: FloatModel, borders: Mapping[str, int], taken: Sequence[NDArr
 
 def top(logits: NDArray[np.float32]) -> tuple[NDArray[np.integer[Any]], NDArray[np.float16], NDArray[np.float32]]:
     """The TOP largest log-probabilities of each row, descending: ids [n, K], values [n, K], mass of the others [n]."""
-    if len(logits) > CHUNK_ROWS:
-        chunks = [top(logits[start : start + CHUNK_ROWS]) for start in range(0, len(logits), CHUNK_ROWS)]
-        ids, logprobs, tails = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
-        return ids, logprobs, tails
+    found = by_chunks(lambda part: _top(logits[part]), len(logits))
+    ids, logprobs, tails = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return ids, logprobs, tails
+
+
+def _top(logits: NDArray[np.float32]) -> tuple[NDArray[np.integer[Any]], NDArray[np.float16], NDArray[np.float32]]:
     size = min(TOP, logits.shape[1])
     everything = log_softmax(logits)
     ids = np.sort(np.argpartition(-logits, size - 1, axis=1)[:, :size], axis=1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models import kinds
+from ..models import kinds, progress
 from ..models.artifact import Artifact
 from ..models.task import Task
 from ..runtime import gguf_header
@@ -151,6 +151,7 @@ class Subject:
     def _prefills(self) -> tuple[divergence.Divergence, divergence.Divergence]:
         whole, top, parts = [], [], dict(self._decoded())
         for index, ids in enumerate(self.reference.sequences):
+            progress.at(f"prove {self.artifact.manifest.scheme}: tokens", index, len(self.reference.sequences))
             logits = np.asarray(self.engine.logits(ids.tolist()))
             if index in parts:
                 self._read[index] = logits[parts[index]].copy()
@@ -219,8 +220,10 @@ class Subject:
                 if isinstance(encoder, Embedder):
                     return nearest_answers(encoder.embed_all, rows)
                 return [found.answer for found in encoder.classify_all([row.texts for row in rows])]
-        made = [self.greedy(self.prompts.prompt_ids(row), self.answer_tokens, partial(self._hopeless, row))
-                for row in rows]
+        made: list[list[int]] = []
+        for row in rows:
+            progress.at(f"prove {self.artifact.manifest.scheme}: answers", len(made), len(rows))
+            made.append(self.greedy(self.prompts.prompt_ids(row), self.answer_tokens, partial(self._hopeless, row)))
         return [said(self.prompts, ids, self.prompts.decode(ids), row) for ids, row in zip(made, rows, strict=True)]
 
     @cached_property

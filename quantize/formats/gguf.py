@@ -58,12 +58,18 @@ def write(source: Path, folder: Path, scheme: Scheme, encode: Encode, calibratio
     if calibration and not any(tensor.source in calibration.importance for tensor in tensors):
         raise ArtifactError("the calibration holds none of this model's layers", CALIBRATE)
     coded = tuple(GRIDS) if choose else ("Q4_0",)
+    diagonals: dict[str, NDArray[np.float32] | None] = {}
 
     def importance(tensor: Tensor, type_name: str) -> NDArray[np.float32] | None:
         # It costs a run over the rows, so it is read where types of llama.cpp's ask for it.
         if not calibration or type_name in (*coded, *PLAIN):
             return None
-        return importance_by_name([tensor], calibration.importance).get(tensor.name)
+        if not choose:
+            return importance_by_name([tensor], calibration.importance).get(tensor.name)
+        if tensor.source not in diagonals:  # choosing asks for the whole moments anyway
+            moments = calibration.gram(tensor.source)
+            diagonals[tensor.source] = None if moments is None else np.diag(moments).copy()
+        return diagonals[tensor.source]
 
     if stock:
         known = importance_by_name(tensors, calibration.importance if calibration else {})
