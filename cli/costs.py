@@ -17,21 +17,27 @@ from typing import TYPE_CHECKING, Any
 from ..models import catalogue
 from ..models.errors import ArtifactError, UsageError
 from ..models.family import of_config
+from ..models.scheme import CODED, MIXED, Scheme
 from ..runtime.configs import read_table
 
 if TYPE_CHECKING:
+    from ..models.runfile import Export
     from ..runtime.rows import Row
 
-TRAINING, FORWARD, DECODING = 0.8, 0.8, 0.12
+TRAINING, FORWARD, DECODING = 0.8, 0.45, 0.12
 """Share of the matrix rate that training, reading and decoding (in batches, in torch) reach."""
 SHIPPED_READING, SHIPPED_DECODING = 2.5, 0.45
 """The same for a shipped 4-bit file in its engine, against the float32 rate: decoding waits for memory."""
 CHARACTERS = 3.5
 """Characters of a token, where the tokenizer is not at hand."""
-CALIBRATION_PASSES = {"gptq": 1.6, "scale_search": 1.2}
+CALIBRATION_PASSES = {"gptq": 2.0, "scale_search": 1.2}
 """Forward passes that a method's calibration is worth."""
-ENCODING_SECONDS = {"gptq": 6e-7, "scale_search": 2e-7, "rtn": 1e-8}
-"""Of each weight."""
+ENCODING_OPERATIONS = {"gptq": 65_000, "scale_search": 10_000, "rtn": 1_000}
+"""Of each weight and each grid it is tried on."""
+MIXED_GRIDS = {"gguf": 2.5, "onnx": 1.0}
+SENSITIVITY_PASSES = 6
+"""Forward passes over SENSITIVITY_TOKENS that measuring what types cost is worth, gradients included."""
+SENSITIVITY_TOKENS = 2048
 PROOF_TOKENS, CERTIFY_ROWS = 12_000, 128
 PROCESS_BYTES = 700_000_000
 """Python with torch and transformers loaded."""
@@ -118,15 +124,24 @@ def shipped(model: Shape, rows: Lengths, rate: float) -> Cost:
     return Cost(seconds, model.parameters + PROCESS_BYTES)
 
 
-def export(model: Shape, coded: bool, method: str, calibration_rows: int, train: Lengths, test: Lengths,
-           rate: float) -> Cost:
-    """Of packing and proving one target."""
-    calibration = min(calibration_rows, train.rows) * train.tokens / max(1, train.rows) if coded else 0
-    passes = CALIBRATION_PASSES.get(method, 1.0) * calibration + 3 * PROOF_TOKENS
-    seconds = 2 * model.parameters * passes / (FORWARD * rate) + model.parameters * ENCODING_SECONDS.get(method, 0.0)
-    answered = Lengths(min(test.rows, CERTIFY_ROWS), test.prompt_tokens, test.answer_tokens)
-    seconds += answering(model, answered, rate).seconds + shipped(model, answered, rate).seconds
+def packing(model: Shape, target: Export, train: Lengths, rate: float) -> Cost:
+    """Of packing and proving one target; answers to rows come on top. `train` calibrates."""
+    scheme, method = Scheme.parse(target.target), str(target.method.get("kind"))
+    coded, mixed = scheme.type in (*CODED, MIXED), scheme.type == MIXED
+    calibration = min(target.calibration_rows, train.rows) * train.tokens / max(1, train.rows) if coded else 0
+    passes = (CALIBRATION_PASSES.get(method, 1.0) * calibration + 3 * PROOF_TOKENS
+              + SENSITIVITY_PASSES * SENSITIVITY_TOKENS * mixed)
+    operations = ENCODING_OPERATIONS.get(method, 0) * (MIXED_GRIDS[scheme.format] if mixed else 1) if coded else 0
+    seconds = model.parameters * (2 * passes / FORWARD + operations) / rate
     return Cost(seconds, 10 * model.parameters + PROCESS_BYTES)
+
+
+def export(model: Shape, target: Export, train: Lengths, test: Lengths, rate: float) -> Cost:
+    """Of packing one target and proving it, with the float model's and the file's answers to `test`."""
+    made = packing(model, target, train, rate)
+    answered = Lengths(min(test.rows, CERTIFY_ROWS), test.prompt_tokens, test.answer_tokens)
+    return Cost(made.seconds + answering(model, answered, rate).seconds + shipped(model, answered, rate).seconds,
+                made.peak_bytes)
 
 
 def matrix_rate(size: int = 768, repeats: int = 5) -> float:

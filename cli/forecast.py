@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.progress import duration
-from ..models.scheme import CODED, MIXED, Scheme
 from . import costs
 from .costs import Cost, Lengths, Shape
 from .output import size
@@ -57,8 +56,7 @@ def _cost(stage: str, plan: Plan, student: Shape, rows: dict[str, Lengths], rate
     if verb == "evaluate":
         return costs.shipped(student, test, rate)
     if verb == "export and certify":
-        return costs.export(student, Scheme.parse(target).type in (*CODED, MIXED), str(export.method.get("kind")),
-                            export.calibration_rows, rows["train"], test, rate)
+        return costs.export(student, export, rows["train"], test, rate)
     return None
 
 

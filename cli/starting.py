@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..models import catalogue, kinds
+from ..models import catalogue, family, kinds
 from ..models.errors import ArtifactError, UsageError
-from ..models.family import of_config
 from ..models.runfile import RunFile, Training
 from ..models.strict import build
 from ..runtime.configs import read_table
-from . import costs
+from . import costs, targets
 
 if TYPE_CHECKING:
+    from ..models.family import Family
+    from ..models.runfile import Export
     from ..runtime.rows import Row
 
 DEFAULT_STUDENT = {"generate": "smollm2-135m", "classify": "minilm-l6"}
@@ -51,6 +52,8 @@ class Model:
     context: int
     learning_rate: float = Training().learning_rate
     adapter: str = "full"
+    family: Family | None = None
+    """None where only the name is known."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Start:
     """Empty where the student's own chat template has a place for all that the rows hold."""
     counted: bool
     """Whether the lengths are those of the student's own tokens."""
+    exports: tuple[Export, ...]
 
 
 def model(name: str) -> Model:
@@ -85,19 +89,20 @@ def model(name: str) -> Model:
     """
     if name in catalogue.names():
         entry = catalogue.entry(name)
-        if entry.parameters > MOST_TRAINED_WHOLE:
-            return Model(name, (entry.task,), entry.context, entry.learning_rate_lora, "lora")
-        return Model(name, (entry.task,), entry.context, entry.learning_rate_full)
+        whole = entry.parameters <= MOST_TRAINED_WHOLE
+        return Model(name, (entry.task,), entry.context,
+                     entry.learning_rate_full if whole else entry.learning_rate_lora,
+                     "full" if whole else "lora", family.load(entry.family))
     folder = Path(name)
     if folder.is_dir():
         config = read_table(folder / "config.json")
         if not config:
             raise ArtifactError(f"{folder}: no config.json in it that says anything",
                                 "give a Hugging Face folder, a catalogue name or a hub name")
-        family = of_config(config, training=True)
-        if costs.stored_parameters(folder) > MOST_TRAINED_WHOLE:
-            return Model(name, tuple(family.tasks), family.context(config), LORA_LEARNING_RATE, "lora")
-        return Model(name, tuple(family.tasks), family.context(config))
+        found = family.of_config(config, training=True)
+        whole = costs.stored_parameters(folder) <= MOST_TRAINED_WHOLE
+        return Model(name, tuple(found.tasks), found.context(config),
+                     Training().learning_rate if whole else LORA_LEARNING_RATE, "full" if whole else "lora", found)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         return Model(name, TASKS, UNKNOWN_CONTEXT)
     raise kinds.unknown("model", name, catalogue.names())
@@ -120,10 +125,8 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
     for role, named in (("--student", chosen), ("--teacher", teacher)):
         if named and task not in named.tasks:
             fitting = ", ".join(key for key in catalogue.names() if catalogue.entry(key).task == task)
-            raise UsageError(
-                f"{role} {named.name}: is for {named.tasks[0]}, these are {rows[0].kind} rows, a task of kind {task}",
-                f"choose one of: {fitting}",
-            )
+            raise UsageError(f"{role} {named.name}: is for {named.tasks[0]}, these are {rows[0].kind} rows, a task of "
+                             f"kind {task}", f"choose one of: {fitting}")
     template = TOOL_TEMPLATE if _lacks_tools(rows, chosen.name) else ""
     counted = _counted(rows, task, chosen.name, template)
     whole, said = counted or ([_characters(row) for row in rows], [len(row.answer) for row in rows])
@@ -142,6 +145,8 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
         metric=METRICS.get(kind, "exact_match"),
         template=template,
         counted=counted is not None,
+        exports=targets.propose(task, chosen.family, costs.shape(chosen.name),
+                                costs.Lengths(len(rows), sum(whole) * len(rows) // len(whole), 0)),
     )
 
 
@@ -173,11 +178,8 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
             f"max_new_tokens = {start.max_new_tokens}  # holds the longest answer of your rows",
             '# system = "…"  # goes before every prompt',
         ]
-        lines += (
-            ['# schema = "schema.json"  # every answer of your rows is JSON: a schema would hold decoding to it']
-            if start.json_answers
-            else []
-        )
+        if start.json_answers:
+            lines.append('# schema = "schema.json"  # all your answers are JSON: a schema would hold decoding to it')
     lines += ["", "[data]  # paths are relative to this file", f"train = {quoted['train']}  # {start.rows} rows"]
     lines += [f"test = {quoted['test']}"] if test else ["test_share = 0.1  # or test = \"a file of its own\""]
     lines += ["validation_share = 0.05"]
@@ -199,9 +201,7 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
     else:
         lines += ["", "[tune]  # training on labels alone; add [teacher] and [distill] to learn from a larger model",
                   "epochs = 3.0", *training]
-    targets = ("onnx:int8",) if start.task == "classify" else ("gguf:Q4_0", "onnx:int4")
-    for target in targets:
-        lines += ["", "[[export]]", f'target = "{target}"']
+    lines += targets.lines(start.exports)
     loss = start.metric in LOSSES
     lines += [
         "",
