@@ -38,6 +38,14 @@ def test_the_larger_the_model_the_faster_the_method(parameters: float, wanted: l
         assert seconds <= targets.IN_GOOD_TIME or export.method["kind"] == "scale_search"
 
 
+@pytest.mark.parametrize(("tokens", "wanted"), [(75, 128), (256, 128), (1024, 32), (8192, 16)])
+def test_of_long_rows_fewer_calibrate(tokens: int, wanted: int) -> None:
+    found = targets.propose("generate", LLAMA, Shape(10**8), Lengths(400, 400 * tokens, 0))
+    assert [export.calibration_rows for export in found] == [wanted, wanted]
+    table = tomllib.loads("\n".join(targets.lines(found)))["export"]
+    assert {each.get("calibration_rows", 128) for each in table} == {wanted}
+
+
 @pytest.mark.parametrize("name", catalogue.names())
 def test_every_model_gets_what_its_family_has(name: str) -> None:
     entry = catalogue.entry(name)
