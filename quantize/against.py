@@ -73,8 +73,8 @@ def checks_of(artifact: Artifact, job: dict[str, Any]) -> Iterator[dict[str, Any
         yield {"check": asdict(opening.failed(error.message))}
         return
     with Subject(told, reference.read(Path(job["reference"])), None, rows, rows, job["threads"],
-                 Path(job["tokenizer"]) if bare else None) as subject:
-        for step in steps(subject, job.get("quick", False)):
+                 Path(job["tokenizer"]) if bare else None, quick=job.get("quick", False)) as subject:
+        for step in steps(subject):
             yield {"begins": (step.name, step.cause)}
             found = step.run()
             for check in found:
@@ -83,7 +83,7 @@ def checks_of(artifact: Artifact, job: dict[str, Any]) -> Iterator[dict[str, Any
                 continue
             if not found[-1].passed:
                 return
-            yield {"needs_s": pace.seconds(subject, job.get("quick", False), DECODE_TOKENS)}
+            yield {"needs_s": pace.seconds(subject, DECODE_TOKENS)}
 
 
 def _as_told(artifact: Artifact, task: dict[str, Any]) -> Artifact:

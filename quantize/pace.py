@@ -15,12 +15,12 @@ WORTH_TELLING = 60.0
 """Seconds from which on a proof says what it takes."""
 
 
-def seconds(subject: Subject, quick: bool, decode_tokens: int) -> float:
+def seconds(subject: Subject, decode_tokens: int) -> float:
     """About what the checks of a decoder take here, from its own speed: texts read whole, then answers token by token.
 
     `decode_tokens` are those of the cache's check. 0 for encoders, which take no time to speak of.
     """
-    sequences = subject.reference.sequences
+    sequences = subject.sequences
     if subject.classifies or subject.embeds or not sequences:
         return 0.0
     ids = sequences[0][:PROBE_TOKENS].tolist()
@@ -34,9 +34,9 @@ def seconds(subject: Subject, quick: bool, decode_tokens: int) -> float:
         subject.engine.decode(ids[0])
     step = (time.perf_counter() - one) / PROBE_STEPS
     token = (read - started) / len(ids)
-    tokens = 2 * subject.reference.tokens
+    tokens = 2 * sum(map(len, sequences))
     steps = decode_tokens
-    if not quick:
+    if not subject.quick:
         tokens += sum(map(len, subject.reference.beyond_ids))
         tokens += sum(len(subject.prompts.prompt_ids(row)) for row in subject.test_rows)
         steps += len(subject.test_rows) * subject.answer_tokens

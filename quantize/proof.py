@@ -55,38 +55,38 @@ class Step:
         return Check(self.name, False, cause, detail=why)
 
 
-def steps(subject: Subject, quick: bool = False) -> list[Step]:
+def steps(subject: Subject) -> list[Step]:
     """What is done with a subject, in order; nothing follows a file that cannot be opened.
 
-    `quick` leaves out the modules that say they take long (QUICK = False).
+    A quick proof leaves out the modules that say they take long (QUICK = False).
     """
     kind = subject.artifact.manifest.task.kind
     modules = {name: kinds.load(PACKAGE, name) for name in kinds.names(PACKAGE)}
     return [Step("opens", "weights", partial(_open, subject)),
             *(Step(name, module.CAUSE, partial(module.check, subject))
               for name, module in modules.items()
-              if kind in module.TASKS and (getattr(module, "QUICK", True) or not quick))]
+              if kind in module.TASKS and (getattr(module, "QUICK", True) or not subject.quick))]
 
 
-def certify(subject: Subject, clients: Sequence[str] = (), quick: bool = False) -> tuple[Check, ...]:
+def certify(subject: Subject, clients: Sequence[str] = ()) -> tuple[Check, ...]:
     """Every check of quantize/certify that applies to the subject's task, and one for each of `clients`."""
     checks: list[Check] = []
-    for step in steps(subject, quick):
+    for step in steps(subject):
         progress.at(f"prove {subject.artifact.manifest.scheme}: {step.name}")
         checks += step.run()
         if step.name == "opens":
             if not checks[-1].passed:
                 return tuple(checks)
-            _announce(subject, quick)
+            _announce(subject)
     return (*checks, *held.checks(subject, clients))
 
 
-def _announce(subject: Subject, quick: bool) -> None:
+def _announce(subject: Subject) -> None:
     """Say what a long proof takes before it is spent."""
-    needed = pace.seconds(subject, quick, DECODE_TOKENS)
+    needed = pace.seconds(subject, DECODE_TOKENS)
     if needed > pace.WORTH_TELLING:
         log.warning("%s: the proof takes about %.0f minutes here%s", subject.artifact.manifest.scheme, needed / 60,
-                    "" if quick else "; verify --quick leaves out answers to rows and long texts")
+                    "" if subject.quick else "; verify --quick leaves out answers to rows and long texts")
 
 
 def ran_with(artifact: Artifact, clients: Sequence[str] = ()) -> dict[str, str]:
@@ -101,8 +101,8 @@ def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0
            quick: bool = False) -> Certificate:
     """Prove an artifact again, without torch: first the hash of every file, then every check.
 
-    `quick` proves tokens, template, stop ids, cache and KL, and leaves out what takes long: the task on `rows`, and
-    graphs for other programs.
+    `quick` proves tokens, template, stop ids, cache and KL, the last on the reference's first texts, and leaves out
+    what takes long: the task on `rows`, texts beyond windows, every tensor, and graphs for other programs.
 
     A file that changed ends it there: nothing is read from what was tampered with. `rows` adds the user's texts to
     the token check and, where the export measured the float model on them, the task metric. An artifact that is not
@@ -154,8 +154,8 @@ def _verify(artifact: Artifact, rows: Sequence[Row], threads: int, clients: Sequ
     if not packed or not all(check.passed for check in hashes):
         return Certificate(target, hashes, stored)
     with Subject(artifact, reference.read(folder), rows=rows, test_rows=rows, threads=threads,
-                 at_export=told) as subject:
-        checks = certify(subject, clients, quick)
+                 at_export=told, quick=quick) as subject:
+        checks = certify(subject, clients)
     method = artifact.manifest.settings.get("method", {}).get("kind", "")
     return Certificate(target, (*hashes, *checks), stored, ran_with(artifact, clients),
                        grade=grade.of(checks, target, method, told))

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 DECODE_TOKENS = 512
 """Tokens that the cached decode is compared on."""
 DECODE_TOKENS_PER_SEQUENCE = 48
+QUICK_TOKENS = 4096
+"""Tokens that a quick proof reads: whole texts, until there are as many."""
 SMALL_BYTES = 32 * 2**20
 
 
@@ -43,15 +45,18 @@ class Subject:
     def __init__(self, artifact: Artifact, reference: Reference, float_model: FloatModel | None = None,
                  rows: Sequence[Row] = (), test_rows: Sequence[Row] = (), threads: int = 0,
                  tokenizer_folder: Path | None = None, coded: Coded | None = None,
-                 at_export: Sequence[Check] = ()) -> None:
+                 at_export: Sequence[Check] = (), quick: bool = False) -> None:
         """`float_model` is there at export only; with it the full KL is measured instead of its lower bound. So is
         `coded`, the codes that were packed, for a type that is made of them. `at_export` is what the sealed
         certificate says, for later proofs.
+
+        `quick` looks at the reference's first texts alone, QUICK_TOKENS of them.
 
         `tokenizer_folder` holds tokenizer.json and template where none lie beside the file.
         """
         self.artifact = artifact
         self.reference = reference
+        self.quick = quick
         self.float_model = float_model
         self.rows = rows
         self.head = head_of(artifact)
@@ -97,6 +102,17 @@ class Subject:
     def prompts(self) -> Codec:
         """What the runtime answers with: with the task's system prompt, and a bare GGUF's own tokenizer."""
         return codec_of(self.artifact, self.artifact.manifest.task)
+
+    @cached_property
+    def first(self) -> int:
+        """How many of the reference's sequences a quick proof reads."""
+        behind = np.cumsum([len(ids) for ids in self.reference.sequences])
+        return min(len(behind), int(np.searchsorted(behind, QUICK_TOKENS)) + 1)
+
+    @property
+    def sequences(self) -> list[NDArray[np.int32]]:
+        """The reference's sequences that are read."""
+        return self.reference.sequences[: self.first if self.quick else None]
 
     @property
     def embeds(self) -> bool:
@@ -150,8 +166,8 @@ class Subject:
     @cached_property
     def _prefills(self) -> tuple[divergence.Divergence, divergence.Divergence]:
         whole, top, parts = [], [], dict(self._decoded())
-        for index, ids in enumerate(self.reference.sequences):
-            progress.at(f"prove {self.artifact.manifest.scheme}: tokens", index, len(self.reference.sequences))
+        for index, ids in enumerate(self.sequences):
+            progress.at(f"prove {self.artifact.manifest.scheme}: tokens", index, len(self.sequences))
             logits = np.asarray(self.engine.logits(ids.tolist()))
             if index in parts:
                 self._read[index] = logits[parts[index]].copy()
@@ -201,7 +217,7 @@ class Subject:
     def _decoded(self) -> Iterator[tuple[int, slice]]:
         """The sequences that are decoded token by token, and where."""
         left = DECODE_TOKENS
-        for index, ids in enumerate(self.reference.sequences):
+        for index, ids in enumerate(self.sequences):
             start = len(ids) // 2
             end = min(len(ids), start + DECODE_TOKENS_PER_SEQUENCE, start + left)
             if start >= 1 and end > start:

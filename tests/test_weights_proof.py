@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgestill.models.artifact import Artifact, Manifest
+from edgestill.models.artifact import Artifact, Manifest, open_artifact
 from edgestill.models.errors import CheckFailed, EdgestillError
 from edgestill.models.runfile import Export
 from edgestill.models.task import Task
-from edgestill.quantize import certificate, codes, export, llama_quantizer
+from edgestill.quantize import certificate, codes, export, llama_quantizer, reference, subject, verify
 from edgestill.quantize.certify import agreement, tensors
 from edgestill.quantize.checkpoint import Checkpoint
 from edgestill.quantize.methods import scale_search
@@ -43,9 +43,26 @@ def test_a_method_that_is_worse_than_plain_rounding_fails(tiny_llama: Path, tmp_
                                                (0.1695, False)])
 def test_a_later_proof_is_held_to_what_the_export_measured(value: float, passed: bool) -> None:
     told = certificate.Check(agreement.AGAIN, True, value=0.2, n=100)
-    subject: Any = SimpleNamespace(at_export={agreement.AGAIN: told})
-    assert agreement._again(value, 100, subject).passed is passed
-    assert agreement._again(9.0, 99, subject).passed  # other tokens: nothing to hold it to
+    opened: Any = SimpleNamespace(at_export={agreement.AGAIN: told})
+    assert agreement._again(agreement.AGAIN, value, 100, opened).passed is passed
+    assert agreement._again(agreement.AGAIN, 9.0, 99, opened).passed  # other tokens: nothing to hold it to
+
+
+def test_a_quick_proof_is_held_to_what_the_export_measured_on_the_first_texts(
+        tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "QUICK_TOKENS", 30)
+    (folder,) = export(tiny_llama, "gguf:Q8_0", tmp_path, proving.ROWS, proving.TEST_ROWS).values()
+    made = {check.name: check for check in certificate.read(folder).checks}
+    whole, quick = ({check.name: check for check in verify(folder, quick=quick).checks} for quick in (False, True))
+    few = quick["kl_nats"].n
+    assert 30 <= few < whole["kl_nats"].n == made["kl_nats"].n
+    assert agreement.AGAIN not in quick and quick[agreement.AGAIN_QUICK].n == whole[agreement.AGAIN_QUICK].n == few
+    for found in (quick[agreement.AGAIN_QUICK], whole[agreement.AGAIN_QUICK], whole[agreement.AGAIN]):
+        assert found.passed and found.limit and found.value == pytest.approx(made[found.name].value, rel=1e-3)
+    other = replace(made[agreement.AGAIN_QUICK], value=2 * made[agreement.AGAIN_QUICK].value + 0.01)
+    with subject.Subject(open_artifact(folder), reference.read(folder), at_export=[other], quick=True) as opened:
+        failed = [check.name for check in agreement.check(opened) if not check.passed]
+    assert failed == [agreement.AGAIN_QUICK]
 
 
 def as_type(folder: Path, target: str) -> Artifact:

@@ -14,8 +14,9 @@ from ..subject import Subject
 
 TASKS = ("generate", "classify")
 CAUSE = "weights"
-AGAIN = "kl_top64_nats"
-"""What every proof can measure: KL from the 64 most likely tokens, which are kept, and the rest taken as one."""
+AGAIN, AGAIN_QUICK = "kl_top64_nats", "kl_top64_quick_nats"
+"""What every proof can measure: KL from the 64 most likely tokens, which are kept, and the rest taken as one; and the
+same over the texts that a quick proof reads."""
 
 
 def check(subject: Subject) -> list[Check]:
@@ -34,17 +35,24 @@ def check(subject: Subject) -> list[Check]:
         Check("same_top1", True, "weights", round(found.top1, 6), None, found.n),
         _decisive(found, limits.decisive_top1),
     ]
-    return [*checks, _again(found.mean if subject.classifies else subject.prefill_top.mean, found.n, subject)]
+    if subject.classifies:
+        return [*checks, _again(AGAIN, found.mean, found.n, subject)]
+    top, few = subject.prefill_top, sum(map(len, subject.reference.sequences[: subject.first]))
+    if few == subject.reference.tokens:
+        return [*checks, _again(AGAIN, top.mean, top.n, subject)]
+    first = Divergence(top.kl[:few], top.same_top[:few], top.decisive[:few])
+    whole = [] if subject.quick else [_again(AGAIN, top.mean, top.n, subject)]
+    return [*checks, *whole, _again(AGAIN_QUICK, first.mean, few, subject)]
 
 
-def _again(value: float, n: int, subject: Subject) -> Check:
+def _again(name: str, value: float, n: int, subject: Subject) -> Check:
     """Held to what the export measured by the same rule on the same tokens: neither nearer nor farther."""
-    told = subject.at_export.get(AGAIN)
+    told = subject.at_export.get(name)
     if told is None or told.value is None or told.n != n:
-        return Check(AGAIN, True, "weights", rounded(value), None, n, "what later proofs are held to")
+        return Check(name, True, "weights", rounded(value), None, n, "what later proofs are held to")
     room = AGAIN_FACTOR * told.value + AGAIN_NATS
     passed = abs(value - told.value) <= room
-    return Check(AGAIN, passed, "weights", rounded(value), rounded(told.value + room), n, "" if passed else (
+    return Check(name, passed, "weights", rounded(value), rounded(told.value + room), n, "" if passed else (
         f"{value:.3g} nats, the export measured {told.value:.3g} on the same tokens"))
 
 
