@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..models.errors import DataError, UsageError
+from .row_messages import apart as without_thoughts
 from .row_messages import meaning
 from .tools import CALL, QUESTION, TOOL
 
@@ -58,9 +59,12 @@ def apart(codec: Codec, ids: Sequence[int], text: str) -> tuple[str, str, str]:
 
 
 def said(codec: Codec, ids: Sequence[int], text: str, row: Row) -> str:
-    """The meaning of an answer to a row. A call that cannot be read, or of a template that writes none in a form known
-    here, is an answer in words."""
+    """The meaning of an answer to a row: the row's own where it is what a model learns of the row, token by token. A
+    call that cannot be read, or of a template that writes none in a form known here, is an answer in words."""
     _, words, raw = apart(codec, ids, text)
+    if words.strip() == row.answer.strip() or _as_learned(codec, ids, row):
+        return row.answer
+    words = without_thoughts(words)[1]
     if row.tools or (row.place in row.turns and row.messages[row.place].get("tool_calls")):
         try:
             before, calls = codec.tool_format.parse(raw)
@@ -69,3 +73,15 @@ def said(codec: Codec, ids: Sequence[int], text: str, row: Row) -> str:
         if calls:
             return meaning(before, [{"name": call.name, "arguments": call.arguments} for call in calls])
     return words
+
+
+def _as_learned(codec: Codec, ids: Sequence[int], row: Row) -> bool:
+    """Whether an answer is the very ids that stand in the row's: they mean the same, in whatever form a template writes
+    calls, and with whatever special tokens the row's own text holds."""
+    if row.place not in row.turns:
+        return False
+    try:
+        whole, start = codec.training_ids(row)
+    except DataError:
+        return False  # a row that this model could not have learned
+    return list(ids) == whole[start:len(whole) - (whole[-1] in codec.stop_ids)]

@@ -129,6 +129,9 @@ def _turn(codec: Codec, row: Row, place: int) -> tuple[list[int], int]:
     """The ids up to the end of the assistant's turn at `place`, and where it begins."""
     row = replace(row, messages=row.messages[:place + 1])
     where = row.where or "row"
+    if codec.options.get(THINKING) is False and row.reasoning:
+        raise DataError(f"{where}: messages[{place}] has reasoning, and template_options.{THINKING} is false",
+                        "take the reasoning out of the rows, or leave the option out")
     before = codec.prompt(row.prompt_messages, row.tools, direct=not row.reasoning)
     if codec.template is None:
         whole = before + str(row.messages[-1].get("content") or "")
@@ -141,10 +144,6 @@ def _turn(codec: Codec, row: Row, place: int) -> tuple[list[int], int]:
         whole = _rejoined(codec, row, before, whole)
         ids = codec.encode(whole)
     if not whole:
-        thinking = codec.options.get(THINKING)
-        if thinking is False and row.reasoning:
-            raise DataError(f"{where}: messages[{place}] has reasoning, and template_options.{THINKING} is false",
-                            "take the reasoning out of the rows, or leave the option out")
         raise DataError(f"{where}: the chat template does not render the prompt as the beginning of the whole "
                         "conversation", "this template cannot be trained on as it is: correct the template")
     if ids[:len(prompt)] != prompt:

@@ -9,7 +9,7 @@ from typing import Any
 from .row import Row
 from .row_faults import RowFault
 from .row_formats import parse_inside
-from .row_messages import Message, compact_json, learned_weight, read_messages, read_tools
+from .row_messages import Message, column_weight, compact_json, read_messages, read_tools
 from .row_targets import targets
 
 BESIDE: dict[str, tuple[str, ...]] = {
@@ -18,7 +18,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "input": ("input", "context"),
     "history": ("history",),
     "reasoning": ("reasoning", "reasoning_content", "thinking"),
-    "weight": ("weight",),
+    "weight": ("weight", "train"),
 }
 """Columns that may stand beside a conversation and change what it says."""
 
@@ -110,7 +110,7 @@ def _conversation(value: Any, column: str, record: Mapping[str, Any], shape: Sha
     if all(message["role"] != "user" for message in messages):
         raise RowFault("the conversation has no user message", "start it with what the user said")
     name = shape.columns.get("weight", "")
-    if record.get(name) is not None and not learned_weight(record[name], f"the column {name!r}"):
+    if record.get(name) not in (None, "") and not column_weight(record[name], f"the column {name!r}"):
         unlearned = tuple(place for place, message in enumerate(messages) if message["role"] == "assistant")
     tools = read_tools(record.get(shape.columns.get("tools", "")), shape.columns.get("tools", ""))
     return Row(messages=messages, tools=tools, where=where, unlearned=unlearned)

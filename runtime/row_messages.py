@@ -14,9 +14,14 @@ from .template import REASONING
 Message = dict[str, Any]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-OTHER_ROLES = {"human": "user", "gpt": "assistant", "function": "tool",
-               "observation": "tool", "function_response": "tool", "function_call": "assistant"}
-"""ShareGPT's roles and OpenAI's older ones."""
+OTHER_ROLES = {"human": "user", **dict.fromkeys(("gpt", "chatgpt", "model", "ai"), "assistant"),
+               **dict.fromkeys(("function", "observation", "function_response", "tool_response", "ipython"), "tool"),
+               "function_call": "assistant"}
+"""ShareGPT's roles, Gemma's, LangChain's, Llama's and OpenAI's older ones."""
+TEXT_PARTS = ("text", "input_text", "output_text")
+"""Types of parts that are text, in OpenAI's two forms."""
+_CALL_KEYS, _FUNCTION_KEYS = {"id", "type", "index", "function"}, {"name", "arguments"}
+_ZERO_OR_ONE = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 _THOUGHTS = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
@@ -73,6 +78,11 @@ def learned_weight(value: Any, name: str) -> bool:
     return bool(value)
 
 
+def column_weight(value: Any, name: str) -> bool:
+    """`learned_weight` of a column, which tables hold as text."""
+    return learned_weight(_ZERO_OR_ONE.get(value.strip().lower(), value) if isinstance(value, str) else value, name)
+
+
 def _learned(message: Message, name: str) -> bool:
     """Take a message's weight out of it."""
     given = [learned_weight(message.pop(key), f"{name}.{key}") for key in ("weight", "train") if key in message]
@@ -107,7 +117,23 @@ def _message(item: Any, name: str) -> Message:
     if message.get("tool_calls") and role != "assistant":
         raise RowFault(f"{name} is of {role!r} and calls tools", "only the assistant's messages call tools")
     message["content"] = _content(message, name)
+    _check_reasoning(message, name)
     return message
+
+
+def _check_reasoning(message: Message, name: str) -> None:
+    """RowFault for thoughts that a template would not be given as they stand."""
+    given = {key: message[key] for key in REASONING if message.get(key) not in (None, "")}
+    for key, value in given.items():
+        if not isinstance(value, str):
+            raise RowFault(f"{name}.{key} is {type(value).__name__}, not text", "write the reasoning as one text")
+        if message["role"] != "assistant":
+            raise RowFault(f"{name}.{key}: a message of {message['role']!r} has no reasoning",
+                           "write it at the assistant's messages alone")
+    inside = {"content (between <think> and </think>)": thoughts} if given and (
+        thoughts := apart(message["content"])[0]) else {}
+    if len({value.strip() for value in (*given.values(), *inside.values())}) > 1 or inside:
+        raise RowFault(f"{name} has its reasoning twice: in {' and in '.join((*given, *inside))}", "keep one of them")
 
 
 def _content(message: Message, name: str) -> str:
@@ -115,7 +141,7 @@ def _content(message: Message, name: str) -> str:
     content = message.get("content", "" if message.get("tool_calls") else None)
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
         for place, part in enumerate(content):
-            if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            if part.get("type") not in TEXT_PARTS or not isinstance(part.get("text"), str):
                 raise RowFault(f"{name}.content[{place}] is a part of the type {part.get('type')!r}; models here read "
                                "text only", "keep the parts of text")
         content = "\n".join(part["text"] for part in content)
@@ -143,6 +169,12 @@ def _tool_calls(calls: Any, name: str) -> list[dict[str, Any]]:
         function = call.get("function")
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise RowFault(f"{name}.tool_calls must be a list of calls with a function name",
+                           'write [{"type": "function", "function": {"name": …, "arguments": {…}}}]')
+        odd = next((key for table, known in ((call, _CALL_KEYS), (function, _FUNCTION_KEYS)) for key in table
+                    if key not in known and table[key] is not None), None)
+        if odd is not None or call.get("type", "function") != "function":
+            what = repr(odd) if odd is not None else f"the type {call['type']!r}"
+            raise RowFault(f"{name}.tool_calls: {what} of the call of {function['name']!r} is not read",
                            'write [{"type": "function", "function": {"name": …, "arguments": {…}}}]')
         arguments = function.get("arguments")
         if arguments is None or arguments == "":  # how a call without any is written

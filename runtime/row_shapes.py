@@ -22,12 +22,14 @@ __all__ = ["Message", "Row", "Shaper", "compact_json", "detect"]
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations"),
-    "prompt": ("prompt", "instruction", "question"),
+    "prompt": ("prompt", "instruction", "question", "query"),
     "completion": ("completion", "response", "output", "answer"),
     "text": ("text", "utterance", "sentence", "query", "sentence1", "premise"),
-    "label": ("label", "labels", "intent", "category"),
+    "label": ("label", "labels", "intent", "category", "label_text", "label_name"),
     "score": ("score",),
 }
+_NAMES = ("label_text", "label_name")
+"""What the numbers in a column of labels mean; where both stand in a row, these are read."""
 _OF_PAIRS = ("input", "history", "reasoning")
 OUR_COLUMNS = (*ALIASES, "pair", *BESIDE)
 _PAIRS = "pairs of preferences are not learned from: map the better answer, data.columns.completion = 'chosen'"
@@ -36,8 +38,16 @@ REFUSED = {
     "chosen": _PAIRS, "rejected": _PAIRS, "image": _TEXT, "images": _TEXT, "audio": _TEXT, "audios": _TEXT,
     "video": _TEXT, "videos": _TEXT, "documents": "write them into the message that they belong to",
     "chat_template_kwargs": "write them as [task] template_options, which hold for every row",
+    **dict.fromkeys(("loss_weight", "sample_weight"), "write 0 (read alone) or 1 (learned) in a column 'weight'"),
 }
 """Columns that would change what a row says, and are not read: they are refused, unless data.columns says which are."""
+_CHAT_ONLY = {
+    **dict.fromkeys(BESIDE["system"], "a {} row has no system message: leave the column out"),
+    "weight": "every {} row is learned alike: leave the column out, with the rows that are not to be learned",
+    **dict.fromkeys((*ALIASES["prompt"], *ALIASES["completion"], *ALIASES["messages"]),
+                    "rename it, or say what to read in data.columns, such as text = 'sentence'"),
+}
+"""Columns of conversations, and what to do about one beside a text or a label."""
 
 
 class Shaper:
@@ -81,14 +91,28 @@ class Shaper:
         for name, value in record.items():
             if name in read or value is None or value in ("", [], {}):
                 continue
-            if not self._mapping and (name in REFUSED or (shape.kind not in ("messages", "pair") and name == "system")):
-                raise RowFault(f"the column {name!r} is not read, and would change what the row says",
-                               REFUSED.get(name, f"a {shape.kind} row has no system message: leave the column out"))
+            if not self._mapping and (remedy := _remedy(name, value, shape)):
+                raise RowFault(f"the column {name!r} is not read, and would change what the row says", remedy)
             meant = "" if self._mapping else _nearly(name, shape)
             if meant:
                 raise RowFault(f"the column {name!r} is not read, and is {meant!r} but for blanks and capitals",
                                f"rename it, or say what to read in data.columns: {meant} = {name!r}")
             self._unread[name] = None
+
+
+def _remedy(name: str, value: Any, shape: Shape) -> str:
+    """What to do about a column without which the row would say something else; empty for another."""
+    if name in REFUSED:
+        return REFUSED[name]
+    if shape.kind not in ("messages", "pair"):
+        return _CHAT_ONLY.get(name, "").format(shape.kind)
+    if name == "label" and str(value).lower() in ("true", "false"):
+        return "it says whether the answer is a good one: keep the rows whose label is true, and leave the column out"
+    key = next((key for key, names in BESIDE.items() if name in names), "")
+    if shape.kind == "messages" and key in _OF_PAIRS:
+        return "write it into the message that it belongs to"
+    return f"{shape.columns[key]!r} is read as the {key}: say which one, data.columns.{key}" if key in shape.columns \
+        else ""
 
 
 def _nearly(name: str, shape: Shape) -> str:
@@ -107,6 +131,8 @@ def detect(names: Iterable[str], mapping: Mapping[str, str]) -> Shape:
         if key in mapping:
             return mapping[key]
         found = [alias for alias in ALIASES[key] if alias in known]
+        if key == "label" and (named := next((alias for alias in _NAMES if alias in found), None)):
+            return named
         if len(found) > 1 and found[0] != key:
             raise RowFault(f"the columns {' and '.join(map(repr, found))} could both be the {key}",
                            f"say which one: data.columns.{key} = {found[0]!r}")
@@ -127,8 +153,9 @@ def detect(names: Iterable[str], mapping: Mapping[str, str]) -> Shape:
                 columns["pair"] = pair
             shape = Shape(kind, columns)
             return replace(shape, columns={**columns, **_beside(shape, known, mapping)})
+    refused = next((REFUSED[name] for name in known if name in REFUSED), "")
     raise RowFault(f"no column that can be used among: {', '.join(map(repr, known[:12]))}",
-                   "name the columns in data.columns, such as prompt = 'their name'; "
+                   f"{refused}; or " * bool(refused) + "name the columns in data.columns, such as prompt = 'their name'; "
                    f"found without: {', '.join(alias for names in ALIASES.values() for alias in names)}")
 
 

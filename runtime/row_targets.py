@@ -41,7 +41,8 @@ def _names(values: list[Any], column: str) -> tuple[str, ...]:
     names = tuple(_name(value, column) for value in values)
     twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if twice is not None:
-        raise RowFault(f"the column {column!r} lists the label {twice!r} twice", "list every label once")
+        raise RowFault(f"the column {column!r} lists the label {twice!r} twice",
+                       "list the names of the labels that apply, every one once; zeros and ones are no names")
     return names
 
 

@@ -17,6 +17,7 @@ from edgestill.runtime.row import Row
 from edgestill.runtime.template_defaults import write_template
 from edgestill.runtime.text import Codec
 
+from .templates import CALL as CALLS
 from .templates import DROPS, KINDS, codec_of
 from .test_generate import Scripted
 from .test_text import chat_folder
@@ -99,6 +100,28 @@ def test_reasoning_is_learned_and_not_compared(kind: str, make: Callable[..., Co
     closed = make(KINDS[kind], enable_thinking=False)
     with pytest.raises(DataError, match="has reasoning, and template_options.enable_thinking is false"):
         closed.sequences(THINKS)
+
+
+def test_thoughts_inside_the_words_are_not_learned_behind_empty_ones(make: Callable[..., Codec]) -> None:
+    row = Row((user("one"), answer("<think>a number</think>uno")))
+    with pytest.raises(DataError, match=r"messages\[1\] has reasoning, and template_options.enable_thinking is false"):
+        make(KINDS["switch"], enable_thinking=False).sequences(row)
+
+
+@pytest.mark.parametrize(("source", "row"), [
+    (KINDS["plain"].replace(CALLS, "[{{ c.function.name }}(q='{{ c.function.arguments.q }}')]"), ROWS["call"]),
+    (KINDS["plain"], Row((user("find news"), answer(
+        '<tool_call>\n{"name": "search", "arguments": {"q": "parcel"}}\n</tool_call>')), (TOOL,))),
+    (KINDS["plain"], Row((user("how do turns begin?"), answer("with <|user|>, say")))),
+    (KINDS["channel"], Row((user("one"), answer("<think>a number</think>uno")))),
+], ids=["calls in another form", "calls as words", "a special token", "other marks of thoughts"])
+def test_what_was_learned_is_right_in_whatever_form(source: str, row: Row, make: Callable[..., Codec]) -> None:
+    codec = make(source)
+    ids, start = codec.training_ids(row)
+    for given, wanted in ((ids[start:], 1.0), ([*ids[start:-2], *codec.encode("no"), ids[-1]], 0.0)):
+        engine: Any = Scripted(given)
+        engine.context_length = 1024
+        assert evaluate(Generator(engine, codec, max_new_tokens=100), [row]).metrics["exact_match"].value == wanted
 
 
 def test_thoughts_between_special_tokens_are_taken_apart_by_their_ids(make: Callable[..., Codec]) -> None:

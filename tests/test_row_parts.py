@@ -28,6 +28,8 @@ def talk(*messages: dict[str, Any], **columns: Any) -> dict[str, Any]:
     (talk(USER, SAID | {"weight": 1.0}), ()),
     (talk(USER | {"weight": 0}, SAID), ()),
     (talk(USER, SAID, weight=0), (1,)),
+    (talk(USER, SAID, train=False), (1,)),
+    (talk(USER, SAID, train=True), ()),
     (talk(USER, SAID | {"weight": 0}, USER, SAID, system="s"), (2,)),
     ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "weight": 0}]}, (1,)),
     ({"prompt": [USER, SAID, USER], "completion": [SAID]}, (1,)),
@@ -64,6 +66,11 @@ def test_weights_say_what_is_learned(record: dict[str, Any], unlearned: tuple[in
     (talk(USER, {"role": "assistant", "content": "", "tool_calls": json.dumps([{
         "name": "on", "arguments": {"room": "hall"}}])}),
      [USER, {"role": "assistant", "content": "", "tool_calls": [CALL]}]),
+    ({"conversations": [{"from": "human", "value": "q"}, {"from": "chatgpt", "value": "a"}]}, [USER, SAID]),
+    (talk(USER, {"role": "model", "content": "a"}), [USER, SAID]),
+    (talk({"role": "user", "content": [{"type": "input_text", "text": "q"}]},
+          {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]}), [USER, SAID]),
+    ({"query": "q", "response": "a"}, [USER, SAID]),
 ])
 def test_what_other_formats_write_becomes_a_conversation(record: dict[str, Any], messages: list[dict[str, Any]],
                                                          tmp_path: Path) -> None:
@@ -90,10 +97,43 @@ def test_functions_are_tools(tmp_path: Path) -> None:
     ({"text": "q", "label": "a", "system": "s"}, "the column 'system' is not read.*\n.*has no system message"),
     ({"instruction": "q", "output": "a", "history": ["h"]}, "'history' is no list of pairs"),
     ({"prompt": [USER], "completion": [SAID], "input": "i"}, "'input' stands beside messages"),
+    ({"prompt": "q", "completion": "a", "label": False}, "'label' is not read.*\n.*keep the rows whose label is true"),
+    ({"prompt": "q", "completion": "a", "label": "True"}, "the column 'label' is not read"),
+    ({"prompt": "q", "completion": "a", "loss_weight": 0.5}, "the column 'loss_weight' is not read"),
+    ({"prompt": "q", "completion": "a", "weight": 1, "train": False}, "'train' is not read.*\n.*'weight' is read as"),
+    ({"prompt": "q", "completion": "a", "system": "s", "system_prompt": "t"}, "the column 'system_prompt' is not read"),
+    (talk(USER, SAID, reasoning_content="r"), "'reasoning_content' is not read.*\n.*into the message"),
+    ({"prompt": "q", "chosen": "a", "rejected": "b"}, "no column that can be used.*\n.*map the better answer"),
+    ({"text": "q", "label": "a", "weight": 0}, "the column 'weight' is not read.*\n.*every label row is learned"),
+    ({"text": "q", "label": "a", "system_prompt": "s"}, "the column 'system_prompt' is not read"),
+    ({"sentence": "s", "question": "q", "label": 1}, "the column 'question' is not read"),
+    ({"text": "q", "response": "a"}, "the column 'response' is not read"),
+    (talk(USER, {"role": "assistant", "tool_calls": [{"function": {"name": "on", "parameters": {"room": "hall"}}}]}),
+     r"messages\[1\]\.tool_calls: 'parameters' of the call of 'on' is not read"),
+    (talk(USER, {"role": "assistant", "tool_calls": [CALL | {"result": "lit"}]}), "'result' of the call of 'on'"),
+    (talk(USER, {"role": "assistant", "tool_calls": [CALL | {"type": "custom"}]}), "the type 'custom' of the call"),
+    (talk(USER, SAID | {"thinking": "r", "reasoning": "s"}), r"messages\[1\] has its reasoning twice: in thinking and in"),
+    (talk(USER, {"role": "assistant", "content": "<think>r</think>a", "reasoning": "r"}), "twice: in reasoning and in co"),
+    (talk(USER | {"reasoning": "r"}, SAID), r"messages\[0\]\.reasoning: a message of 'user' has no reasoning"),
+    (talk(USER, SAID | {"thinking": ["r"]}), r"messages\[1\]\.thinking is list, not text"),
 ])
 def test_what_cannot_be_taken_is_refused_by_name(record: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         one(tmp_path, record)
+
+
+def test_thoughts_under_two_names_that_say_the_same_are_one(tmp_path: Path) -> None:
+    assert one(tmp_path, talk(USER | {"thinking": ""}, SAID | {"thinking": "r", "reasoning": "r"})).reasoning == "r"
+
+
+@pytest.mark.parametrize(("cell", "unlearned"), [("0", (1,)), ("False", (1,)), ("1.0", ()), ("", ())])
+def test_tables_hold_weights_as_text(cell: str, unlearned: tuple[int, ...], tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"prompt,completion,weight\nq,a,{cell}\n")
+    assert read_rows(path)[0].unlearned == unlearned
+    path.write_text("prompt,completion,weight\nq,a,half\n")
+    with pytest.raises(DataError, match="the column 'weight' is 'half'"):
+        read_rows(path)
 
 
 def test_other_columns_are_said_and_a_mapping_may_leave_one_out(tmp_path: Path, capsys: Any) -> None:

@@ -82,6 +82,8 @@ def test_plain_text_is_split_at_blank_lines(tmp_path: Path) -> None:
     ({"text": "q", "label": True}, "q", "true"),
     ({"utterance": "q", "intent": "a"}, "q", "a"),
     ({"sentence": "q", "category": "a"}, "q", "a"),
+    ({"text": "q", "label": 0, "label_text": "a"}, "q", "a"),
+    ({"text": "q", "label": -1, "label_name": "a"}, "q", "a"),
 ])
 def test_common_columns_need_no_mapping(tmp_path: Path, record: dict[str, Any], question: str, answer: str) -> None:
     row = one(tmp_path, record)
