@@ -36,6 +36,9 @@ def check(run: RunFile) -> None:
             better, other = ("lower", "maximum") if side == "minimum" else ("higher", "minimum")
             raise UsageError(f"{full}: of {name} {better} is better, so a {side} would refuse the good files",
                              f"write it below [gates.{other}]")
+        limit = getattr(run.gates, side)[name]
+        if not profiled and name != RATIO and not 0 <= limit <= 1 and _is_share(name):
+            raise UsageError(f"{full}: {limit:g}, and {name} is a share from 0 to 1", "write 0.95 for 95 %")
         if not run.export:
             raise UsageError(f"{full}: the run file has no [[export]], so there is no shipped file to hold to it",
                              "add [[export]] with a target, or leave the gate out")
@@ -132,7 +135,13 @@ def _measured_for(task: str) -> list[str]:
 
 
 def _profiled() -> list[str]:
-    return [name for task in ("generate", "classify") for name in measures.names(task)]
+    return list(dict.fromkeys(name for task in ("generate", "classify") for name in measures.names(task)))
+
+
+def _is_share(name: str) -> bool:
+    from ..runtime.evaluate import metric
+
+    return bool(metric(name)[0].SHARE)
 
 
 def _hint(name: str, fitting: Sequence[str]) -> str:

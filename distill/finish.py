@@ -54,7 +54,7 @@ def write(out: Path, model: Any, tokenizer: Path, run: RunFile, base: Path, fact
         if task.schema:
             files.write_text(folder / "schema.json", read_schema(base / task.schema))
             task = replace(task, schema="schema.json")
-        files.write_text(folder / "run.toml", to_toml(replace(run, task=task)))
+        files.write_text(folder / "run.toml", to_toml(replace(told(run), task=task)))
         if work is not None:
             shutil.copyfile(work / METRICS, folder / METRICS)
             if (work / TENSORBOARD).is_dir():
@@ -71,6 +71,23 @@ def write(out: Path, model: Any, tokenizer: Path, run: RunFile, base: Path, fact
              parents=[dict(parent) for parent in facts.parents], licences=dict(facts.licences),
              checks=dict(facts.checks), settings=dict(facts.settings))
     return out
+
+
+def told(run: RunFile) -> RunFile:
+    """The run file as others may read it: of a path on this machine the last name alone, as in a manifest's parents."""
+    data, student, teacher = run.data, run.student, dict(run.teacher)
+    if isinstance(teacher.get("model"), str):
+        teacher["model"] = _name(teacher["model"])
+    return replace(
+        run, teacher=teacher,
+        data=replace(data, dir="." if Path(data.dir).is_absolute() else data.dir, train=_name(data.train),
+                     validation=_name(data.validation), test=_name(data.test)),
+        student=replace(student, model=_name(student.model), base=_name(student.base),
+                        template=_name(student.template)))
+
+
+def _name(path: str) -> str:
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def read_schema(path: Path) -> str:

@@ -155,7 +155,8 @@ def detect(names: Iterable[str], mapping: Mapping[str, str]) -> Shape:
             return replace(shape, columns={**columns, **_beside(shape, known, mapping)})
     refused = next((REFUSED[name] for name in known if name in REFUSED), "")
     raise RowFault(f"no column that can be used among: {', '.join(map(repr, known[:12]))}",
-                   f"{refused}; or " * bool(refused) + "name the columns in data.columns, such as prompt = 'their name'; "
+                   (f"{refused}; or " if refused else "") + "name the columns in data.columns, such as prompt = 'their "
+                   "name'; "
                    f"found without: {', '.join(alias for names in ALIASES.values() for alias in names)}")
 
 

@@ -76,6 +76,8 @@ def test_a_run_writes_every_output(made: tuple[Path, Path]) -> None:
     assert shipped["checks"] and shipped["profile"]["decode_tokens_per_s"] and shipped["model_bytes"] > 0
     assert summary["models"][3]["training"][0]["loss"] > 0
     assert (made[1] / "report.html").stat().st_size > 5000
+    told = [path.read_text() for path in made[1].glob("*/run.toml")]
+    assert len(told) == 3 and not any(str(made[0].parent.parent) in text for text in told)
 
 
 def test_a_second_run_does_nothing(made: tuple[Path, Path]) -> None:
@@ -187,6 +189,7 @@ assert not heavy, heavy
     (f"{SHIPS}[gates.maximum]\nlatency_ms_p99=5.0\n", "is not measured for task.kind = 'generate'"),
     (f"{SHIPS}[gates.maximum]\nttft_msec=5.0\n", "did you mean 'ttft_ms'"),
     (f"{SHIPS}[gates.minimum]\nexact_match=nan\n", "a finite number"),
+    (f"{SHIPS}[gates.minimum]\nexact_match=95\n", "exact_match: 95, and exact_match is a share from 0 to 1"),
     (f"{SHIPS}[gates.minimum]\naccuracy=0.9\n[data]\ntrain='rows.jsonl'\n",
      "gates.minimum.accuracy: metric 'accuracy': does not measure chat rows"),
     (f"{SHIPS}[gates.minimum]\n'field_match:colour'=0.9\n[data]\ntrain='rows.jsonl'\n", "with the field 'colour'"),

@@ -112,8 +112,8 @@ def test_functions_are_tools(tmp_path: Path) -> None:
      r"messages\[1\]\.tool_calls: 'parameters' of the call of 'on' is not read"),
     (talk(USER, {"role": "assistant", "tool_calls": [CALL | {"result": "lit"}]}), "'result' of the call of 'on'"),
     (talk(USER, {"role": "assistant", "tool_calls": [CALL | {"type": "custom"}]}), "the type 'custom' of the call"),
-    (talk(USER, SAID | {"thinking": "r", "reasoning": "s"}), r"messages\[1\] has its reasoning twice: in thinking and in"),
-    (talk(USER, {"role": "assistant", "content": "<think>r</think>a", "reasoning": "r"}), "twice: in reasoning and in co"),
+    (talk(USER, SAID | {"thinking": "r", "reasoning": "s"}), "has its reasoning twice: in thinking and in reasoning"),
+    (talk(USER, {"role": "assistant", "content": "<think>r</think>a", "reasoning": "r"}), "twice: in reasoning and"),
     (talk(USER | {"reasoning": "r"}, SAID), r"messages\[0\]\.reasoning: a message of 'user' has no reasoning"),
     (talk(USER, SAID | {"thinking": ["r"]}), r"messages\[1\]\.thinking is list, not text"),
 ])

@@ -252,3 +252,12 @@ def test_a_trainings_own_key_holds_a_schema_by_its_content(tmp_path: Path) -> No
 
     assert facts("a.json", "{}") == facts("b.json", "{}") != facts("a.json", "[]")
     assert task_facts(Task(), tmp_path)["schema"] != facts("a.json", "{}")["schema"]
+
+
+def test_an_artifact_tells_names_and_no_places(home: Path) -> None:
+    from edgestill.distill.finish import told
+
+    run = told(resolve.read(home / "run.toml", ["data.validation='/rows/v.jsonl'"]))
+    assert (run.data.dir, run.data.train, run.data.validation) == (".", "train.jsonl", "v.jsonl")
+    assert run.teacher == {"kind": "local", "model": "teacher"}
+    assert told(runfile.read(home / "run.toml", ["student.model='owner/name'"])).student.model == "owner/name"
