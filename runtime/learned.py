@@ -80,7 +80,8 @@ def sequences(codec: Codec, row: Row, learn: str) -> list[Learned]:
     missing = reached.missing(codec, row, found)
     if missing:
         raise DataError(f"{row.where or 'row'}: {missing[0]}",
-                        "take a model whose template writes it, or take it out of the rows")
+                        "give the student a template that writes it ([student] template, such as \"chatml\" for "
+                        "tools), take a model that has one, or take it out of the rows")
     return found
 
 

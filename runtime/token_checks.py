@@ -59,10 +59,10 @@ def count(rows: Sequence[Row], codec: Encoder, limit: int, learn: str) -> Counte
 def shown(row: Row, codec: Codec, learn: str) -> list[dict[str, Any]]:
     """The sequences of a row as they are learned: {"row", "sequence", "tokens", "parts"}, where each part is
     {"text", "learned", "tokens"}, special tokens written out. One of a row of which nothing is learned."""
-    if row.kind == "label":
-        ids = codec.encode(row.text, add_special_tokens=True)
+    if row.kind in ("label", "labels", "score"):
+        ids = codec.encoding(row.text, pair=row.pair or None).ids
         part = {"text": codec.decode(ids, False), "learned": False, "tokens": len(ids)}
-        return [{"row": row.where, "sequence": 0, "tokens": len(ids), "label": row.label, "parts": [part]}]
+        return [{"row": row.where, "sequence": 0, "tokens": len(ids), row.kind: row.answer, "parts": [part]}]
     found = codec.sequences(row, learn)
     lines = []
     for number, one in enumerate(found):

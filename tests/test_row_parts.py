@@ -168,6 +168,18 @@ def test_data_show_marks_what_is_learned(tmp_path: Path, tiny_llama: Path, capsy
     assert "--tokenizer FOLDER" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("record", "head"), [
+    ({"text": "red", "label": "a"}, "label 'a'"), ({"text": "red", "labels": ["a", "b"]}, """labels '["a", "b"]'"""),
+    ({"text": "red", "text_pair": "blue", "score": 0.5}, "score '0.5'")])
+def test_data_show_tells_what_a_text_is_to_be(record: dict[str, Any], head: str, tmp_path: Path, tiny_bert: Path,
+                                              capsys: Any) -> None:
+    other = {"label": "c"} if "label" in record else {}
+    path = jsonl(tmp_path / "rows.jsonl", [record, record | {"text": "green"} | other])
+    assert main.call(["data", "show", str(path), "--rows", "1", "--tokenizer", str(tiny_bert)]) == 0
+    first, text = capsys.readouterr().out.splitlines()
+    assert first.endswith(f"0 learned, {head}") and "⟦" not in text and ("blue" in text) is ("text_pair" in record)
+
+
 def test_data_check_proves_that_all_of_a_row_reaches_the_ids(tmp_path: Path, tiny_llama: Path, capsys: Any) -> None:
     path = jsonl(tmp_path / "rows.jsonl", [talk(USER, SAID), talk(USER | {"content": "r"}, SAID | {
         "reasoning_content": "because"}), talk(USER | {"content": "s"}, SAID | {"weight": 0})])

@@ -97,5 +97,5 @@ def _marked(one: dict[str, Any]) -> str:
     parts: Sequence[dict[str, Any]] = one["parts"]
     learned = sum(part["tokens"] for part in parts if part["learned"])
     text = "".join(f"\u27e6{part['text']}\u27e7" if part["learned"] else part["text"] for part in parts)
-    label = f", label {one['label']!r}" if "label" in one else ""
-    return f"--- {one['row']}: {one['tokens']} tokens, {learned} learned{label}\n{text}"
+    target = "".join(f", {kind} {one[kind]!r}" for kind in ("label", "labels", "score") if kind in one)
+    return f"--- {one['row']}: {one['tokens']} tokens, {learned} learned{target}\n{text}"
