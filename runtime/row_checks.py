@@ -20,7 +20,7 @@ from ..models.errors import DataError
 from ..models.runfile import Data
 from .near_duplicates import near_pairs
 from .row_faults import BadRow
-from .rows import SPLITS, Row, locate, normalise, row_key, scan
+from .rows import SPLITS, Row, check_seen, locate, normalise, optional, row_key, scan
 from .token_checks import Counted, Encoder, count
 
 EXAMPLES = 5
@@ -108,15 +108,17 @@ def check_data(data: Data, base: Path, codec_of: Callable[[Sequence[Row]], Encod
     splits: dict[str, list[Row]] = {}
     bad: dict[str, list[BadRow]] = {}
     unread: dict[str, dict[str, None]] = {}
+    unseen = optional(data.columns)
     for name in SPLITS:
         if getattr(data, name):
             unread[name] = {}
-            found = list(scan(locate(getattr(data, name), base / data.dir), data.columns, unread[name]))
+            found = list(scan(locate(getattr(data, name), base / data.dir), data.columns, unread[name], unseen))
             splits[name] = [row for row in found if isinstance(row, Row)]
             bad[name] = [row for row in found if isinstance(row, BadRow)]
             if not splits[name]:
                 raise bad[name][0].error() if bad[name] else DataError(
                     f"{getattr(data, name)}: the file is empty: there are no rows in it", "give a file with rows")
+    check_seen(data.columns, unseen)
     report = check_splits(splits, codec_of(splits.get("train", [])), data.max_tokens, bad, data.learn)
     notes = [Finding("note", "unread", name, f"columns that are not read: {', '.join(columns)}")
              for name, columns in unread.items() if columns]

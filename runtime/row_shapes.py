@@ -53,15 +53,17 @@ _CHAT_ONLY = {
 class Shaper:
     """Turns the records of one file into rows of one shape."""
 
-    def __init__(self, columns: Mapping[str, str], unread: dict[str, None]) -> None:
+    def __init__(self, columns: Mapping[str, str], unread: dict[str, None], unseen: set[str]) -> None:
         """`columns`: our name → the file's; `unread` takes the columns that no row was made from, in the order they
-        came in. Raises UsageError for a name that is not one of OUR_COLUMNS."""
+        came in; of our names in `unseen` those go whose columns are there. Raises UsageError for a name that is not one
+        of OUR_COLUMNS."""
         for name in columns:
             if name not in OUR_COLUMNS:
                 raise kinds.unknown("data.columns", name, list(OUR_COLUMNS))
         self._mapping = columns
         self._shape: Shape | None = None
         self._unread = unread
+        self._unseen = unseen
 
     def row(self, record: Mapping[str, Any], where: str) -> Row:
         """One record as a row. Raises RowFault when it has not the columns or values that it needs, or others that
@@ -78,6 +80,7 @@ class Shaper:
                                    "keep rows of one shape in a file, or say which columns to read in data.columns")
             # What stands beside a conversation may be there in some rows only.
             shape = replace(shape, columns={**shape.columns, **_beside(shape, record, self._mapping)})
+        self._unseen -= {key for key in self._unseen if shape.columns.get(key) in record}
         self._leave_out(record, shape)
         row = BUILDERS[shape.kind](record, shape, where)
         if shape.kind in ("label", "score"):

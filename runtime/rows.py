@@ -23,6 +23,7 @@ from ..models import files
 from ..models.errors import DataError, UsageError
 from ..models.runfile import Data
 from . import row_arrays, row_formats, row_tables
+from .row_builders import BESIDE
 from .row_faults import BadRow, RowFault
 from .row_messages import Message
 from .row_shapes import Row, Shaper
@@ -45,20 +46,22 @@ def read_rows(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS, skip_b
     Raises DataError for the first bad row otherwise, for a file that cannot be read, and when no row is left;
     UsageError for an unknown key in `columns`; MissingExtra where a format needs a package.
     """
-    rows, bad = _collect(path, columns, skip_bad)
+    unseen = optional(columns)
+    rows, bad = _collect(path, columns, skip_bad, unseen)
+    check_seen(columns, unseen)
     if skip_bad:
         write_ledger(bad, ledger)
     return rows
 
 
-def scan(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS,
-         unread: dict[str, None] | None = None) -> Iterator[Row | BadRow]:
+def scan(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS, unread: dict[str, None] | None = None,
+         unseen: set[str] | None = None) -> Iterator[Row | BadRow]:
     """Stream the rows of `path`, with a BadRow in place of each that cannot be used; `unread` takes the columns from
-    which nothing was read.
+    which nothing was read, and from `unseen` (see `optional`) those that a row has are taken.
 
     Raises DataError for what spoils the whole file: missing, wrong kind, damaged, a byte order mark, open quotes.
     """
-    shaper = Shaper(columns, {} if unread is None else unread)
+    shaper = Shaper(columns, {} if unread is None else unread, set() if unseen is None else unseen)
     name = str(path)
     short = Path(name).name
     for line, record in _records(name):
@@ -69,6 +72,19 @@ def scan(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS,
             yield shaper.row(record, f"{short}:{line}")
         except RowFault as fault:
             yield BadRow(name, line, fault.reason, fault.remedy)
+
+
+def optional(columns: Mapping[str, str]) -> set[str]:
+    """Our names in a mapping whose columns need not stand in every row."""
+    return {key for key, name in columns.items() if name and key in BESIDE}
+
+
+def check_seen(columns: Mapping[str, str], unseen: set[str]) -> None:
+    """UsageError for a mapped column that stood in no row of any file."""
+    if unseen:
+        key = min(unseen)
+        raise UsageError(f"data.columns.{key}: no row has the column {columns[key]!r}",
+                         "correct the name, or leave it out of data.columns")
 
 
 def write_ledger(bad: Sequence[BadRow], ledger: Path | None) -> None:
@@ -133,10 +149,13 @@ def load_splits(data: Data, base: Path, ledger: Path | None = None) -> dict[str,
         raise UsageError("data.train: is required and was not given", "name the file of training rows")
     splits: dict[str, list[Row]] = {}
     bad: list[BadRow] = []
+    unseen = optional(data.columns)
     for name in SPLITS:
         if getattr(data, name):
-            splits[name], faults = _collect(locate(getattr(data, name), base / data.dir), data.columns, data.skip_bad)
+            source = locate(getattr(data, name), base / data.dir)
+            splits[name], faults = _collect(source, data.columns, data.skip_bad, unseen)
             bad += faults
+    check_seen(data.columns, unseen)
     if data.skip_bad:
         write_ledger(bad, ledger)
     shares = {"validation": 0.0 if data.validation else data.validation_share,
@@ -168,11 +187,12 @@ def rows_digest(rows: Sequence[Row]) -> str:
     return digest.hexdigest()
 
 
-def _collect(path: Path | str, columns: Mapping[str, str], skip_bad: bool) -> tuple[list[Row], list[BadRow]]:
+def _collect(path: Path | str, columns: Mapping[str, str], skip_bad: bool,
+             unseen: set[str]) -> tuple[list[Row], list[BadRow]]:
     rows: list[Row] = []
     bad: list[BadRow] = []
     unread: dict[str, None] = {}
-    for row in scan(path, columns, unread):
+    for row in scan(path, columns, unread, unseen):
         if isinstance(row, Row):
             rows.append(row)
         elif skip_bad:

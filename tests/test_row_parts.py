@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from edgestill.cli import main
-from edgestill.models.errors import DataError
+from edgestill.models.errors import DataError, UsageError
+from edgestill.models.runfile import Data
 from edgestill.runtime.row import Row
-from edgestill.runtime.rows import read_rows, rows_digest
+from edgestill.runtime.rows import load_splits, read_rows, rows_digest
 
 from .test_rows import jsonl, one
 
@@ -142,6 +143,21 @@ def test_other_columns_are_said_and_a_mapping_may_leave_one_out(tmp_path: Path, 
                                                              "input": ""})
     assert rows[0].question == "q"
     assert capsys.readouterr().err.endswith("a.jsonl: columns that are not read: input, rejected, id\n")
+
+
+def test_a_mapped_column_that_no_row_has_is_refused(tmp_path: Path, capsys: Any) -> None:
+    paths = [jsonl(tmp_path / f"{name}.jsonl", [{"q": f"{name} {row}", "a": "a", **more} for row in range(9)])
+             for name, more in (("train", {"s": "s"}), ("test", {}))]
+    columns = {"prompt": "q", "completion": "a", "system": "s"}
+    assert len(load_splits(Data(train="train.jsonl", test="test.jsonl", columns=columns), tmp_path)["test"]) == 9
+    assert len(read_rows(paths[0], columns)[0].messages) == 3
+    with pytest.raises(UsageError, match=r"data\.columns\.system: no row has the column 'sys'"):
+        load_splits(Data(train="train.jsonl", columns=columns | {"system": "sys"}), tmp_path)
+    with pytest.raises(UsageError, match="no row has the column 's'"):
+        read_rows(paths[1], columns)
+    found = [f"--column={ours}={theirs}" for ours, theirs in (columns | {"system": "sys"}).items()]
+    assert main.call(["data", "check", str(paths[0]), *found]) == 2
+    assert "no row has the column 'sys'" in capsys.readouterr().err
 
 
 def test_what_stands_beside_a_conversation_may_be_in_some_rows_alone(tmp_path: Path) -> None:
