@@ -32,8 +32,8 @@ class Data:
     test: str = ""
     """Empty: a share of the training rows."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Our column name → the file's: prompt, completion, messages, text, label; beside a conversation tools, system,
-    input, history, reasoning, weight, where an empty name leaves a column out."""
+    """Our column name → the file's: prompt, completion, messages, text, pair (a second text), label, score; beside a
+    conversation tools, system, input, history, reasoning, weight, where an empty name leaves a column out."""
     learn: str = limited("all", choices=("all", "last"))
     """Of a conversation: every turn of the assistant's, or the last one alone."""
     validation_share: float = limited(0.05, minimum=0.0, maximum=0.5)
