@@ -165,7 +165,7 @@ class Grams:
 
         def add(name: str) -> None:
             product = _product(waiting.pop(name))
-            sums[name] = sums[name].add_(product) if name in sums else product
+            sums[name] = sums[name] + product if name in sums else product
 
         def collect(name: str, inputs: Any) -> None:
             nonlocal last

@@ -68,7 +68,10 @@ def test_no_tokens_is_refused(model: FloatModel) -> None:
         calibration.measure(model, [[]])
 
 
-def test_second_moments_are_those_of_the_inputs_in_whatever_order_they_are_asked_for(model: FloatModel) -> None:
+@pytest.mark.parametrize("waiting", [calibration.WAITING_BYTES, 1])
+def test_second_moments_are_those_of_the_inputs_in_whatever_order_they_are_asked_for(
+        model: FloatModel, waiting: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "WAITING_BYTES", waiting)  # inputs of all rows at once, or row by row
     found = calibration.measure(model, SEQUENCES)
     for name in ("model.layers.0.self_attn.k_proj.weight", "lm_head.weight", "model.layers.2.mlp.down_proj.weight",
                  "model.layers.1.mlp.up_proj.weight"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgestill.quantize.graphs import blocks, rewrite, storage
+from edgestill.quantize.graphs import blocks, nibbles, rewrite, storage
 
 from .onnx_models import distance, encode
 
@@ -45,3 +45,23 @@ def test_eight_bit_blocks_follow_q8_0() -> None:
     theirs = gguf.quants.dequantize(gguf.quants.quantize(weight, gguf.GGMLQuantizationType.Q8_0),
                                     gguf.GGMLQuantizationType.Q8_0)
     np.testing.assert_array_equal(blocks.dequantize(blocks.eight_bit(weight)), theirs)
+
+
+def test_an_eight_bit_product_made_of_four_bit_ones_does_not_round_its_inputs() -> None:
+    """Rounded to eight bits, 16 x would leave x four of them."""
+    import onnx_ir as ir
+    import onnxruntime
+
+    generator = np.random.default_rng(3)
+    packed = blocks.eight_bit(generator.normal(size=(96, 256)).astype(np.float32))
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, None, 256]))
+    y = ir.Value(name="y", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, None, 96]))
+    graph = ir.Graph([x], [y], nodes=[], name="one", opset_imports={"": 21, "com.microsoft": 1})
+    node = ir.Node("", "MatMul", [x, storage.initializer(graph, "weight", np.zeros((256, 96), np.float32))],
+                   outputs=[y], name="multiply")
+    graph.append(node)
+    rewrite.matmul_blocks(graph, node, "weight", packed)
+    model = ir.to_proto(nibbles.twin(ir.Model(graph, ir_version=10))).SerializeToString()
+    values = generator.normal(size=(1, 5, 256)).astype(np.float32)
+    engine = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    assert distance(engine.run(None, {"x": values})[0], values @ blocks.dequantize(packed).T) < 1e-5

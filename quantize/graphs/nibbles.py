@@ -17,6 +17,9 @@ from ...models.scheme import BLOCK_SIZE
 from .rewrite import swap
 from .storage import initializer
 
+FLOAT32 = 1
+"""The accuracy level that does not round inputs to 8 bits: 16 x would set the step for x."""
+
 
 def needed(model: Any) -> bool:
     """Whether a graph multiplies by blocks of 8 bits."""
@@ -71,7 +74,7 @@ def _multiply(graph: Any, node: Any, wide: Any, lacking: Any) -> None:
     _, codes, scales = node.inputs
     blocks = -(-node.attributes["K"].as_int() // BLOCK_SIZE)
     attributes = {name: attribute.as_int() for name, attribute in node.attributes.items()} | {
-        "bits": 4, "K": 2 * BLOCK_SIZE * blocks, "block_size": 2 * BLOCK_SIZE}
+        "bits": 4, "K": 2 * BLOCK_SIZE * blocks, "block_size": 2 * BLOCK_SIZE, "accuracy_level": FLOAT32}
     product = ir.node("MatMulNBits", [wide, codes, scales], attributes=attributes, domain="com.microsoft",
                       name=node.name)
     turned = ir.node("Transpose", [scales], attributes={"perm": [1, 0]}, name=f"{node.name}/scales")
