@@ -8,7 +8,7 @@ from typing import Any
 
 from .row import Row
 from .row_faults import RowFault
-from .row_formats import parse_inside
+from .row_formats import parse_inside, parse_json
 from .row_messages import Message, column_weight, compact_json, read_messages, read_tools
 from .row_targets import targets
 
@@ -62,8 +62,9 @@ def _pair(record: Mapping[str, Any], shape: Shape) -> str:
 
 def _pair_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
     prompt_column, completion_column = shape.columns["prompt"], shape.columns["completion"]
-    completion = record[completion_column]
-    if isinstance(record[prompt_column], list):  # both are parts of a conversation
+    prompt, completion = _listed(record[prompt_column]), record[completion_column]
+    if isinstance(prompt, list):  # both are parts of a conversation
+        completion = _listed(completion)
         if not isinstance(completion, list):
             raise RowFault(f"the column {prompt_column!r} holds messages, {completion_column!r} holds none",
                            "write both as text, or both as messages")
@@ -71,9 +72,12 @@ def _pair_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
             if record.get(shape.columns.get(key, "")):
                 raise RowFault(f"the column {shape.columns[key]!r} stands beside messages",
                                "write it into the messages, or leave it out")
-        row = _conversation([*record[prompt_column], *completion], prompt_column, record, shape, where)
+        row = _conversation([*prompt, *completion], prompt_column, record, shape, where)
         asked = len(row.messages) - len(completion)  # what stands in the prompt is read, whoever said it
         return replace(row, unlearned=tuple(sorted({*row.unlearned, *(turn for turn in row.turns if turn < asked)})))
+    if _are_messages(completion):
+        raise RowFault(f"the column {completion_column!r} holds messages, {prompt_column!r} holds none",
+                       f"write both as messages; or read it alone, data.columns.messages = {completion_column!r}")
     if isinstance(completion, (dict, list)):  # a structured answer: the model is to write it as JSON
         completion = compact_json(completion)
     question = _text(record, prompt_column)
@@ -85,6 +89,23 @@ def _pair_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
     question = f"{question}\n\n{context}" if context else question
     return _conversation([*_history(record, shape), {"role": "user", "content": question}, answer], prompt_column,
                          record, shape, where)
+
+
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(
+        isinstance(item, dict) and ({"role", "content"} <= item.keys() or {"from", "value"} <= item.keys())
+        for item in value)
+
+
+def _listed(value: Any) -> Any:
+    """A column's value, its messages where it is the JSON of some: tables hold them as text."""
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        try:
+            found = parse_json(value)
+        except RowFault:
+            return value  # a text that begins with a bracket
+        return found if _are_messages(found) else value
+    return value
 
 
 def _messages_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:

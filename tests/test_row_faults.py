@@ -109,6 +109,7 @@ def test_other_bad_conversations(tmp_path: Path) -> None:
     ("a.csv", b"text,label\na,b\n\na,b\n", "a.csv:3: the line is empty"),
     ("a.csv", b"text,text\na,b\n", "the column 'text' stands twice in the header"),
     ("a.csv", b"text;label\na;b\n", "the delimiter seems to be ';'"),
+    ("a.csv", b'"text";"label"\n"a";"b"\n', "cells stand apart by commas in .csv"),
     ("a.csv", b"text,label\na,caf\xe9\n", "a.csv:2: not UTF-8: byte 0xe9 at byte 16"),
     ("a.csv", b"where is my card,card_arrival\nhello,greet\n", "no column that can be used"),
     ("a.txt", b"good\n\nb\xe4d\n", "a.txt:3: not UTF-8"),

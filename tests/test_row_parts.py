@@ -72,6 +72,8 @@ def test_weights_say_what_is_learned(record: dict[str, Any], unlearned: tuple[in
     (talk({"role": "user", "content": [{"type": "input_text", "text": "q"}]},
           {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]}), [USER, SAID]),
     ({"query": "q", "response": "a"}, [USER, SAID]),
+    ({"prompt": json.dumps([USER]), "completion": json.dumps([SAID])}, [USER, SAID]),
+    ({"prompt": "[q] or [{", "completion": "[1, 2]"}, [USER | {"content": "[q] or [{"}, SAID | {"content": "[1, 2]"}]),
 ])
 def test_what_other_formats_write_becomes_a_conversation(record: dict[str, Any], messages: list[dict[str, Any]],
                                                          tmp_path: Path) -> None:
@@ -104,6 +106,8 @@ def test_functions_are_tools(tmp_path: Path) -> None:
     ({"prompt": "q", "completion": "a", "weight": 1, "train": False}, "'train' is not read.*\n.*'weight' is read as"),
     ({"prompt": "q", "completion": "a", "system": "s", "system_prompt": "t"}, "the column 'system_prompt' is not read"),
     (talk(USER, SAID, reasoning_content="r"), "'reasoning_content' is not read.*\n.*into the message"),
+    ({"prompt": "q", "completion": [USER, SAID]}, "'completion' holds messages, 'prompt' holds none"),
+    ({"prompt": json.dumps([USER]), "completion": "a"}, "'prompt' holds messages, 'completion' holds none"),
     ({"prompt": "q", "chosen": "a", "rejected": "b"}, "no column that can be used.*\n.*map the better answer"),
     ({"text": "q", "label": "a", "weight": 0}, "the column 'weight' is not read.*\n.*every label row is learned"),
     ({"text": "q", "label": "a", "system_prompt": "s"}, "the column 'system_prompt' is not read"),
