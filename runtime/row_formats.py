@@ -253,8 +253,8 @@ def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
             if "new-line character" in reason:
                 raise DataError(f"{path}:{first}: a line ends in CR alone", "end lines in LF or CR LF") from None
             cells = "; cells stand apart by commas in .csv and by tabs in .tsv files" if first == 1 else ""
-            raise DataError(f"{path}:{first}: broken CSV: {reason}",
-                            f'close every quote, and write a quote inside a quoted cell as ""{cells}') from None
+            raise DataError(f"{path}:{first}: broken CSV: {reason}{cells}",
+                            'close every quote, and write a quote inside a quoted cell as ""') from None
 
 
 def _check_header(path: Path, header: list[str], delimiter: str) -> None:
