@@ -12,7 +12,8 @@ from edgestill.cli import comparing, gather, gating, measure, starting
 from edgestill.cli.output import plain
 from edgestill.cli.report import render
 from edgestill.cli.summary import FILE, GateResult, Measure, ModelSummary, Summary, read_summary
-from edgestill.models.runfile import Gates
+from edgestill.models.errors import UsageError
+from edgestill.models.runfile import Export, Gates, RunFile
 from edgestill.runtime.evaluate import Evaluation, evaluate_answers
 from edgestill.runtime.intervals import Interval
 from edgestill.runtime.profiling import measures
@@ -56,6 +57,13 @@ def test_a_ratio_is_better_above_one_whatever_the_metric() -> None:
     assert worse is not None and worse.value == pytest.approx(0.5)
     assert better is not None and better.value == pytest.approx(math.e)
     assert gather.ratio([1.0], [0.0], "accuracy") is None
+
+
+def test_a_student_may_be_asked_to_beat_its_teacher() -> None:
+    ship = [Export("gguf:Q8_0")]
+    gating.check(RunFile(teacher={"model": "x"}, export=ship, gates=Gates({"ratio_to_teacher": 1.5})))
+    with pytest.raises(UsageError, match=r"json_validity: -0\.5, and json_validity is a share from 0 to 1"):
+        gating.check(RunFile(export=ship, gates=Gates({"json_validity": -0.5})))
 
 
 def test_a_number_of_the_profile_is_known_with_its_direction() -> None:

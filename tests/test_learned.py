@@ -124,6 +124,19 @@ def test_what_was_learned_is_right_in_whatever_form(source: str, row: Row, make:
         assert evaluate(Generator(engine, codec, max_new_tokens=100), [row]).metrics["exact_match"].value == wanted
 
 
+def test_usual_thoughts_are_taken_apart_under_a_template_with_other_marks(make: Callable[..., Codec]) -> None:
+    codec, row = make(KINDS["channel"]), ROWS["turns"]
+    ids = codec.encode("<think>of it</think>tress")
+    assert said(codec, ids, codec.decode(ids), row) == "tress"
+
+
+def test_a_row_that_the_model_cannot_learn_is_measured_by_its_words(make: Callable[..., Codec]) -> None:
+    refuses = "{{ raise_exception('no') if m.content == 'tres' else m.content }}"
+    codec = make(KINDS["plain"].replace("{{ m.content }}", refuses))
+    ids = codec.encode("otro")
+    assert said(codec, ids, "otro", ROWS["turns"]) == "otro"
+
+
 def test_thoughts_between_special_tokens_are_taken_apart_by_their_ids(make: Callable[..., Codec]) -> None:
     source = KINDS["switch"].replace("<think>\\n", "<|system|>").replace("\\n</think>\\n\\n", "<|user|>")
     codec = make(source)

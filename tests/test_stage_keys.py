@@ -257,7 +257,10 @@ def test_a_trainings_own_key_holds_a_schema_by_its_content(tmp_path: Path) -> No
 def test_an_artifact_tells_names_and_no_places(home: Path) -> None:
     from edgestill.distill.finish import told
 
-    run = told(resolve.read(home / "run.toml", ["data.validation='/rows/v.jsonl'"]))
-    assert (run.data.dir, run.data.train, run.data.validation) == (".", "train.jsonl", "v.jsonl")
+    run = told(resolve.read(home / "run.toml", ["data.validation='/rows/v.jsonl'", "data.test='/rows/t.jsonl'",
+                                                "student.base='/b/base'", "student.template='/b/chat.jinja'"]))
+    assert (run.data.dir, run.data.train, run.data.validation, run.data.test) == (
+        ".", "train.jsonl", "v.jsonl", "t.jsonl")
     assert run.teacher == {"kind": "local", "model": "teacher"}
+    assert (run.student.base, run.student.template) == ("base", "chat.jinja")
     assert told(runfile.read(home / "run.toml", ["student.model='owner/name'"])).student.model == "owner/name"
