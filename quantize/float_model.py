@@ -137,7 +137,20 @@ class FloatModel:
 
         for name, module in self.module.named_modules():
             if isinstance(module, (torch.nn.Linear, Conv1D)):
-                yield name, module
+                yield self._head.removesuffix(".weight") if module is self._output else name, module
+
+    def parameter(self, name: str) -> Any:
+        """The parameter of a checkpoint's name: classes call the output layer otherwise than some files do."""
+        return self._output.weight if name == self._head and self._output is not None else \
+            self.module.get_parameter(name)
+
+    @property
+    def _output(self) -> Any:
+        return getattr(self.module, "get_output_embeddings", lambda: None)()
+
+    @property
+    def _head(self) -> str:
+        return of_config(self.module.config.to_dict(), training=True).head
 
     def logits(self, ids: Sequence[int], types: Sequence[int] = ()) -> NDArray[np.float32]:
         """One forward pass without a cache: float32 [len(ids), vocabulary] for a decoder, [outputs] for a classifier.

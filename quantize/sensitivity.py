@@ -48,7 +48,7 @@ class Sensitivity:
 
     def weight(self, name: str) -> NDArray[np.float32]:
         """The float weight [out, in] of a Hugging Face name."""
-        weight: NDArray[np.float32] = self._module.get_parameter(name).detach().cpu().numpy()
+        weight: NDArray[np.float32] = self._model.parameter(name).detach().cpu().numpy()
         return weight.T if name in self._turned else weight
 
     def kl(self, changed: Mapping[str, NDArray[np.float32]]) -> float:
@@ -127,14 +127,14 @@ class Sensitivity:
         kept = {}
         try:
             for name, weight in changed.items():
-                parameter = self._module.get_parameter(name)
+                parameter = self._model.parameter(name)
                 kept[name] = parameter.data
                 placed = np.ascontiguousarray(weight.T if name in self._turned else weight)
                 parameter.data = torch.from_numpy(placed).to(self._model.device)
             yield
         finally:
             for name, data in kept.items():
-                self._module.get_parameter(name).data = data
+                self._model.parameter(name).data = data
 
 
 def _giving(output: Any) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edgestill.cli import main
+from edgestill.models import family
 from edgestill.models.artifact import is_of_model, open_artifact
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.runfile import Export, check_budget
@@ -23,6 +24,8 @@ from edgestill.quantize.mixing import Mixer, Part
 from edgestill.quantize.sensitivity import Sensitivity
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from . import decoders
 
 SEQUENCES = [[5, 9, 17, 30, 40, 60, 61], [8, 8, 100, 3], [201, 90, 12, 50]] * 4
 OPTIONS = st.lists(st.builds(Option, st.text(max_size=3), st.integers(1, 50), st.floats(0, 10)), min_size=1, max_size=4)
@@ -149,6 +152,19 @@ def test_a_mixed_file_fits_its_budget_and_loses_less_with_more(
         assert len(set(mixer.told["types"].values())) > 1
         losses.append(mixer.told["kl_nats"])
     assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "qwen3_5"])
+def test_families_whose_files_name_or_turn_weights_otherwise_are_mixed_too(name: str, tmp_path: Path) -> None:
+    folder, _ = decoders.make(tmp_path / name, name, {"tie_word_embeddings": False})
+    model = FloatModel.from_folder(folder)
+    statistics = calibration.measure(model, SEQUENCES)
+    mixer = Mixer(model, SEQUENCES, statistics, Export("gguf:mixed"))
+    gguf.write(folder, tmp_path, Scheme("gguf", "mixed"), encoder({"kind": "gptq"}, statistics), statistics, mixer)
+    head = model.module.get_output_embeddings().weight
+    assert model.parameter(family.load(name).head) is head
+    assert statistics.gram(family.load(name).head) is not None
+    assert 0 < mixer.told["kl_nats"] < 0.2 and family.load(name).head in mixer.told["types"]
 
 
 @pytest.mark.parametrize(("format", "writer", "type_name"), [("gguf", gguf, "Q4_0"), ("onnx", onnx, "int4")])

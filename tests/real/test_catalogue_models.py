@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edgestill.cli.costs import Lengths, Shape
+from edgestill.cli.targets import propose
 from edgestill.distill import tune
 from edgestill.models import catalogue, family
 from edgestill.models.artifact import open_artifact
@@ -63,11 +65,9 @@ def write(folder: Path, name: str) -> tuple[Path, str]:
 
 
 def targets(name: str, kind: str) -> list[str]:
-    """Both formats, where the family has both for the task."""
-    if kind == "classify":
-        return ["onnx:int8"]
+    """What `init` proposes for a model so small."""
     member = family.load(catalogue.entry(name).family)
-    return [target for target, there in (("gguf:Q8_0", member.gguf), ("onnx:fp32", member.onnx)) if there]
+    return [export.target for export in propose(kind, member, Shape(10**6), Lengths(8, 80, 80))]
 
 
 POOLER = 768 * 769
