@@ -71,8 +71,8 @@ def _make(witness: Witness, scheme: Scheme, target: Export, folder: Path) -> Pat
             if scheme.type == MIXED else None
         encode = witness.encoder(target)
         coded = Coded(encode, origin.checkpoint.family.plain.turned) if scheme.type in CODED else None
-        if scheme.format == "onnx" and origin.checkpoint.family.onnx == "builder" and choose is None:
-            # The graph's builder loads a model of its own: two would not fit.
+        if scheme.format == "onnx" and origin.checkpoint.family.onnx == "builder":
+            # Its builder loads a model of its own: two would not fit. Dealing out types loads ours again.
             if scheme.type in CODED:
                 encode.prepare(origin.checkpoint)
             witness.release()
