@@ -75,7 +75,7 @@ def codec_of(artifact: Artifact, task: Task | None = None) -> Codec:
         from . import gguf_text
 
         return gguf_text.codec(artifact.model_path, task)
-    return Codec.from_folder(artifact.folder, task)
+    return Codec.from_folder(artifact.folder, task, is_stranger(artifact))
 
 
 def try_out(artifact: Artifact) -> None:
@@ -103,8 +103,10 @@ def try_out(artifact: Artifact) -> None:
 
 def _trial(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from .loading import load
+    from .tokenizer import check_pace
 
     model: Any = load(job["path"], threads=1, check_hashes=False)
+    check_pace(model.codec.encode, job["path"])
     verb = next(name for name in ("classify", "embed", "generate") if hasattr(model, name))
     getattr(model, verb)("Hello", **{"max_new_tokens": 2} if verb == "generate" else {})
     model.close()

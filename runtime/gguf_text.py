@@ -155,6 +155,6 @@ def codec(path: Path, task: Task | None = None) -> Codec:
     tokenizer = GgufTokenizer(path)
     ids, source = tokenizer.special(), tokenizer.template()
     texts = {name: tokenizer.id_to_token(token) for name, token in ids.items()}
-    return Codec(tokenizer, ChatTemplate({"default": source}, texts) if source else None,
+    return Codec(tokenizer, ChatTemplate({"default": source}, texts, apart=True) if source else None,
                  ids.get("bos_token"), ids.get("eos_token"), ids.get("pad_token"), tokenizer.stop_ids(),
                  task.system if task else "", task.template_options if task else NO_OPTIONS, tokenizer.bytes_of)

@@ -47,13 +47,22 @@ def run(module: str, job: dict[str, Any], model_bytes: int = 0, seconds: float =
         text = printed if isinstance(printed, str) else printed.decode("utf-8", "replace")
         return Outcome(list(_objects(text)), f"it took longer than {seconds:g} s", late=True)
     found = list(_objects(done.stdout))
-    refusal = found.pop() if found and "error" in found[-1] else None
-    if refusal is not None:
-        kind = getattr(errors, refusal["error"])
-        failure = EdgestillError.__new__(kind)
-        EdgestillError.__init__(failure, refusal["message"], refusal["hint"])
-        return Outcome(found, error=failure)
+    last = found.pop() if found and "error" in found[-1] else None
+    if last is not None:
+        return Outcome(found, error=refused(last))
     return Outcome(found, _crash(done.returncode, done.stderr))
+
+
+def refusal(error: EdgestillError) -> dict[str, Any]:
+    """An error as a child hands it over."""
+    return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+
+
+def refused(found: dict[str, Any]) -> EdgestillError:
+    """The error that a child handed over."""
+    failure = EdgestillError.__new__(getattr(errors, found["error"]))
+    EdgestillError.__init__(failure, found["message"], found["hint"])
+    return failure
 
 
 def command(module: str) -> list[str]:
@@ -65,18 +74,17 @@ def command(module: str) -> list[str]:
 def serve(work: Callable[[dict[str, Any]], Iterator[dict[str, Any]]]) -> None:
     """In the child: take the job under its limits, and hand over what `work` yields."""
     limits, job = json.load(sys.stdin)
-    _restrict(limits["memory"])
+    restrict(limits["memory"])
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not look like a finding
     try:
         for found in work(job):
             print(json.dumps(found), file=out, flush=True)  # noqa: T201 - the pipe to the parent
     except EdgestillError as error:
-        refusal = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-        print(json.dumps(refusal), file=out, flush=True)  # noqa: T201
+        print(json.dumps(refusal(error)), file=out, flush=True)  # noqa: T201
 
 
-def _restrict(memory: int) -> None:
+def restrict(memory: int) -> None:
     """Bound this process's address space and write no core file; Windows has no such limits."""
     try:
         import resource

@@ -12,9 +12,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..models.errors import ArtifactError, DataError, UsageError
+
+if TYPE_CHECKING:
+    from .template_child import TemplateChild
 
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Names that a message's reasoning goes by."""
@@ -27,10 +30,12 @@ _OWN = ("messages", "tools", "documents", "add_generation_prompt")
 class ChatTemplate:
     """One or several named templates of a model, and the special tokens they may print."""
 
-    def __init__(self, sources: Mapping[str, str], variables: Mapping[str, str]) -> None:
-        """`sources` are templates by name ("default", "tool_use"); `variables` such as {"bos_token": "<s>"}."""
+    def __init__(self, sources: Mapping[str, str], variables: Mapping[str, str], apart: bool = False) -> None:
+        """`sources` are templates by name ("default", "tool_use"); `variables` such as {"bos_token": "<s>"}. `apart`
+        renders them in a process of its own, with a deadline."""
         self.sources = dict(sources)
         self.variables = dict(variables)
+        self.apart = apart
         self._compiled: dict[str, Any] = {}
 
     def source(self, with_tools: bool = False) -> str:
@@ -57,12 +62,18 @@ class ChatTemplate:
     @cached_property
     def _read(self) -> set[str]:
         """The variables that the templates read and a caller may set."""
+        found = self._child.ask("undeclared") if self.apart else self.undeclared()
+        return set(found) - {*_OWN, *self.variables}
+
+    def undeclared(self) -> list[str]:
+        """The variables that the templates read and do not set themselves, the caller's and the program's."""
         from jinja2 import meta
 
         for name in self.sources:
             self._template(name)
-        found = [meta.find_undeclared_variables(_environment().parse(source)) for source in self.sources.values()]
-        return set().union(*found) - {*_OWN, *self.variables, *_environment().globals}
+        environment = _environment()
+        found = [meta.find_undeclared_variables(environment.parse(source)) for source in self.sources.values()]
+        return sorted(set().union(*found) - set(environment.globals))
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (),
                add_generation_prompt: bool = True, options: Mapping[str, Any] = NO_OPTIONS) -> str:
@@ -73,24 +84,35 @@ class ChatTemplate:
         """
         if not messages:
             raise DataError("a chat template needs at least one message, and there is none", "add a user message")
-        template = self._template(self._name(bool(tools)))
+        # Keys without a value are left out: many templates print the word None for them.
+        chat = [_alias_reasoning(_plain({str(k): v for k, v in message.items() if v is not None}))
+                for message in messages]
+        if not self.reads("developer"):
+            chat = [message | {"role": "system"} if message.get("role") == "developer" else message
+                    for message in chat]
+        name, given = self._name(bool(tools)), {
+            "messages": chat, "tools": [_plain(tool) for tool in tools] or None, "documents": None,
+            "add_generation_prompt": add_generation_prompt, **self.variables, **_plain(options)}
+        return str(self._child.ask("filled", name, given)) if self.apart else self.filled(name, given)
+
+    def filled(self, name: str, variables: Mapping[str, Any]) -> str:
+        """The text of one of the templates, in this process; errors as in `render`."""
+        template = self._template(name)
         try:
-            # Keys without a value are left out: many templates print the word None for them.
-            chat = [_alias_reasoning({str(k): _plain(v) for k, v in message.items() if v is not None})
-                    for message in messages]
-            if not self.reads("developer"):
-                chat = [message | {"role": "system"} if message.get("role") == "developer" else message
-                        for message in chat]
-            text: str = template.environment.render_within_limits(template, {
-                "messages": chat, "tools": [_plain(tool) for tool in tools] or None, "documents": None,
-                "add_generation_prompt": add_generation_prompt, **self.variables, **_plain(options)})
+            text: str = template.environment.render_within_limits(template, variables)
         except DataError:
             raise
         except Exception as error:  # a template is a program: it can fail in every way a program can
-            roles = ", ".join(str(message.get("role")) for message in messages)
+            roles = ", ".join(str(message.get("role")) for message in variables["messages"])
             raise DataError(f"the model's chat template refuses these messages (roles: {roles}): {error}",
                             "give the roles in the order this model was trained on") from error
         return text
+
+    @cached_property
+    def _child(self) -> TemplateChild:
+        from .template_child import TemplateChild
+
+        return TemplateChild(self.sources)
 
     def _name(self, with_tools: bool) -> str:
         if with_tools and "tool_use" in self.sources:
@@ -105,7 +127,7 @@ class ChatTemplate:
             import jinja2
 
             try:
-                self._compiled[name] = _environment().from_string(self.sources[name])
+                self._compiled[name] = _environment().compiled(self.sources[name])
             except jinja2.TemplateSyntaxError as error:
                 raise ArtifactError(f"chat template, line {error.lineno}: {error.message}",
                                     "the template is damaged: take it from the model's own repository") from error
@@ -120,7 +142,8 @@ def _environment() -> Any:
     from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
 
-    from .template_limits import MeteredEnvironment, check_layout
+    from .template_budget import check_layout
+    from .template_limits import MeteredEnvironment
 
     class Generation(Extension):
         """`{% generation %}…{% endgeneration %}` marks the assistant's words and prints them as they are."""
@@ -153,11 +176,18 @@ def _alias_reasoning(message: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """A copy out of JSON types only: a template must not reach the methods of richer objects."""
+    try:
+        return _copy(value)
+    except RecursionError:
+        raise DataError("a message is nested too deeply", "take out the levels that no model reads") from None
+
+
+def _copy(value: Any) -> Any:
     if value is None or type(value) in (str, int, float, bool):
         return value
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_copy(item) for item in value]
     raise DataError(f"a message holds a {type(value).__name__}, which is no JSON value",
                     "give text, numbers, true, false, null, lists and tables only")

@@ -48,9 +48,10 @@ class Codec:
         """What was found out about which parts of conversations the template writes (see reached)."""
 
     @classmethod
-    def from_folder(cls, folder: Path, task: Task | None = None) -> Codec:
+    def from_folder(cls, folder: Path, task: Task | None = None, apart: bool = False) -> Codec:
         """Read tokenizer.json and, where they are, tokenizer_config.json, chat_template.jinja and
-        generation_config.json of a Hugging Face folder or an artifact.
+        generation_config.json of a Hugging Face folder or an artifact. `apart` renders the template in a process of
+        its own.
 
         Raises ArtifactError when there is no tokenizer.json or a file cannot be read.
         """
@@ -71,7 +72,7 @@ class Codec:
             if ids.get(f"{name}_token") is None and given:
                 ids[f"{name}_token"] = given[0]
         sources = tokenizer_files.templates(folder, settings)
-        codec = cls(tokenizer, ChatTemplate(sources, variables) if sources else None,
+        codec = cls(tokenizer, ChatTemplate(sources, variables, apart) if sources else None,
                     ids.get("bos_token"), ids.get("eos_token"), ids.get("pad_token"),
                     frozenset(tokenizer_files.listed(generation.get("eos_token_id"))), task.system if task else "",
                     task.template_options if task else NO_OPTIONS)
@@ -81,8 +82,8 @@ class Codec:
 
     def changed(self, options: Mapping[str, Any], template: str = "") -> Codec:
         """The same tokenizer with other options, and with another template where one is given."""
-        variables = self._template.variables if self._template else {}
-        found = ChatTemplate({"default": template}, variables) if template else self._template
+        variables, apart = (self._template.variables, self._template.apart) if self._template else ({}, False)
+        found = ChatTemplate({"default": template}, variables, apart) if template else self._template
         return Codec(self.tokenizer, found, self.bos_id, self.eos_id, self.pad_id, self._end_ids, self.system, options)
 
     @property

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
 from ..models.errors import ArtifactError
 
+PROBE, PROBE_SECONDS = 2**12, 1.0
+"""Repetitions in a text that a stranger's tokenizer is tried on, and seconds of computing that it may take: published
+ones take milliseconds."""
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
@@ -102,6 +106,19 @@ class boundary:
         if isinstance(error, Exception) or (kind is not None and kind.__name__ == "PanicException"):
             raise ArtifactError(f"{self._what}: {error}", "the tokenizer file is damaged, or made by a newer version "
                                 "of tokenizers: copy it again from the model") from error
+
+
+def check_pace(encode: Callable[[str], Any], name: str) -> None:
+    """ArtifactError for a tokenizer whose patterns go back and forth in a text again and again: what takes this long
+    on one letter's repetition takes hours on somebody's prompt."""
+    for text in (letter * PROBE + last for letter in ("a", " ", "1", ".", "\n", "ü", "word ", "a1") for last in "!\n"):
+        started = time.thread_time()
+        encode(text)
+        seconds = time.thread_time() - started
+        if seconds > PROBE_SECONDS:
+            raise ArtifactError(f"{name}: the tokenizer takes {seconds:.1f} s for {len(text)} characters, the limit is "
+                                f"{PROBE_SECONDS:g}", "its patterns are damaged or hostile: take tokenizer.json from "
+                                "the model's own repository")
 
 
 def bytes_of_tokens(tokenizer: Any) -> Callable[[int], bytes]:

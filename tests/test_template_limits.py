@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 
 import pytest
 from edgestill.models.errors import ArtifactError, DataError
+from edgestill.runtime import template_budget
 from edgestill.runtime.template import ChatTemplate
 
 CHAT = [{"role": "user", "content": "hello " * 100}]
@@ -48,6 +50,23 @@ POISONED = {
     "replace a few times": "{% set a = 'a' * 99999 %}{{ a.replace('a', a, 9999) }}",
     "macros": "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
     "recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "whole numbers": "{% set n = namespace(x=9 ** 999) %}{% for i in range(30) %}{% set n.x = n.x * n.x %}{% endfor %}",
+    "division": "{{ ('f' * 4000000) | int(0, 16) // 3 }}",
+    "compared lists": "{% set n = namespace(a=[], b=[]) %}{% for i in range(60) %}{% set n.a = [n.a, n.a] %}"
+    "{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}",
+    "compared by a test": "{% set n = namespace(a=[], b=[]) %}{% for i in range(60) %}{% set n.a = [n.a, n.a] %}"
+    "{% set n.b = [n.b, n.b] %}{% endfor %}{{ [n.a] | select('eq', n.b) | list }}",
+    "a key of tuples": "{% set n = namespace(a=(1,)) %}{% for i in range(60) %}{% set n.a = (n.a, n.a) %}{% endfor %}"
+    "{{ {}[n.a] }}", "a written key": "{% set n = namespace(a=(1,)) %}{% for i in range(60) %}"
+    "{% set n.a = (n.a, n.a) %}{% endfor %}{{ {n.a: 1} }}", "a key asked for": "{% set n = namespace(a=(1,)) %}"
+    "{% for i in range(60) %}{% set n.a = (n.a, n.a) %}{% endfor %}{{ {}.get(n.a) }}",
+    "slices": "{% set a = 'a' * 9999999 %}{% for i in range(99999) %}{% set b = a[1:] %}{% endfor %}",
+    "compared texts": "{% set a = 'ab' * 4000000 %}{% set b = 'ab' * 4000000 %}{% for i in range(99999) %}"
+    "{% set c = a == b %}{% endfor %}", "looked into": "{% set a = 'a' * 8000000 %}{% for i in range(99999) %}"
+    "{% set c = 'b' in a %}{% endfor %}", "a map of many": "{{ ([0] * 12000000) | map('e') | list | length }}",
+    "copies": "{% set d = dict(range(99999) | batch(2)) %}{% for i in range(99999) %}{% set x = d.items() | list %}"
+    "{% endfor %}", "arguments": "{% macro f() %}{% endmacro %}{% for i in range(999) %}{{ f(*range(99999)) }}"
+    "{% endfor %}", "letters": "{{ ('😀' * 8000000) | list | length }}",
     "captured": "{% set x %}{% for a in range(99999) %}{{ messages[0].content }}{% for b in range(50) %}"
     "{{ messages[0].content }}{% endfor %}{% endfor %}{% endset %}",
 }
@@ -59,6 +78,29 @@ def test_a_template_without_end_is_refused(name: str) -> None:
     with pytest.raises(DataError, match="chat template"):
         ChatTemplate({"default": POISONED[name]}, {}).render(CHAT)
     assert time.process_time() - started < 20
+
+
+def test_time_ends_what_steps_do_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_budget, "SECONDS", 0.2)
+    source = "{% set x = ('f' * 4000000) | int(0, 16) %}{% for i in range(99999) %}{% set y = -x %}{% endfor %}"
+    with pytest.raises(DataError, match=r"it takes more than 0\.2 s"):
+        ChatTemplate({"default": source}, {}).render(CHAT)
+    tested = source.replace("{% set y = -x %}{% endfor %}", "{% endfor %}").replace("range(99999)",
+                                                                                    "range(99999) if -x")
+    with pytest.raises(DataError, match=r"it takes more than 0\.2 s"):
+        ChatTemplate({"default": tested}, {}).render(CHAT)
+
+
+def test_nothing_is_computed_while_a_template_is_compiled() -> None:
+    source = "{% if false %}" + "{{ 'x' | center(999999) }}" * 2000 + "{% endif %}"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert ChatTemplate({"default": source}, {}).render(CHAT) == ""
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
+
+
+def test_a_template_longer_than_any_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="131073 characters, the limit is 131072"):
+        ChatTemplate({"default": "a" * 131073}, {}).render(CHAT)
 
 
 @pytest.mark.parametrize("source", [
