@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ TOP = 64
 TOKENS = 10_000
 """Rows are taken until there are this many tokens: at 10,000 the mean KL has a relative error of about 3 %."""
 SEQUENCE_TOKENS = 512
+UNFOLDED = 2**28
+"""Most bytes of all arrays together: those of TOKENS tokens take some four million, an encoder's vectors ten."""
 PARTS = ("text_ids", "special_ids", "sequences", "top_ids", "top_logprobs", "tails")
 LATER = ("type_ids", "beyond_ids", "beyond_top_ids", "beyond_top_logprobs", "beyond_tails")
 """A part that older artifacts lack."""
@@ -121,14 +124,25 @@ def read(folder: Path) -> Reference:
     """Read what `Reference.write` wrote; ArtifactError when a file is missing or damaged."""
     try:
         fixtures = build(Fixtures, json.loads((folder / FIXTURES).read_text(encoding="utf-8")), FIXTURES)
-        with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = _arrays(folder / ARRAYS)
         parts = {name: _split(arrays[name], arrays[f"{name}_lengths"]) for name in (*PARTS, *LATER)
                  if name not in LATER or name in arrays}
         return Reference(fixtures=fixtures, outputs=arrays["outputs"], **parts)
-    except (OSError, ValueError, KeyError, UsageError, zipfile.BadZipFile) as error:
+    # An archive can be damaged in as many ways as it has parts: packed, locked, cut short, of sizes that are none.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RuntimeError, UsageError,
+            zipfile.BadZipFile, zlib.error) as error:
         raise ArtifactError(f"{folder}: its reference cannot be read: {error}",
                             "copy the artifact again, or export it again") from error
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file that anyone may have packed: a small archive can unfold to more than there is memory."""
+    with zipfile.ZipFile(path) as archive:
+        unfolded = sum(part.file_size for part in archive.infolist())
+    if unfolded > UNFOLDED:
+        raise ValueError(f"{ARRAYS} unfolds to {unfolded:,} bytes, the limit is {UNFOLDED:,}")
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
 
 
 def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[tuple[Sequence[int], Sequence[int]]],

@@ -38,6 +38,9 @@ def open_model(path: Path) -> Artifact:
             return _onnx(path.parent.parent if path.parent.name == "onnx" else path.parent, path)
         raise ArtifactError(f"{path}: neither a .gguf nor an .onnx file",
                             "give an artifact, a .gguf file, an ONNX folder or a Hugging Face folder")
+    if path.suffix in (".gguf", ".onnx") and not path.exists():
+        raise ArtifactError(f"{path}: no such file", "give an artifact, a .gguf file, an ONNX folder or a Hugging Face "
+                            "folder")
     # A folder with a certificate and no manifest is an export that failed or never ended, not a foreign model.
     if not path.is_dir() or is_artifact(path) or (path / CERTIFICATE).is_file():
         return open_artifact(path)

@@ -17,6 +17,8 @@ from ..models.errors import EdgestillError, UsageError
 TRIES = 5
 LONGEST_WAIT = 60.0
 """Seconds between two tries, whatever the server asks for."""
+PATIENCE = 5.0
+"""Longest such wait where somebody waits for the answer."""
 _LIMIT = 2**23
 """Bytes of an answer."""
 _BLANKS = set(map(chr, range(33)))
@@ -25,12 +27,12 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 class RemoteError(EdgestillError):
     """A server that did not answer; `reason` says how in a few words that name neither its address nor its own words,
-    which may hold a part of the key."""
+    which may hold a part of the key; `busy` that it has too much to do, and `wait` for how many seconds it says so."""
 
     def __init__(self, url: str, reason: str, more: str = "", hint: str = "check the address, the model and the key",
-                 ) -> None:
+                 busy: bool = False, wait: int | None = None) -> None:
         super().__init__(f"{url}: {reason}{more and f': {more}'}", hint)
-        self.reason = reason
+        self.reason, self.busy, self.wait = reason, busy, wait
 
 
 class Remote:
@@ -127,22 +129,26 @@ class Remote:
 
     def _opened(self, request: urllib.request.Request, cancel: threading.Event | None) -> HTTPResponse:
         for count in range(1, self.tries + 1):
+            busy = False
             try:
                 response: HTTPResponse = self._opener.open(request, timeout=self.timeout)
                 return response
             except urllib.error.HTTPError as error:
                 reason, more = f"answered {error.code}", _shown(error.read(_LIMIT))
-                wait, again = error.headers.get("Retry-After"), error.code == 429 or error.code >= 500
+                wait, busy = error.headers.get("Retry-After"), error.code == 429
+                again = busy or error.code >= 500
             except (OSError, HTTPException) as error:  # urllib's own are of the former
                 reason, more, wait, again = "cannot be reached", str(getattr(error, "reason", error)), None, True
             if not again or count == self.tries:
                 break
-            asked_for = float(wait) if wait and wait.isdecimal() else 2.0 ** (count - 1)
+            asked_for = float(wait) if _whole(wait) else 2.0 ** (count - 1)
+            if cancel is not None and asked_for > PATIENCE:
+                break  # somebody waits for the answer, who can ask again
             if cancel is None:
                 time.sleep(min(asked_for, LONGEST_WAIT))
             elif cancel.wait(min(asked_for, LONGEST_WAIT)):
                 break
-        raise RemoteError(self.url, reason, more)
+        raise RemoteError(self.url, reason, more, busy=busy, wait=int(str(wait)) if _whole(wait) else None)
 
     def _no_answer(self, content: bytes) -> RemoteError:
         return RemoteError(self.url, "gave no chat completion", _shown(content), "check the address and the model")
@@ -153,6 +159,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
+
+
+def _whole(text: str | None) -> bool:
+    return text is not None and text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def _shown(content: bytes) -> str:

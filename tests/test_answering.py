@@ -47,6 +47,15 @@ def test_structures_and_files(run: Run, tmp_path: Path) -> None:
     assert "did not" not in run("generate", "x", "--schema", "none")["text"]
 
 
+def test_the_line_end_of_the_shell_is_no_part_of_a_prompt(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setattr(Generator, "generate", lambda self, prompt, **_: found.append(prompt) or {})
+    for written in ("a b\n", "a b\r\n", "a b", "a b\n\n"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(written, newline=""))
+        run("generate", "-")
+    assert found == ["a b", "a b", "a b", "a b\n"]
+
+
 @pytest.mark.parametrize("engine", ["gguf", "onnx"])
 def test_a_state_is_made_once_and_read_after(engine: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "page.txt").write_text("the light in the kitchen is on. " * 8)

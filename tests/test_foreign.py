@@ -169,6 +169,12 @@ def replaced(path: Path, folder: Path, old: bytes, new: bytes) -> Path:
     return folder / "x.gguf"
 
 
+def test_a_file_that_is_not_there_is_called_a_file(tmp_path: Path) -> None:
+    for name in ("x.gguf", "x.onnx"):
+        with pytest.raises(ArtifactError, match=f"{name}: no such file"):
+            open_model(tmp_path / name)
+
+
 def test_a_gguf_of_an_unknown_architecture_is_refused_with_the_list(gguf: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'ollam', which is not known") as caught:
         load(replaced(gguf, tmp_path, b"architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama",

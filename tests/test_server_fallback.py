@@ -244,6 +244,30 @@ def test_a_fallback_that_fails_is_an_error_of_the_server(status: int, words: str
             assert small.ask("GET", "/health")[0] == 200
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_fallback_that_has_too_much_to_do_says_when_to_come_again(stream: bool, stub: Stub,
+                                                                    packed_bert: Path) -> None:
+    stub.reply = lambda body: (429, {"Retry-After": "30"}, b"{}")
+    fallback = Fallback(Remote(stub.url, "big", tries=2), 1.0)
+    with running([Station("small", load_streams(packed_bert, 1, 1), 8)], fallback=fallback) as small:
+        status, found, headers = small.ask("POST", CHAT, {"messages": QUESTION, "stream": stream})
+    assert (status, found["error"]["code"], headers["retry-after"]) == (429, "fallback_failed", "30")
+    assert len(stub.requests) == 1, "the client was kept waiting"
+
+
+@pytest.mark.parametrize("usage", [None, [], "many", {"prompt_tokens": "3", "completion_tokens": True}])
+def test_a_usage_that_is_none_counts_nothing(usage: Any, stub: Stub, packed_bert: Path) -> None:
+    def reply(body: dict[str, Any]) -> Any:
+        status, headers, content = said("light")
+        return status, headers, json.dumps({**json.loads(content), "usage": usage}).encode()
+
+    stub.reply = reply
+    with behind(stub, packed_bert) as small:
+        status, found, _ = small.ask("POST", CHAT, {"messages": QUESTION})
+        assert status == 200 and found["usage"]["total_tokens"] == found["usage"]["model"]["total_tokens"]
+        assert small.metric('edgestill_fallback_prompt_tokens_total{model="small"}') == 0
+
+
 def test_a_threshold_without_a_fallback_is_refused(packed_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["serve", str(packed_bert), "--threshold", "0.5"]) == 2
     assert "--fallback URL" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -61,7 +62,7 @@ WRONG = {
                  [{"role": "user", "content": "\ud800"}], [{"role": "user", "content": "long " * 400}]],
     "max_tokens": [0, -1, "3", 1.5, True, 10**9], "n": [0, 17, "1"], "temperature": [-1, "hot", 1e9],
     "stop": [["a"] * 17, "a" * 513, [1], {}], "top_p": [2],
-    "logit_bias": [{"a": 1}, {"5": 1000}, [1], {"99999": 1}, {"9" * 20: 1}],
+    "logit_bias": [{"a": 1}, {"5": 1000}, [1], {"99999": 1}, {"9" * 20: 1}, {"\u0663": 1}],
     "seed": [-2**64, 1.5], "stream": ["yes"], "tools": ["f", [1]], "tool_choice": ["required"], "top_logprobs": [21],
     "model": [1], "response_format": [{"type": "xml"}, "json", {"type": "json_schema"}, {
         "type": "json_schema", "json_schema": {"schema": {"type": "no such"}}}],
@@ -92,6 +93,31 @@ def test_bodies_that_are_no_request(body: bytes, status: int, served: Running) -
     assert served.ask("GET", "/health")[0] == 200
 
 
+def test_a_body_far_too_long_is_refused_in_words(served: Running) -> None:
+    status, found, _ = served.ask("POST", "/v1/chat/completions", b'{"messages": "' + b"a" * 12 * 2**20 + b'"}')
+    assert status == 413 and "more than 4194304 bytes" in found["error"]["message"]
+
+
+def test_a_body_without_end_is_not_read_for_ever(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "LINGER", 5 * 2**20)
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client:
+        client.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+                       "Content-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n".encode())
+        with contextlib.suppress(ConnectionError):
+            for _ in range(7):
+                client.sendall(b" " * 2**20)
+        started = time.perf_counter()
+        with contextlib.suppress(ConnectionError):
+            while client.recv(4096):
+                pass
+    assert time.perf_counter() - started < gate.BODY_SECONDS / 2
+
+
+def test_packed_bodies_are_refused_by_their_packing(served: Running) -> None:
+    status, found, _ = served.ask("POST", "/v1/chat/completions", b"\x1f\x8b", Content_Encoding="gzip")
+    assert status == 415 and "content-encoding: 'gzip'" in found["error"]["message"]
+
+
 def test_a_schema_too_deep_is_refused(served: Running) -> None:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(120):
@@ -104,9 +130,11 @@ def test_a_schema_too_deep_is_refused(served: Running) -> None:
 def test_texts_and_ids_are_checked(served: Running) -> None:
     for wrong in ({}, {"prompt": []}, {"prompt": [[]]}, {"prompt": [10**6]}, {"prompt": [-1]}, {"prompt": {"a": 1}},
                   {"prompt": "a", "logprobs": 21}, {"prompt": "a", "max_tokens": 0}, {"prompt": ["a"] * 2049},
-                  {"prompt": [1] * 300, "echo": True, "logprobs": 1}):
+                  {"prompt": [1] * 300, "echo": True, "logprobs": 1}, {"prompt": ""}, {"prompt": "\ud800"}):
         status, found, _ = served.ask("POST", "/v1/completions", wrong)
         assert status == 400 and found["error"]["message"], wrong
+        assert found["error"]["param"] in ("prompt", "prompt[0]", "logprobs", "max_tokens"), found
+    assert served.ask("POST", "/v1/completions", {"prompt": [[1], [10**6]]})[1]["error"]["param"] == "prompt[1]"
 
 
 def test_who_may_ask(served: Running) -> None:

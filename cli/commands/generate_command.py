@@ -29,9 +29,11 @@ def command(artifact: Path, prompt: str, prefix: Path | None, state: Path | None
             **flags: Any) -> None:
     """Answer one prompt.
 
-    PROMPT `-` reads it from stdin. The text appears as it is made; --json waits and adds counts and timings.
+    PROMPT `-` reads it from stdin, without the line end behind it. The text appears as it is made; --json waits and
+    adds counts and timings.
     """
-    text = sys.stdin.read() if prompt == "-" else prompt
+    # The line end is the shell's: a model without a template would go on from it.
+    text = sys.stdin.read().removesuffix("\n").removesuffix("\r") if prompt == "-" else prompt
     if not text.strip():
         raise UsageError("the prompt is empty", "give a text, or - to read it from stdin")
     before = answering.read_prompt(prefix)

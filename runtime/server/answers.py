@@ -15,7 +15,7 @@ from .counters import Counters
 from .fallback import Fallback
 from .fields import Refusal
 from .gate import as_json, refusal_of
-from .replies import Reply, event, together
+from .replies import Reply, counted, event, together
 from .station import Station
 from .visit import EventStream, Visit
 
@@ -140,10 +140,10 @@ class Answers:
             self._counters.add(name, amount, model=visit.station.name)
         return reply.timings(visit.job.queue_ms, seconds * 1000)
 
-    def _told(self, name: str, usage: dict[str, Any] | None, second: Visit) -> None:
+    def _told(self, name: str, usage: Any, second: Visit) -> None:
         """Count what the fallback said in the place of the model `name`."""
         for kind in ("prompt_tokens", "completion_tokens"):
-            self._counters.add(f"fallback_{kind}", (usage or {}).get(kind) or 0, model=name)
+            self._counters.add(f"fallback_{kind}", counted(usage, kind), model=name)
         self._counters.add("fallback_seconds", second.seconds, model=name)
 
     def _gone(self, visit: Visit) -> Response:

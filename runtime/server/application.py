@@ -16,7 +16,6 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from ..classify import Classifier
 from ..embed import Embedder
 from ..encoder import Text
-from ..engine import check_ids
 from ..generate import Generator
 from . import asked, fields, known
 from .answers import Answers
@@ -186,7 +185,7 @@ def _read(model: Embedder, text: str | list[int], cut: bool) -> tuple[list[int],
         found = model.codec.encoding(text) if cut else model.whole(text)
         return found.ids, bool(found.overflowing)
     size = model.context or fields.TOKENS
-    check_ids(text[:size] if cut else text, 0, size, model.codec.vocabulary_size)
+    fields.token_ids(text[:size] if cut else text, "input", size, model.codec.vocabulary_size)
     return text[:size], len(text) > size
 
 

@@ -13,7 +13,6 @@ from ...models.errors import DataError
 from .. import answered
 from ..answer import Generation, Piece
 from ..classify import Classifier
-from ..engine import check_ids
 from ..generate import Generator
 from ..logprobs import TokenLogprob, offsets
 from ..tools import ToolCall
@@ -127,7 +126,8 @@ def completion(body: Mapping[str, Any]) -> Asked:
             if isinstance(prompt, str):
                 model.codec.check_length(len(prompt), model.engine.context_length)
             ids = model.codec.plain_ids(prompt) if isinstance(prompt, str) else prompt
-            check_ids(ids, 0, model.engine.context_length, model.engine.vocabulary_size)
+            where = f"prompt[{place}]" if len(prompts) > 1 else "prompt"
+            fields.token_ids(ids, where, model.engine.context_length, model.engine.vocabulary_size)
             text = prompt if isinstance(prompt, str) else model.codec.decode(prompt)
             for draw in range(draws):
                 yield from _continued(model, place * draws + draw, ids, text if echo else None, cancel,

@@ -65,8 +65,10 @@ class Fallback:
                 yield from remote.answers(wanted, cancel)
             except RemoteError as error:
                 LOG.warning("%s: %s", station.name, error.message)
+                told = {} if error.wait is None else {"Retry-After": str(error.wait)}
                 raise Refusal(f"the model is not sure of its answer, and the fallback {error.reason}; the server's log "
-                              "says more", status=502, code="fallback_failed") from error
+                              "says more", status=429 if error.busy else 502, code="fallback_failed",
+                              headers=told) from error
 
         return work
 

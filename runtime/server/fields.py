@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...models.errors import ContextError, UsageError
+from ..engine import check_ids
+
 BODY_BYTES = 4 * 2**20
 TEXT_LENGTH = 2**21
 """Most bytes of a request's body, and most characters of one text in it."""
@@ -131,6 +134,16 @@ def is_ids(value: Any) -> bool:
     """Whether a value is a list of token ids."""
     return (isinstance(value, Sequence) and not isinstance(value, str) and bool(value)
             and all(type(one) is int for one in value))
+
+
+def token_ids(ids: Sequence[int], where: str, context: int, vocabulary: int) -> None:
+    """Refusal for ids that are none, or none of a model's; ContextError for more than its context holds."""
+    try:
+        check_ids(ids, 0, context, vocabulary)
+    except ContextError:
+        raise
+    except UsageError as error:
+        raise Refusal(f"{where}: {error}", where) from None
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from .fields import BODY_BYTES, Refusal
 from .replies import encoded
 
 BODY_SECONDS, HEADER_BYTES = 10.0, 16 * 2**10
+LINGER = 2**26
+"""Most bytes of a body that is too long which are read all the same: a client that is cut off while it sends does not
+see the refusal."""
 LOG = logging.getLogger("edgestill.server")
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _TEXTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input",
@@ -119,6 +122,9 @@ class Gate:
         if method == "POST" and kind != "application/json":
             # Web pages may send other types to any server without asking it.
             raise Refusal(f"content-type: {kind[:100]!r}, application/json was expected", status=415)
+        coding = headers.get("content-encoding", "").strip().lower()
+        if coding not in ("", "identity"):
+            raise Refusal(f"content-encoding: {coding[:100]!r}, send the JSON as it is", status=415)
 
 
 @lru_cache(maxsize=64)
@@ -137,14 +143,16 @@ async def body_of(request: Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
-                chunks.append(chunk)
                 size += len(chunk)
-                if size > BODY_BYTES:
-                    raise Refusal(f"the body has more than {BODY_BYTES} bytes", status=413,
-                                  headers={"Connection": "close"})
+                if size <= BODY_BYTES:
+                    chunks.append(chunk)
+                elif size > LINGER:
+                    break
     except TimeoutError:
         raise Refusal(f"the body did not come within {BODY_SECONDS:g} s", status=408,
                       headers={"Connection": "close"}) from None
+    if size > BODY_BYTES:
+        raise Refusal(f"the body has more than {BODY_BYTES} bytes", status=413, headers={"Connection": "close"})
     return b"".join(chunks)
 
 
@@ -159,6 +167,8 @@ def refusal_of(error: EdgestillError, texts: str | None = None) -> Refusal:
     if field.startswith("template_options"):  # as requests call them
         param = field.replace("template_options", "chat_template_kwargs", 1)
         return Refusal(str(error).replace("template_options", "chat_template_kwargs", 1), param)
+    if isinstance(error, DataError):  # of what is read
+        param = param or texts
     return Refusal(str(error), param, 400 if isinstance(error, (UsageError, DataError)) else 500)
 
 

@@ -167,8 +167,14 @@ def together(own: dict[str, Any], other: Any) -> dict[str, Any]:
     """The usage of an answer that two models worked on: the sum of both, and each by itself; `other` is what the second
     server says, None where it says nothing."""
     kinds = ("prompt_tokens", "completion_tokens", "total_tokens")
-    told = other if isinstance(other, dict) else {}
-    return {**{kind: own[kind] + (told.get(kind) or 0) for kind in kinds}, "model": own, "fallback": told or None}
+    return {**{kind: own[kind] + counted(other, kind) for kind in kinds}, "model": own,
+            "fallback": other if isinstance(other, dict) and other else None}
+
+
+def counted(usage: Any, kind: str) -> int:
+    """A number of tokens that another server says; 0 where it says none."""
+    value = usage.get(kind) if isinstance(usage, dict) else None
+    return value if type(value) is int and value > 0 else 0
 
 
 def event(table: dict[str, Any]) -> bytes:

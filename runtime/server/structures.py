@@ -43,6 +43,8 @@ def _formats(wanted: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
                       "response_format.type")
     where, outer = "response_format.json_schema", fields.object_(wanted, "json_schema", "response_format.json_schema")
     known.check(outer, known.JSON_SCHEMA, where)
+    fields.text(outer, "name", 1024, f"{where}.name")
+    fields.flag({f"{where}.strict": outer.get("strict")}, f"{where}.strict")
     given = outer.get("schema") if "schema" in outer else wanted.get("schema")  # the latter is llama-server's place
     if kind == "json_schema":
         if not given:
