@@ -60,7 +60,8 @@ def refusal(error: EdgestillError) -> dict[str, Any]:
 
 def refused(found: dict[str, Any]) -> EdgestillError:
     """The error that a child handed over."""
-    failure = EdgestillError.__new__(getattr(errors, found["error"]))
+    kind: type[EdgestillError] = getattr(errors, found["error"])
+    failure = kind.__new__(kind)
     EdgestillError.__init__(failure, found["message"], found["hint"])
     return failure
 

@@ -141,14 +141,14 @@ class Remote:
                 reason, more, wait, again = "cannot be reached", str(getattr(error, "reason", error)), None, True
             if not again or count == self.tries:
                 break
-            asked_for = float(wait) if _whole(wait) else 2.0 ** (count - 1)
+            asked_for = 2.0 ** (count - 1) if (told := _seconds(wait)) is None else float(told)
             if cancel is not None and asked_for > PATIENCE:
                 break  # somebody waits for the answer, who can ask again
             if cancel is None:
                 time.sleep(min(asked_for, LONGEST_WAIT))
             elif cancel.wait(min(asked_for, LONGEST_WAIT)):
                 break
-        raise RemoteError(self.url, reason, more, busy=busy, wait=int(str(wait)) if _whole(wait) else None)
+        raise RemoteError(self.url, reason, more, busy=busy, wait=_seconds(wait))
 
     def _no_answer(self, content: bytes) -> RemoteError:
         return RemoteError(self.url, "gave no chat completion", _shown(content), "check the address and the model")
@@ -161,8 +161,9 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _whole(text: str | None) -> bool:
-    return text is not None and text.isascii() and text.isdecimal() and len(text) < 10
+def _seconds(text: str | None) -> int | None:
+    """A Retry-After in seconds; None without one, or for a date."""
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
 def _shown(content: bytes) -> str:

@@ -48,8 +48,10 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         own = {"format": _format, "indent": _indent, "join": _join, "list": _list, "replace": _replace,
                "string": string, "sum": _sum, "tojson": tojson, "metered items": items, "metered text": _text,
                "metered look": budget.look, "metered part": _part, "metered turn": _turn}
-        self.filters = {**{name: _guarded(self.filters[name], name in _COMPARES) for name in _KEPT}, **own}
-        self.tests = {name: _guarded(self.tests[name], True) for name in _TESTS}
+        filters: dict[str, Any] = self.filters
+        tests: dict[str, Any] = self.tests
+        self.filters = {**{name: _guarded(filters[name], name in _COMPARES) for name in _KEPT}, **own}
+        self.tests = {name: _guarded(tests[name], True) for name in _TESTS}
         self.globals = {name: self.globals[name] for name in _GLOBALS}
 
     def compiled(self, source: str) -> Any:
@@ -99,7 +101,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         for written in tree.find_all((nodes.Output, nodes.Concat)):
             written.nodes = [one if isinstance(one, nodes.TemplateData) else _filtered("metered text", one)
                              for one in written.nodes]
-        return _Parts().visit(tree)
+        changed: nodes.Template = _Parts().visit(tree)
+        return changed
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """An operator; what it will make is paid for before it is made."""
