@@ -105,7 +105,8 @@ class _Reader:
         if magic != MAGIC:
             raise _damaged(self.path, f"begins with {magic!r}, a GGUF file with {MAGIC!r}")
         if version not in VERSIONS:
-            raise _damaged(self.path, f"GGUF version {version}, only {VERSIONS} (little-endian) are read")
+            other = ", of a big-endian machine" if version % 2**24 == 0 else ""
+            raise _damaged(self.path, f"GGUF version {version}{other}, only {VERSIONS} (little-endian) are read")
         self.within("tensors", tensor_count, MAX_TENSORS)
         self.within("keys", key_count, MAX_KEYS)
         values: dict[str, Any] = {}

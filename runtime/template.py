@@ -69,10 +69,13 @@ class ChatTemplate:
         """The variables that the templates read and do not set themselves, the caller's and the program's."""
         from jinja2 import meta
 
+        from .template_budget import budget
+
         for name in self.sources:
             self._template(name)
         environment = _environment()
-        found = [meta.find_undeclared_variables(environment.parse(source)) for source in self.sources.values()]
+        with budget():
+            found = [meta.find_undeclared_variables(environment.parse(source)) for source in self.sources.values()]
         return sorted(set().union(*found) - set(environment.globals))
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (),
@@ -104,7 +107,8 @@ class ChatTemplate:
             raise
         except Exception as error:  # a template is a program: it can fail in every way a program can
             roles = ", ".join(str(message.get("role")) for message in variables["messages"])
-            raise DataError(f"the model's chat template refuses these messages (roles: {roles}): {error}",
+            raise DataError(f"the model's chat template refuses these messages (roles: {roles}): "
+                            f"{str(error) or type(error).__name__}",
                             "give the roles in the order this model was trained on") from error
         return text
 

@@ -23,6 +23,9 @@ _KEPT = ("abs", "batch", "capitalize", "center", "count", "d", "default", "dicts
          "reverse", "round", "safe", "select", "selectattr", "slice", "sort", "title", "trim", "truncate",
          "unique", "upper", "wordcount")
 _COMPARES = ("dictsort", "groupby", "max", "min", "sort", "unique")
+_COMPARING = ("!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le", "lessthan",
+              "lt", "ne")
+"""Filters and tests that look through the values they are given."""
 _GLOBALS = ("cycler", "dict", "joiner", "namespace", "range")
 _TESTS = ("!=", "<", "<=", "==", ">", ">=", "boolean", "callable", "defined", "divisibleby", "eq", "equalto", "even",
           "false", "float", "ge", "greaterthan", "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt",
@@ -51,7 +54,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         filters: dict[str, Any] = self.filters
         tests: dict[str, Any] = self.tests
         self.filters = {**{name: _guarded(filters[name], name in _COMPARES) for name in _KEPT}, **own}
-        self.tests = {name: _guarded(tests[name], True) for name in _TESTS}
+        self.tests = {name: _guarded(tests[name], name in _COMPARING) for name in _TESTS}
         self.globals = {name: self.globals[name] for name in _GLOBALS}
 
     def compiled(self, source: str) -> Any:
@@ -141,7 +144,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
                     budget.extend(owner.count(args[0]) if args and isinstance(args[0], str) and args[0]
                                   else len(owner) // 2)
         elif isinstance(owner, (list, tuple, dict)):
-            for one in (owner if name != "copy" else (), *args):
+            for one in (owner if name in ("count", "index") else (), *args):
                 budget.look(one)
         result = super().call(__context, __obj, *args, **options)
         if isinstance(result, (list, tuple, dict)):

@@ -67,7 +67,7 @@ SPOILT: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("0 bytes", lambda data: b""),
     ("begins with b'GGML'", lambda data: edited(data, 0, b"GGML")),
     ("GGUF version 9", lambda data: edited(data, 4, b"\x09")),
-    ("GGUF version 50331648", lambda data: edited(data, 4, b"\0\0\0\x03")),
+    ("GGUF version 50331648, of a big-endian machine", lambda data: edited(data, 4, b"\0\0\0\x03")),
     ("tensors, the limit is", lambda data: edited(data, 8, HUGE)),
     ("keys, the limit is", lambda data: edited(data, 16, HUGE)),
     ("bytes of a text, the limit is", lambda data: edited(data, 24, HUGE)),

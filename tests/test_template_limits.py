@@ -98,6 +98,14 @@ def test_nothing_is_computed_while_a_template_is_compiled() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
 
 
+def test_large_tools_are_rendered() -> None:
+    parameters = {"type": "object", "properties": {f"p{place}": {"enum": list(range(100))} for place in range(1200)}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    source = ("{% if tools is defined and tools is iterable and tools is not none %}{% for t in tools %}"
+              "{% for key, value in t.function.items() %}{{ key }}{% endfor %}{{ t | tojson }}{% endfor %}{% endif %}")
+    assert ChatTemplate({"default": source}, {}).render(CHAT, tools) == "nameparameters" + json.dumps(tools[0])
+
+
 def test_a_template_longer_than_any_is_refused() -> None:
     with pytest.raises(ArtifactError, match="131073 characters, the limit is 131072"):
         ChatTemplate({"default": "a" * 131073}, {}).render(CHAT)
