@@ -48,8 +48,8 @@ def test_what_takes_too_long_is_ended_and_the_next_is_answered(monkeypatch: pyte
 
 
 def test_what_takes_too_much_memory_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = "{% set a = '\U0001f600' * 12000000 %}{% set b = a | upper %}{{ b | length }}"
-    assert ChatTemplate({"default": source}, {}, apart=True).render(CHAT) == "12000000"
+    source = "{% set a = '\U0001f600' * 12000000 %}{% set b = a | upper %}{{ 1 }}"
+    assert ChatTemplate({"default": source}, {}, apart=True).render(CHAT) == "1"
     monkeypatch.setattr(template_child, "MEMORY", 2**27)
     with pytest.raises(DataError, match="MemoryError|MiB"):
         ChatTemplate({"default": source}, {}, apart=True).render(CHAT)
