@@ -73,6 +73,7 @@ def test_weights_say_what_is_learned(record: dict[str, Any], unlearned: tuple[in
           {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]}), [USER, SAID]),
     ({"query": "q", "response": "a"}, [USER, SAID]),
     ({"prompt": json.dumps([USER]), "completion": json.dumps([SAID])}, [USER, SAID]),
+    ({"prompt": '[{"id": 1}]', "completion": "a"}, [USER | {"content": '[{"id": 1}]'}, SAID]),
     ({"prompt": "[q] or [{", "completion": "[1, 2]"}, [USER | {"content": "[q] or [{"}, SAID | {"content": "[1, 2]"}]),
 ])
 def test_what_other_formats_write_becomes_a_conversation(record: dict[str, Any], messages: list[dict[str, Any]],
