@@ -64,8 +64,6 @@ class Options(Sampling):
         if isinstance(table.get("stop"), str):
             table = {**table, "stop": [table["stop"]]}
         options = build(cls, table, "generate")
-        if "" in options.stop:
-            raise UsageError("generate.stop: an empty text, at which every answer would end", "leave it out")
         for token, value in options.logit_bias.items():
             if not (token.isascii() and token.isdecimal()) or not -100 <= value <= 100:
                 raise UsageError(f"generate.logit_bias: {token!r}: {value}, token ids and -100 to 100 are the limits",
