@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..models.scheme import CODED, Scheme
+from ..models.scheme import CODED, bits_of
 from .limits import GOOD, GRADES, LEAST_RIGHT, LEAST_ROWS, Border
 
 DECISIVE, LOSS = "same_top1_decisive", "task_metric_drop"
@@ -77,12 +77,17 @@ def _keeps(border: Border, close: Any, task: Any) -> bool:
 
 
 def instead(target: str, method: str = "") -> list[str]:
-    """Flags of `edgestill export` for a better file than `target`, cheapest first; none above the finest type."""
-    scheme = Scheme.parse(target)
-    found = [f"--to {target} --method {BEST_METHOD}"] if scheme.type in CODED and method != BEST_METHOD else []
-    place = ORDER.index(scheme.type)
-    found += [f"--to {scheme.format}:{type}" for type in FINER[scheme.format] if ORDER.index(type) > place]
-    return found[:PROPOSALS]
+    """Flags of `edgestill export` for a better file than `target`, cheapest first; none above the finest type.
+
+    A file made elsewhere may be of a type that is not made here, such as Q4_K: its bits say what is finer.
+    """
+    format, _, type = target.partition(":")
+    found = [f"--to {target} --method {BEST_METHOD}"] if type in CODED and method != BEST_METHOD else []
+    if type in ORDER:
+        finer = [other for other in FINER[format] if ORDER.index(other) > ORDER.index(type)]
+    else:
+        finer = [other for other in FINER[format] if bits_of(other) > bits_of(type)]
+    return (found + [f"--to {format}:{other}" for other in finer])[:PROPOSALS]
 
 
 def told(target: str, grade: Mapping[str, Any] | Grade) -> str:

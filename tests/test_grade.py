@@ -74,7 +74,11 @@ def test_vectors_scores_and_labels_are_graded_too() -> None:
     ("gguf:Q4_0", "scale_search", ["--to gguf:Q4_0 --method gptq", "--to gguf:Q4_K_M", "--to gguf:Q6_K"]),
     ("gguf:Q4_0", "gptq", ["--to gguf:Q4_K_M", "--to gguf:Q6_K", "--to gguf:Q8_0"]),
     ("gguf:Q6_K", "", ["--to gguf:Q8_0", "--to gguf:F16", "--to gguf:F32"]), ("gguf:F32", "", []),
-    ("onnx:int4", "rtn", ["--to onnx:int4 --method gptq", "--to onnx:int8", "--to onnx:fp32"])])
+    ("onnx:int4", "rtn", ["--to onnx:int4 --method gptq", "--to onnx:int8", "--to onnx:fp32"]),
+    # What files made elsewhere are of.
+    ("gguf:Q4_K", "", ["--to gguf:Q6_K", "--to gguf:Q8_0", "--to gguf:F16"]),
+    ("gguf:IQ2_XXS", "", ["--to gguf:Q4_K_M", "--to gguf:Q6_K", "--to gguf:Q8_0"]),
+    ("onnx:fp16", "", ["--to onnx:fp32"])])
 def test_a_better_target_is_named_as_it_is_typed(target: str, method: str, flags: list[str]) -> None:
     assert grade.instead(target, method) == flags
     found = grade.of([agreeing(0.9)], target, method)
