@@ -13,7 +13,7 @@ from typing import Any
 from ..models import files, outputs
 from ..models.errors import ArtifactError, UsageError
 from ..models.task import Task
-from ..quantize import entrance
+from ..quantize import entrance, float_model
 from ..runtime import unembedded
 from ..runtime.tokenizer_files import PROCESSOR_TEMPLATE
 
@@ -34,24 +34,22 @@ def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
     from transformers import AutoConfig
 
     kind = auto_class(task)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True,
-                               "dtype": torch.float32, "output_loading_info": True}
-    with _quiet_transformers(), entrance.as_whole(folder) as whole:
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    with _quiet_transformers(), entrance.as_whole(folder) as whole, float_model.made_by_transformers(folder):
+        config = AutoConfig.from_pretrained(folder, **options)
         if task.kind == "classify":
             set_labels(config, task.labels, task.head)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                model, info = kind.from_pretrained(
-                    whole, config=config, ignore_mismatched_sizes=True, **options)
-        else:
-            model, info = kind.from_pretrained(whole, config=config, **options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model, info = kind.from_pretrained(whole, config=config, use_safetensors=True, dtype=torch.float32,
+                                               output_loading_info=True, ignore_mismatched_sizes=True, **options)
     body = getattr(model, model.base_model_prefix, None)
     inside = f"{model.base_model_prefix}."
     missing = [name for name in info["missing_keys"] if name.startswith(inside) and ".pooler." not in name]
-    wrong = [str(name) for name in info["mismatched_keys"] if str(name[0]).startswith(inside)]
-    if body is None or missing or wrong or (task.kind == "generate" and info["missing_keys"]):
-        lacking = (missing or wrong or sorted(info["missing_keys"]) or ["its body"])[0]
+    wrong = [key for key in info["mismatched_keys"] if task.kind == "generate" or str(key[0]).startswith(inside)]
+    float_model.check_shapes(folder, wrong)
+    if body is None or missing or (task.kind == "generate" and info["missing_keys"]):
+        lacking = (sorted(missing) or sorted(info["missing_keys"]) or ["its body"])[0]
         raise ArtifactError(f"{folder}: the weights do not hold {lacking}, which {type(model).__name__} needs",
                             "the checkpoint is incomplete or of another kind of model")
     # What stands in no other place than a layer would be learned around, and lost when the model is saved.
@@ -61,6 +59,7 @@ def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
         raise ArtifactError(f"{folder}: {len(unread)} tensors that {type(model).__name__} does not read by its "
                             f"config.json, the first is {unread[0]}", "copy config.json again from where the model was "
                             "made: a setting of it, such as one for biases, is not that of the weights")
+    float_model.check_finite(folder, model)
     return model
 
 

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..models import outputs
 from ..models.artifact import is_artifact
 from ..models.errors import ArtifactError, UsageError
 from ..models.runfile import RunFile, Student
 from ..models.task import Task
 from ..quantize.entrance import ADAPTER, ADAPTER_WEIGHTS, is_adapter
-from ..runtime.configs import read_table
+from ..runtime.configs import classifier_config, read_table
 from . import finish
 from .checkpoint import locked
 from .loading import load_model
@@ -43,7 +44,7 @@ def merge(adapter: Path | str, base: Path | str, out: Path | str, task: Task | N
     """Merge the folder or hub model `adapter` into `base` (as in sources.resolve), and write the plain model as the
     artifact `out`; one of the same two that stands there is left as it is.
 
-    The adapter's tokenizer is taken where it has one. `task` is needed for a classifier's labels. Raises UsageError
+    The adapter's tokenizer is taken where it has one. Without `task` the base's own is kept. Raises UsageError
     for a folder that is no adapter, ArtifactError for one of another kind or of another base.
     """
     whole = resolve(str(base), base=relative_to, key=key)
@@ -51,7 +52,7 @@ def merge(adapter: Path | str, base: Path | str, out: Path | str, task: Task | N
     if not is_adapter(folder):
         raise UsageError(f"{key}: {folder} is no LoRA adapter, so it needs no base", f"leave {key} out")
     settings = _settings(folder)
-    task, out = task or Task(), Path(out)
+    task, out = task or _task_of(whole), Path(out)
     parents = [*whole.lineage, whole.parent("base"), {"role": "adapter", "name": Path(name).name, **(
         {"revision": commit} if commit else {"sha256": weights_digest(folder)})}]
     if is_artifact(out) and json.loads((out / "manifest.json").read_text(encoding="utf-8"))["parents"] == parents:
@@ -72,6 +73,15 @@ def merged_student(student: Student, task: Task, base: Path, work: Path) -> Sour
         folder = merge(student.model, student.base, work / f"merged-{name[:16]}", task, base, student.revision,
                        "student.base")
     return resolve(str(folder.absolute()), key="student.model")
+
+
+def _task_of(base: Source) -> Task:
+    """What the base is for, as its config says: a classifier's labels and head are its own."""
+    config = classifier_config(base.folder)
+    if not any(name.endswith("ForSequenceClassification") for name in config["architectures"]):
+        return Task()
+    labels = outputs.labels(config)
+    return Task("classify", labels=labels, head=outputs.head(config, len(labels)))
 
 
 def _settings(folder: Path) -> dict[str, Any]:

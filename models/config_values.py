@@ -60,6 +60,8 @@ TEXTS = Rule("null or a list of texts", _texts)
 TRUTH = Rule("null, true or false", lambda value: isinstance(value, bool))
 FLAGS = Rule("null or a list of 0 and 1", lambda value: isinstance(value, list) and all(
     item in (0, 1) for item in value))
+FLOAT = Rule("null or one of bfloat16, float16, float32 and float64", lambda value: value in (
+    "bfloat16", "float16", "float32", "float64"))
 TOKEN = Rule('null, a text or an object with the text as "content"', _token)
 TEMPLATE = Rule('null, a text or a list of objects with "name" and "template"', _template)
 
@@ -76,6 +78,7 @@ _MODEL = {
     **dict.fromkeys(("rope_scaling", "rope_parameters", "text_config", "id2label", "label2id"), TABLE),
     **dict.fromkeys(("architectures", "layer_types"), TEXTS),
     **dict.fromkeys(("model_type", "hidden_act", "activation_function", "position_embedding_type"), TEXT),
+    **dict.fromkeys(("dtype", "torch_dtype"), FLOAT),
     **dict.fromkeys(("tie_word_embeddings", "use_parallel_residual"), TRUTH),
     "no_rope_layers": FLAGS,
 }

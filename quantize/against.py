@@ -41,7 +41,7 @@ def prove(artifact: Artifact, against: Path | str | Witness, rows: Sequence[Row]
     with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
         known.reference.write(Path(folder))
         outcome = limited.run(__name__, {
-            "path": str(place(artifact)), "reference": folder, "tokenizer": str(known.origin.folder),
+            "path": str(place(artifact)), "reference": folder, "folder": str(known.origin.folder),
             "task": asdict(known.origin.task), "threads": threads, "quick": quick,
             "rows": [asdict(row) for row in rows]}, artifact.model_bytes())
     if outcome.error is not None:
@@ -73,7 +73,8 @@ def checks_of(artifact: Artifact, job: dict[str, Any]) -> Iterator[dict[str, Any
         yield {"check": asdict(opening.failed(error.message))}
         return
     with Subject(told, reference.read(Path(job["reference"])), None, rows, rows, job["threads"],
-                 Path(job["tokenizer"]) if bare else None, quick=job.get("quick", False)) as subject:
+                 Path(job["folder"]) if bare else None, quick=job.get("quick", False),
+                 float_folder=Path(job["folder"])) as subject:
         for step in steps(subject):
             yield {"begins": (step.name, step.cause)}
             found = step.run()

@@ -20,7 +20,7 @@ from ..runtime.text import Codec
 from . import entrance
 
 MADE_BY = "give a folder that tune, distill or save_pretrained wrote"
-INCOMPLETE = "the checkpoint is incomplete: save it again"
+INCOMPLETE = "the checkpoint is incomplete, or its tensors begin with another name: save it again"
 HEADS = ("classifier.out_proj.weight", "classifier.weight")
 """The last layer of a classifier, in the families that there are."""
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -159,7 +159,7 @@ def stored(folder: Path, config: Mapping[str, Any], family: Family) -> dict[str,
         entries |= _header(file)
     _check_index(folder, entries)
     for name, entry in entries.items():
-        if name.endswith("weight") and len(entry.shape) > 1 and entry.dtype not in DTYPES:
+        if "weight" in name.rpartition(".")[2] and len(entry.shape) > 1 and entry.dtype not in DTYPES:
             raise ArtifactError(f"{entry.file}: {name} is of type {entry.dtype}; only {', '.join(DTYPES)} are read",
                                 "its weights are packed already: start from the model in bfloat16 or float32")
     entries = _whole_names(family, entries)
@@ -205,13 +205,17 @@ def _check_index(folder: Path, entries: Mapping[str, Entry]) -> None:
 def _whole_names(family: Family, entries: dict[str, Entry]) -> dict[str, Entry]:
     """The tensors under the names that the family's decoder has for them, where only its body was saved.
 
-    GPT-2 on the hub is such a body: transformers adds the beginning of the names too.
+    GPT-2 on the hub is such a body: transformers adds the beginning of the names too, and takes a second one away.
     """
-    whole, *others = family.embedding
-    bare = next((name for name in others if name in entries), None)
-    if bare is None or whole in entries or "generate" not in family.tasks:
+    whole = family.embedding[0]
+    start, _, bare = whole.partition(".")
+    if whole in entries or "generate" not in family.tasks:
         return entries
-    return {name if name == family.head else whole.removesuffix(bare) + name: entry for name, entry in entries.items()}
+    if bare in entries:
+        return {name if name == family.head else f"{start}.{name}": entry for name, entry in entries.items()}
+    if f"{start}.{whole}" in entries:
+        return {name.removeprefix(f"{start}."): entry for name, entry in entries.items()}
+    return entries
 
 
 def _files(folder: Path) -> list[Path]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
@@ -25,6 +26,35 @@ ANSWER_BATCH = 128
 ANSWER_TOKENS = 16384
 """Most tokens, answers included, of one batch: bounds the memory of the cache."""
 KEEP_BYTES = 512 * 2**20
+
+
+@contextmanager
+def made_by_transformers(folder: Path) -> Iterator[None]:
+    """What transformers cannot make a model of is told as a fault of the folder's config.json: ArtifactError."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+        raise ArtifactError(f"{folder / 'config.json'}: transformers makes no model of it: "
+                            f"{str(error).strip()[:300]}",
+                            "copy config.json again from where the model was made") from error
+
+
+def check_shapes(folder: Path, mismatched: Collection[Any]) -> None:
+    """ArtifactError for weights (name, stored shape, shape by config.json) that are of another shape."""
+    if mismatched:
+        key, stored, expected = min(mismatched)
+        raise ArtifactError(f"{folder}: {key} is of shape {list(stored)}, by config.json it is {list(expected)}",
+                            "save config and weights together again")
+
+
+def check_finite(folder: Path, module: Any) -> None:
+    """ArtifactError for weights that are NaN or infinite."""
+    for name, weight in module.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise ArtifactError(f"{folder}: {name} holds values that are NaN or infinite",
+                                "the training went wrong: take an earlier state of the model")
 
 
 class FloatModel:
@@ -49,23 +79,15 @@ class FloatModel:
         """
         import torch
         import transformers
-        from huggingface_hub.errors import StrictDataclassError
 
         transformers.utils.logging.disable_progress_bar()
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = config["architectures"][0]
-        try:
-            with as_whole(folder) as whole:
-                module, report = getattr(transformers, name).from_pretrained(
-                    whole, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-                    output_loading_info=True, ignore_mismatched_sizes=True)
-        except (KeyError, TypeError, ValueError, StrictDataclassError) as error:
-            raise ArtifactError(f"{folder / 'config.json'}: transformers makes no {name} of it: {error}",
-                                "copy config.json again from where the model was made") from error
-        if report["mismatched_keys"]:
-            key, stored, expected = min(report["mismatched_keys"])
-            raise ArtifactError(f"{folder}: {key} is of shape {list(stored)}, by config.json it is {list(expected)}",
-                                "save config and weights together again")
+        with as_whole(folder) as whole, made_by_transformers(folder):
+            module, report = getattr(transformers, name).from_pretrained(
+                whole, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                output_loading_info=True, ignore_mismatched_sizes=True)
+        check_shapes(folder, report["mismatched_keys"])
         if getattr(module, "pooler", None) is not None:
             module.pooler = None  # of an encoder without a head: embedders read the last hidden states
         missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
@@ -77,10 +99,7 @@ class FloatModel:
             raise ArtifactError(f"{folder}: {len(unread)} tensors that {name} does not read by its config.json, the "
                                 f"first is {unread[0]}", "copy config.json again from where the model was made, or "
                                 "save the model again without them")
-        for name, weight in module.named_parameters():
-            if not bool(torch.isfinite(weight).all()):
-                raise ArtifactError(f"{folder}: {name} holds values that are NaN or infinite",
-                                    "the training went wrong: take an earlier state of the model")
+        check_finite(folder, module)
         return cls(folder, module.to("cuda" if torch.cuda.is_available() else "cpu").eval())
 
     @property

@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Container
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import ArtifactError
+from ..runtime import gguf_header
 from . import llama_quantizer
 from .checkpoint import Checkpoint
 from .codes import Encode, by_rows, fits, to_bytes
@@ -19,7 +21,8 @@ from .gguf_changes import ORDERS, VALUES
 from .gguf_metadata import head_dim, rope_factors
 from .grids import GRIDS
 
-PLAIN = ("F32", "F16", "BF16", "Q8_0")
+FLOATS = ("F32", "F16", "BF16")
+PLAIN = (*FLOATS, "Q8_0")
 WIDE = {"token_embd.weight", "output.weight"}
 """Kept at 8 bits in a 4-bit file: their error reaches every logit."""
 POSITIONS = "position_embd.weight"
@@ -115,6 +118,22 @@ def wanted(tensor: Tensor, checkpoint: Checkpoint) -> NDArray[np.float32]:
         return rope_factors(checkpoint.family, checkpoint.config)[tensor.name]
     weight, order = _changed(tensor, checkpoint)
     return weight if order is None else weight[order]
+
+
+def stored(path: Path, tensor: gguf_header.Tensor) -> NDArray[np.float32]:
+    """The numbers of a tensor in the file `path`, in the file's order."""
+    from gguf import GGMLQuantizationType, quants
+
+    raw = np.memmap(path, np.uint8, "r", tensor.offset, (tensor.bytes,)).reshape(math.prod(tensor.shape[1:]), -1)
+    return np.asarray(quants.dequantize(raw, GGMLQuantizationType[tensor.type]), np.float32).reshape(tensor.shape[::-1])
+
+
+def as_in_checkpoint(tensor: Tensor, values: NDArray[np.float32], checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """A matrix of the file in the order of the checkpoint's."""
+    if tensor.change in ORDERS:
+        order = ORDERS[tensor.change](len(values), len(values) // head_dim(checkpoint.family, checkpoint.config))
+        values = values[np.argsort(order)]
+    return values.T if tensor.change == "transpose" else values
 
 
 def _changed(tensor: Tensor, checkpoint: Checkpoint) -> tuple[NDArray[np.float32], NDArray[np.intp] | None]:

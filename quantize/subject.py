@@ -45,19 +45,21 @@ class Subject:
     def __init__(self, artifact: Artifact, reference: Reference, float_model: FloatModel | None = None,
                  rows: Sequence[Row] = (), test_rows: Sequence[Row] = (), threads: int = 0,
                  tokenizer_folder: Path | None = None, coded: Coded | None = None,
-                 at_export: Sequence[Check] = (), quick: bool = False) -> None:
+                 at_export: Sequence[Check] = (), quick: bool = False, float_folder: Path | None = None) -> None:
         """`float_model` is there at export only; with it the full KL is measured instead of its lower bound. So is
         `coded`, the codes that were packed, for a type that is made of them. `at_export` is what the sealed
         certificate says, for later proofs.
 
         `quick` looks at the reference's first texts alone, QUICK_TOKENS of them.
 
-        `tokenizer_folder` holds tokenizer.json and template where none lie beside the file.
+        `tokenizer_folder` holds tokenizer.json and template where none lie beside the file. `float_folder` is the
+        float model's, where its weights are at hand and it is not loaded.
         """
         self.artifact = artifact
         self.reference = reference
         self.quick = quick
         self.float_model = float_model
+        self.float_folder = float_folder if float_model is None else float_model.folder
         self.rows = rows
         self.head = head_of(artifact)
         if self.head is not None:

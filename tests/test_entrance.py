@@ -45,6 +45,9 @@ BAD: list[tuple[str, Change]] = [
      lambda folder: set_config(folder, tie_word_embeddings=False)),
     ("its weights are packed already, by 'gptq'", lambda folder: set_config(folder, quantization_config=PACKED)),
     ("model.layers.1.mlp.up_proj.weight is of type U8", packed),
+    ("model.layers.1.mlp.up_proj.weight_packed is of type U8", lambda folder: rewrite(folder, lambda tensors:
+        tensors.update({"model.layers.1.mlp.up_proj.weight_packed": np.zeros((4, 32), np.uint8)}))),
+    ("torch_dtype = 'torch.float16', and it must be", lambda folder: set_config(folder, torch_dtype="torch.float16")),
     ("'auto_map' asks to run code", lambda folder: set_config(folder, auto_map={"AutoModel": "evil.Model"})),
     ("'auto_map' asks to run code", lambda folder: set_config(folder, auto_map={"AutoConfig": "evil.Config"})),
     ("'custom_pipelines' asks to run code", lambda folder: set_config(folder, custom_pipelines={})),
@@ -87,6 +90,43 @@ def test_an_output_layer_of_its_own_passes_where_config_says_so(folder: Path) ->
     set_config(folder, tie_word_embeddings=False)
     check(folder)
     assert "lm_head.weight" in Checkpoint.open(folder).entries
+
+
+@pytest.mark.parametrize("change", [lambda name: name.removeprefix("model."), lambda name: f"model.{name}"])
+def test_a_beginning_of_the_names_that_is_missing_or_doubled_is_mended(
+        change: Callable[[str], str], folder: Path, tiny_llama: Path) -> None:
+    """As transformers does, so that what can be trained can be exported."""
+    def rename(tensors: dict[str, np.ndarray]) -> None:
+        for name in list(tensors):
+            tensors[change(name)] = tensors.pop(name)
+    rewrite(folder, rename)
+    found, wanted = Checkpoint.open(folder), Checkpoint.open(tiny_llama)
+    assert set(found.entries) == set(wanted.entries)
+    assert np.array_equal(found.tensor("model.norm.weight"), wanted.tensor("model.norm.weight"))
+    trained, exported = load_model(folder, Task()), FloatModel.from_folder(folder).module
+    assert bool((trained.get_output_embeddings().weight == exported.get_output_embeddings().weight).all())
+
+
+UNFIT: list[tuple[str, Change]] = [
+    (r"k_proj.weight is of shape \[32, 64\], by config.json it is \[64, 64\]",
+     lambda folder: set_config(folder, num_key_value_heads=4)),
+    (r"embed_tokens.weight is of shape \[384, 64\], by config.json it is \[300, 64\]",
+     lambda folder: set_config(folder, vocab_size=300)),
+    ("config.json: transformers makes no model of it: 'su'",
+     lambda folder: set_config(folder, rope_parameters={"rope_type": "su", "factor": 2.0})),
+    ("transformers makes no model of it: .*'dict'", lambda folder: set_config(folder, text_config={"a": {}})),
+    ("model.norm.weight holds values that are NaN or infinite", lambda folder: rewrite(
+        folder, lambda tensors: tensors.update({"model.norm.weight": tensors["model.norm.weight"] * np.nan}))),
+]
+
+
+@pytest.mark.parametrize(("message", "spoil"), UNFIT, ids=[message for message, _ in UNFIT])
+def test_both_loaders_refuse_it(folder: Path, message: str, spoil: Change) -> None:
+    spoil(folder)
+    for load in (FloatModel.from_folder, lambda path: load_model(path, Task())):
+        with pytest.raises(ArtifactError, match=message) as caught:
+            load(folder)
+        assert caught.value.hint
 
 
 def test_weights_that_config_leaves_unread_are_refused(folder: Path) -> None:

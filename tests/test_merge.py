@@ -167,3 +167,29 @@ def test_an_adapter_s_settings_beside_whole_weights_are_not_read(adapter: Path, 
     for read in (check, Checkpoint.open):
         with pytest.raises(ArtifactError, match="holds a whole model and a LoRA adapter"):
             read(folder)
+
+
+def test_an_adapter_of_a_classifier_keeps_the_labels_of_its_base(tiny_bert: Path, tmp_path: Path) -> None:
+    """By the command, as a user has it: nothing but the two folders."""
+    import torch
+    from edgestill.cli.main import call
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(1)
+    wrapped = get_peft_model(AutoModelForSequenceClassification.from_pretrained(tiny_bert), LoraConfig(
+        r=4, target_modules=["query", "value"], task_type="SEQ_CLS", modules_to_save=["classifier"]))
+    ids = torch.tensor([[2, 9, 8, 7, 3]])
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name or "modules_to_save" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        wanted = wrapped.eval()(ids).logits
+    wrapped.save_pretrained(tmp_path / "adapter")
+    assert call(["export", str(tmp_path / "adapter"), "--base", str(tiny_bert), "--to", "onnx:fp32", "--out",
+                 str(tmp_path / "out")]) == 0
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "merged").eval()
+    with torch.no_grad():
+        assert torch.allclose(merged(ids).logits, wanted, atol=1e-4)
+    task = open_artifact(tmp_path / "out" / "onnx-fp32").manifest.task
+    assert (task.kind, task.labels, task.head) == ("classify", list(tiny.LABELS), "softmax")

@@ -84,6 +84,12 @@ def missing_stop_id(folder: Path) -> None:
     proving.edit_json(folder / "generation_config.json", lambda table: table.update(eos_token_id=0))
 
 
+def word_that_stops(folder: Path) -> None:
+    """Answers would end at their first blank."""
+    blank = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]["Ġ"]
+    proving.edit_json(folder / "generation_config.json", lambda table: table.update(eos_token_id=[0, 3, blank]))
+
+
 def exchanged_queries_and_keys(folder: Path) -> None:
     proving.exchange_queries_and_keys(folder)
 
@@ -116,7 +122,8 @@ class Fault:
 
 FAULTS = [
     Fault(wrong_template, "template"), Fault(wrong_pre_tokenizer, "tokenizer"), Fault(other_tokenizer, "tokenizer"),
-    Fault(missing_stop_id, "stop ids"), Fault(exchanged_queries_and_keys, "weights"),
+    Fault(missing_stop_id, "stop ids"), Fault(word_that_stops, "stop ids"),
+    Fault(exchanged_queries_and_keys, "weights"),
     Fault(wrong_name_of_the_pre_tokenizer, "tokenizer", inside=True), Fault(two_begins, "tokenizer", inside=True),
     Fault(permuted_vocabulary, "tokenizer", inside=True),
 ]
@@ -151,7 +158,7 @@ def faulty(fault: Fault, format: str, llama: Path, sound: Path, folder: Path) ->
 def judge(path: Path, llama: Path, reference: Path) -> Certificate:
     """What the limited process finds, in this one."""
     rows = [asdict(row) for row in proving.TEST_ROWS]
-    job = {"reference": str(reference), "tokenizer": str(llama), "rows": json.loads(json.dumps(rows)), "threads": 1,
+    job = {"reference": str(reference), "folder": str(llama), "rows": json.loads(json.dumps(rows)), "threads": 1,
            "task": asdict(against.Source.open(llama).task)}
     found = [item["check"] for item in against.checks_of(open_model(path), job) if "check" in item]
     return Certificate("foreign", tuple(Check(**check) for check in found))
@@ -188,6 +195,7 @@ def test_sound_foreign_files_raise_nothing(format: str, llama: Path, sound: dict
     run = {check.name for check in proven.checks if check.passed}
     assert run >= {"opens", "token_ids", "template", "stop_ids", "kl_nats", "cache_kl_nats"}
     assert ("token_ids_in_file" in run) == ("template_in_file" in run) == (format == "gguf")
+    assert ({"metadata", "tensor_scale"} <= run) == (format == "gguf")
 
 
 def flip(path: Path, at: int, bit: int) -> None:

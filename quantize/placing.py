@@ -1,0 +1,68 @@
+"""The float model with other numbers in its matrices, one layer at a time: two of the whole model would not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .float_model import FloatModel
+
+FAR = 0.5
+"""Of a matrix's length: 4 bits lie at a tenth of it, rows in another order at 1.4 times."""
+Make = Callable[[str, NDArray[np.float32]], NDArray[np.float32]]
+"""What takes the place of the weight of a name, both as the float model keeps it."""
+
+
+@contextmanager
+def placed(model: FloatModel, names: Iterable[str], make: Make) -> Iterator[FloatModel | None]:
+    """The model with what `make` gives for each of the weights `names`, wherever one is used.
+
+    A weight is replaced while its layer computes. None where a name is no matrix of the model, or what is given for it
+    is of another shape or is another matrix altogether.
+    """
+    modules = dict(model.module.named_modules())
+    with ExitStack() as hooks:
+        whole = True
+        for name in names:
+            module = modules.get(name.removesuffix(".weight"))
+            made = None if module is None else _made(name, module.weight.data, make)
+            whole = whole and made is not None
+            if not whole:
+                break
+            del made
+            for user in [each for each in modules.values() if getattr(each, "weight", None) is module.weight]:
+                hooks.enter_context(_while_computing(name, user, make))
+        yield FloatModel(model.folder, model.module) if whole else None  # a new one, without the logits of before
+
+
+def _made(name: str, kept: Any, make: Make) -> Any:
+    """What takes the place of `kept`; None where it is another matrix."""
+    import torch
+
+    if kept.ndim != 2:
+        return None
+    weight = torch.from_numpy(np.ascontiguousarray(make(name, np.ascontiguousarray(kept.cpu().numpy()))))
+    made = weight.to(kept.device)
+    return made if kept.shape == made.shape and bool((made - kept).norm() <= FAR * kept.norm()) else None
+
+
+@contextmanager
+def _while_computing(name: str, module: Any, make: Make) -> Iterator[None]:
+    kept = module.weight.data
+
+    def before(*_: Any) -> None:
+        module.weight.data = _made(name, kept, make)
+
+    def after(*_: Any) -> None:
+        module.weight.data = kept
+    handles = module.register_forward_pre_hook(before), module.register_forward_hook(after, always_call=True)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        after()
