@@ -132,7 +132,8 @@ def test_quick_proves_tokens_template_stop_ids_cache_and_kl_alone() -> None:
     quick = {"opens", "agreement", "cache", "codes", "stop_ids", "template", "tokens"}  # codes: at export alone
     assert {step.name for step in proof.steps(subject)} == quick
     subject.quick = False
-    assert {step.name for step in proof.steps(subject)} == quick | {"beyond", "rtn", "second_graph", "task", "tensors"}
+    whole = quick | {"beyond", "metadata", "rtn", "second_graph", "task", "tensors"}
+    assert {step.name for step in proof.steps(subject)} == whole
 
 
 def test_verify_tells_the_grade_and_takes_quick(monkeypatch: pytest.MonkeyPatch,

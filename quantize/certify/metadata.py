@@ -13,6 +13,7 @@ from ..subject import Subject
 
 TASKS = ("generate", "embed")
 CAUSE = "weights"
+QUICK = False
 NAME = "metadata"
 FREE = ("context_length", "vocab_size")
 """How far it may be read is its maker's choice, and the tokens are counted elsewhere."""
