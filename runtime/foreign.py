@@ -64,7 +64,8 @@ def is_foreign(artifact: Artifact) -> bool:
 
 def is_stranger(artifact: Artifact) -> bool:
     """Whether a model was made elsewhere: without a manifest, or with one that was not written here."""
-    return is_foreign(artifact) or not origin.is_ours(artifact.folder / MANIFEST)
+    manifest = artifact.folder / MANIFEST  # written last: what has none yet is being made here
+    return is_foreign(artifact) or (manifest.is_file() and not origin.is_ours(manifest))
 
 
 def place(artifact: Artifact) -> Path:
