@@ -24,19 +24,27 @@ def placed(model: FloatModel, names: Iterable[str], make: Make) -> Iterator[Floa
     A weight is replaced while its layer computes. None where a name is no matrix of the model, or what is given for it
     is of another shape or is another matrix altogether.
     """
-    modules = dict(model.module.named_modules())
+    modules = list(model.module.modules())
     with ExitStack() as hooks:
         whole = True
         for name in names:
-            module = modules.get(name.removesuffix(".weight"))
-            made = None if module is None else _made(name, module.weight.data, make)
+            weight = _weight(model, name)
+            made = None if weight is None else _made(name, weight.data, make)
             whole = whole and made is not None
             if not whole:
                 break
             del made
-            for user in [each for each in modules.values() if getattr(each, "weight", None) is module.weight]:
+            for user in [each for each in modules if getattr(each, "weight", None) is weight]:
                 hooks.enter_context(_while_computing(name, user, make))
         yield FloatModel(model.folder, model.module) if whole else None  # a new one, without the logits of before
+
+
+def _weight(model: FloatModel, name: str) -> Any:
+    """The parameter of a checkpoint's name; None where the model has none."""
+    try:
+        return model.parameter(name)
+    except AttributeError:
+        return None
 
 
 def _made(name: str, kept: Any, make: Make) -> Any:

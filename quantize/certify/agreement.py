@@ -41,8 +41,8 @@ def check(subject: Subject) -> list[Check]:
     if few == subject.reference.tokens:
         return [*checks, _again(AGAIN, top.mean, top.n, subject)]
     first = Divergence(top.kl[:few], top.same_top[:few], top.decisive[:few])
-    whole = [] if subject.quick else [_again(AGAIN, top.mean, top.n, subject)]
-    return [*checks, *whole, _again(AGAIN_QUICK, first.mean, few, subject)]
+    all_texts = [] if subject.quick else [_again(AGAIN, top.mean, top.n, subject)]
+    return [*checks, *all_texts, _again(AGAIN_QUICK, first.mean, few, subject)]
 
 
 def _again(name: str, value: float, n: int, subject: Subject) -> Check:
