@@ -38,7 +38,7 @@ MIXED_GRIDS = {"gguf": 2.5, "onnx": 1.0}
 SENSITIVITY_PASSES = 6
 """Forward passes over SENSITIVITY_TOKENS that measuring what types cost is worth, gradients included."""
 SENSITIVITY_TOKENS = 2048
-PROOF_TOKENS, CERTIFY_ROWS = 12_000, 128
+PROOF_TOKENS, CERTIFY_ROWS = 12_000, 160
 PROCESS_BYTES = 700_000_000
 """Python with torch and transformers loaded."""
 ACTIVATION_BYTES = 10**9

@@ -145,7 +145,7 @@ class Export:
     budget_mb: float = limited(0.0, minimum=0.0)
     """The same as a file size in megabytes (10^6 bytes)."""
     calibration_rows: int = limited(128, minimum=0, maximum=100000)
-    certify_rows: int = limited(128, minimum=1, maximum=100000)
+    certify_rows: int = limited(160, minimum=1, maximum=100000)
     clients: list[str] = field(default_factory=list)
     """Other people's programs that are held to our tokens: files of quantize/clients, or `all` that are installed."""
 

@@ -104,11 +104,12 @@ GRADES = (
     Border("noticeable", 0.85, 0.05, 0.5, 0.10, "its answers differ visibly from the float model's"),
     Border("poor", 0.0, 2.0, 1e9, 1.0, "another model than the one that was trained"),
 )
-"""Best first; a file has the first whose borders it keeps. 2 points are what 128 rows can show: with fewer than 96 even
-answers without one difference leave more doubt. The same for the two best, lest a file lose a grade to being asked."""
+"""Best first; a file has the first whose borders it keeps. 2 points are what 160 rows can show: with fewer than 149
+even answers without one difference leave more doubt (.98^149 is .05). The same for the two best, lest a file lose a
+grade to being asked."""
 GOOD = 1
 """The index of the last grade that needs no better target."""
-LEAST_ROWS = 96
+LEAST_ROWS = 149
 """Below, no loss of 2 points can be excluded, and the grade rests on tokens alone."""
 LEAST_RIGHT = 30
 """Rows that the float model must have right: what it cannot do cannot be lost."""

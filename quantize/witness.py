@@ -32,7 +32,7 @@ from .subject import answer_tokens
 METRIC = "exact_match"
 PAIRS = 4
 """Pairs of texts that a classifier which tells two texts apart is asked about, where no row holds any."""
-TEST_ROWS = 128
+TEST_ROWS = 160
 
 
 class Witness:

@@ -76,8 +76,10 @@ def paired(values_a: ArrayLike, values_b: ArrayLike, repeats: int = 1000, seed: 
 def matched(values_a: ArrayLike, values_b: ArrayLike) -> Interval:
     """The difference a - b of mean scores from 0 to 1 on the same rows, with an interval that few rows cannot narrow.
 
-    Agresti and Min's (2005): half a row is added to each cell of the table of matched answers, so that rows without
-    one difference still leave the doubt that their number leaves. A bootstrap of equal rows would leave none.
+    Bonett and Price's (2012): a row is added to each of the two cells of differing answers, so that rows without one
+    difference still leave the doubt that their number leaves. A bootstrap of equal rows would leave none; half a row
+    for every cell (Agresti and Min 2005) leaves too little: 2 points of loss are above its bound in one set of 96 rows
+    in seven.
     Raises DataError when the two do not hold the same number of rows, or none.
     """
     a, b = _rows(values_a), _rows(values_b)
@@ -85,7 +87,7 @@ def matched(values_a: ArrayLike, values_b: ArrayLike) -> Interval:
         raise _unpaired(a, b)
     difference, n = a - b, len(a) + 2
     centre = float(difference.sum()) / n
-    spread = Z * ((float(np.square(difference).sum()) + 1) / n - centre**2) ** 0.5 / n**0.5
+    spread = Z * ((float(np.square(difference).sum()) + 2) / n - centre**2) ** 0.5 / n**0.5
     return Interval(float(difference.mean()), centre - spread, centre + spread, len(a))
 
 
