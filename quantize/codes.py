@@ -87,8 +87,11 @@ def by_rows(work: Callable[[slice], Part], rows: int, columns: int, weights: int
 
     Slices do not depend on the number of threads, so results do not either.
     """
+    chunks = list(row_chunks(rows, columns, weights))
+    if len(chunks) == 1:
+        return [work(chunks[0])]
     with ThreadPoolExecutor(threads or allowed_cores()) as pool:
-        return list(pool.map(work, row_chunks(rows, columns, weights)))
+        return list(pool.map(work, chunks))
 
 
 def full_scales(blocks: NDArray[np.float32], grid: Grid = Q4_0) -> NDArray[np.float32]:

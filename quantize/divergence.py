@@ -21,6 +21,8 @@ CHUNK_ROWS = 32
 def by_chunks(work: Callable[[slice], Part], rows: int) -> list[Part]:
     """`work` on slices of CHUNK_ROWS rows, side by side; what it gives, in their order."""
     chunks = [slice(start, start + CHUNK_ROWS) for start in range(0, max(rows, 1), CHUNK_ROWS)]
+    if len(chunks) == 1:
+        return [work(chunks[0])]
     with ThreadPoolExecutor(allowed_cores()) as pool:
         return list(pool.map(work, chunks))
 

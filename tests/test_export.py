@@ -141,7 +141,7 @@ def test_a_failed_certificate_leaves_no_artifact_but_something_to_look_at(
     monkeypatch.setitem(limits_table.LIMITS, "gguf:Q4_0", replace(limits_table.LIMITS["gguf:Q4_0"], kl_nats=1e-9))
     for _ in range(2):  # the second failure replaces the first
         with pytest.raises(CheckFailed, match="cause: weights") as caught:
-            export(tiny_llama, ["gguf:F32", "gguf:Q4_0"], tmp_path / "out")
+            export(tiny_llama, ["gguf:F32", "gguf:Q4_0"], tmp_path / "out", proving.ROWS, proving.TEST_ROWS)
         shutil.rmtree(tmp_path / "out" / "gguf-F32")
     failed = tmp_path / "out" / "gguf-Q4_0.failed"
     assert str(failed) in caught.value.hint and caught.value.exit_code == 3
@@ -156,7 +156,7 @@ def test_an_export_that_breaks_off_leaves_nothing(tiny_llama: Path, tmp_path: Pa
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(EXPORT, "seal", full)
     with pytest.raises(OSError, match="No space"):
-        export(tiny_llama, "gguf:F32", tmp_path)
+        export(tiny_llama, "gguf:F32", tmp_path, proving.ROWS, proving.TEST_ROWS)
     assert not list(tmp_path.iterdir())
 
 
@@ -168,7 +168,7 @@ def test_the_manifest_is_written_when_everything_else_stands(tiny_llama: Path, t
         seen.append({path.name for path in folder.iterdir()})
         seal(folder, **fields)
     monkeypatch.setattr(EXPORT, "seal", watch)
-    folder = export(tiny_llama, "gguf:F32", tmp_path)["gguf:F32"]
+    folder = export(tiny_llama, "gguf:F32", tmp_path, proving.ROWS, proving.TEST_ROWS)["gguf:F32"]
     assert {path.name for path in folder.iterdir()} - seen[0] == {"manifest.json"}
 
 
