@@ -112,6 +112,7 @@ class FloatModel:
     def unload(self) -> None:
         """Give the memory back until the model is asked again; only a folder's own model can be."""
         self._module = None
+        self._kept.clear()
 
     @property
     def device(self) -> Any:

@@ -4,7 +4,7 @@ an error of a layer's output costs of it, from gradients."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .float_model import FloatModel
-from .layerwise import replaced, stack
+from .layerwise import stack
 
 TOKENS = 2048
 LOGITS_BYTES = 1 << 29
@@ -32,19 +32,10 @@ class Sensitivity:
         # transformers' Conv1D holds its matrix as [in, out].
         self._turned = {f"{name}.weight" for name, module in model.linear_layers()
                         if not hasattr(module, "in_features")}
-        self._path, self._layers = stack(self._module)
+        self._path, _ = stack(self._module)
         self._inputs = [torch.tensor([ids], device=model.device) for ids in _cut(sequences, model)]
         self.tokens = sum(ids.shape[1] for ids in self._inputs)
-        self._answers: list[Any] = []
-        self._outputs: list[list[Any]] = []
-        for ids in self._inputs:
-            seen: list[Any] = []
-            handles = [layer.register_forward_hook(lambda _module, _inputs, output, seen=seen: seen.append(output))
-                       for layer in self._layers]
-            self._answers.append(self._log_probabilities(ids))
-            for handle in handles:
-                handle.remove()
-            self._outputs.append(seen)
+        self._answers = [self._log_probabilities(ids) for ids in self._inputs]
 
     def weight(self, name: str) -> NDArray[np.float32]:
         """The float weight [out, in] of a Hugging Face name."""
@@ -55,9 +46,8 @@ class Sensitivity:
         """Mean KL(float || changed) in nats over all tokens, with the weights [out, in] of these names exchanged."""
         with self._exchanged(changed):
             total = 0.0
-            for ids, answer, outputs in zip(self._inputs, self._answers, self._outputs, strict=True):
-                with replaced(self._layers, [_giving(output) for output in outputs[: self._first(changed)]]):
-                    found = self._log_probabilities(ids)
+            for ids, answer in zip(self._inputs, self._answers, strict=True):
+                found = self._log_probabilities(ids)
                 wide = answer.double()
                 total += float((wide.exp() * (wide - found.double())).sum())
                 del found, wide
@@ -104,15 +94,7 @@ class Sensitivity:
 
     def inside(self, name: str) -> bool:
         """Whether a weight belongs to one of the decoder's layers."""
-        return self._layer(name) is not None
-
-    def _layer(self, name: str) -> int | None:
-        found = re.match(rf"{re.escape(self._path)}\.(\d+)\.", name)
-        return int(found[1]) if found else None
-
-    def _first(self, names: Mapping[str, Any]) -> int:
-        """Layers before the first changed one compute what they did before."""
-        return min((self._layer(name) or 0 for name in names), default=0)
+        return re.match(rf"{re.escape(self._path)}\.\d+\.", name) is not None
 
     def _log_probabilities(self, ids: Any) -> Any:
         import torch
@@ -135,11 +117,6 @@ class Sensitivity:
         finally:
             for name, data in kept.items():
                 self._model.parameter(name).data = data
-
-
-def _giving(output: Any) -> Callable[..., Any]:
-    """A layer that is known to give this output."""
-    return lambda *_inputs, **_named: output
 
 
 def _cut(sequences: Sequence[Sequence[int]], model: FloatModel) -> Iterator[list[int]]:

@@ -113,15 +113,19 @@ def _narrow(model: Any, checkpoint: Checkpoint, encode: Encode, choose: Choose, 
             known[type] += storage.room(rows * columns * BITS[type] // 8)
     parts = [Part(names, known) for names, known in sizes.items()]
     # A file in eight bits says what all the rest takes: scales, tables, and the graph, which only gets shorter.
-    with tempfile.TemporaryDirectory(prefix=".onnx.", dir=folder) as aside:
-        whole_model = model.clone()
-        _compress(whole_model, checkpoint, "int8", encode)
-        storage.save(whole_model, Path(aside) / DIRECT, storage.data_file(Path(aside) / DIRECT))
-        whole = sum(file.stat().st_size for file in Path(aside).iterdir())
+    whole = _bytes(model.clone(), checkpoint, encode, folder)
     fixed = whole + storage.ALIGNMENT - sum(part.sizes["int8"] for part in parts)
     plain = fixed + sum(part.sizes["int4"] for part in parts)
     types = choose(parts, fixed, plain, lambda name, type: _restored(checkpoint.tensor(name), name, type, encode))
     return {name for name, type in types.items() if type == "int4"}
+
+
+def _bytes(model: Any, checkpoint: Checkpoint, encode: Encode, folder: Path) -> int:
+    """Of a graph and its weights in eight bits."""
+    with tempfile.TemporaryDirectory(prefix=".onnx.", dir=folder) as aside:
+        _compress(model, checkpoint, "int8", encode)
+        storage.save(model, Path(aside) / DIRECT, storage.data_file(Path(aside) / DIRECT))
+        return sum(file.stat().st_size for file in Path(aside).iterdir())
 
 
 def _restored(weight: NDArray[np.float32], name: str, type: str, encode: Encode) -> NDArray[np.float32]:
