@@ -46,9 +46,9 @@ def check(subject: Subject) -> list[Check]:
 
 
 def _words(subject: Subject) -> set[int]:
-    """The tokens of the corpus that are no special ones."""
+    """The tokens of the corpus that are none of the added ones, at some of which llama.cpp ends of its own accord."""
     ids = {int(token) for text in subject.reference.text_ids for token in text}
-    return {token for token in ids if subject.codec.decode([token])}
+    return ids - set(subject.codec.tokenizer.get_added_tokens_decoder())
 
 
 def _listed(table: Any, keys: Sequence[str]) -> set[int]:
