@@ -43,6 +43,8 @@ PROCESS_BYTES = 700_000_000
 """Python with torch and transformers loaded."""
 ACTIVATION_BYTES = 10**9
 """What training's micro-batches are sized to."""
+LOGITS_BYTES = 2**29
+"""Most that an export keeps of the float model's logits, and as much again while types are dealt out."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def packing(model: Shape, target: Export, train: Lengths, rate: float) -> Cost:
               + SENSITIVITY_PASSES * SENSITIVITY_TOKENS * mixed)
     operations = ENCODING_OPERATIONS.get(method, 0) * (MIXED_GRIDS[scheme.format] if mixed else 1) if coded else 0
     seconds = model.parameters * (2 * passes / FORWARD + operations) / rate
-    return Cost(seconds, 10 * model.parameters + PROCESS_BYTES)
+    return Cost(seconds, 10 * model.parameters + (1 + mixed) * LOGITS_BYTES + PROCESS_BYTES)
 
 
 def export(model: Shape, target: Export, train: Lengths, test: Lengths, rate: float) -> Cost:

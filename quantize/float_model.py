@@ -168,7 +168,7 @@ class FloatModel:
     def _output(self) -> Any:
         return getattr(self.module, "get_output_embeddings", lambda: None)()
 
-    @property
+    @cached_property
     def _head(self) -> str:
         return of_config(self.module.config.to_dict(), training=True).head
 
