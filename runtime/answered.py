@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..models.errors import DataError, UsageError
 from .row_messages import apart as without_thoughts
 from .row_messages import meaning
+from .template import continued
 from .tools import CALL, QUESTION, TOOL
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ def marks(codec: Codec) -> tuple[str, str]:
                   **({"tool_calls": list(calls)} if calls else {})}
         tools = [TOOL] if calls else []
         try:
-            before, whole = codec.render([QUESTION], tools), codec.render([QUESTION, answer], tools, False)
+            before = codec.render([QUESTION], tools)
+            whole = continued(before, codec.render([QUESTION, answer], tools, False), _THOUGHTS) or ""
         except DataError:
             continue
         start, found, rest = whole[len(before):].partition(_THOUGHTS)
         end = _TAG.search(rest.partition(_WORDS)[0])
-        if whole.startswith(before) and found and end:
+        if found and end:
             return start.strip(), end[0]
     return _USUAL
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.errors import DataError
 from . import reached
-from .template import NO_OPTIONS, THINKING
+from .template import NO_OPTIONS, THINKING, continued
 from .tools import CALL
 
 if TYPE_CHECKING:
@@ -120,10 +120,10 @@ def _behind(codec: Codec, messages: Sequence[Mapping[str, Any]], answer: Mapping
             tools: Sequence[Mapping[str, Any]], prompt: str, options: Mapping[str, Any]) -> str:
     """What the template writes behind `prompt` for an answer; empty where it writes none there."""
     try:
-        whole = codec.render([*messages, {"role": "assistant", **answer}], tools, False, options)
+        whole = continued(prompt, codec.render([*messages, {"role": "assistant", **answer}], tools, False, options))
     except DataError:
         return ""
-    return whole[len(prompt):] if whole.startswith(prompt) else ""
+    return "" if whole is None else whole[len(prompt):]
 
 
 def _turn(codec: Codec, row: Row, place: int) -> tuple[list[int], int]:
@@ -142,7 +142,8 @@ def _turn(codec: Codec, row: Row, place: int) -> tuple[list[int], int]:
         whole = codec.render(row.messages, row.tools, add_generation_prompt=False)
         ids, prompt = codec.encode(whole), codec.encode(before)
     if not whole.startswith(before):
-        whole = _rejoined(codec, row, before, whole)
+        asked = codec.render(row.prompt_messages, row.tools)
+        whole = continued(asked, whole, row.reasoning) or _rejoined(codec, row, before, whole)
         ids = codec.encode(whole)
     if not whole:
         raise DataError(f"{where}: the chat template does not render the prompt as the beginning of the whole "

@@ -24,6 +24,9 @@ REASONING = ("reasoning_content", "thinking", "reasoning")
 THINKING = "enable_thinking"
 """The option that switches reasoning on or off; false also where a template itself knows no such switch."""
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+CLOSED = "\n</think>\n\n"
+"""What DeepSeek's R1 writes behind its thoughts, which its template leaves out of answered conversations."""
+_OPENED = re.compile(r"<think>\s*\Z")
 _OWN = ("messages", "tools", "documents", "add_generation_prompt")
 
 
@@ -139,6 +142,20 @@ class ChatTemplate:
                 raise ArtifactError(f"the chat template cannot be compiled: {error}",
                                     "the template is damaged: take it from the model's own repository") from error
         return self._compiled[name]
+
+
+def continued(prompt: str, whole: str, thoughts: str = "") -> str | None:
+    """The answered conversation `whole` as it goes on from `prompt`; None where it does not.
+
+    The prompts of some templates (DeepSeek-R1's) end inside of thoughts that they leave out once there is an answer:
+    the thoughts are then put between, as the model itself writes them.
+    """
+    if whole.startswith(prompt):
+        return whole
+    opened = _OPENED.search(prompt)
+    if opened is None or not whole.startswith(prompt[:opened.start()]):
+        return None
+    return prompt + thoughts + CLOSED + whole[opened.start():]
 
 
 def _environment() -> Any:

@@ -25,6 +25,9 @@ KINDS = {
     "fixed": TOOLS + LOOP.replace("OPEN", THOUGHTS) + PROMPT.replace("GO", ""),
     # Its prompts end inside of the thoughts.
     "inside": TOOLS + LOOP.replace("OPEN", THOUGHTS) + PROMPT.replace("GO", "{{ '<think>\\n' }}"),
+    # As DeepSeek-R1's: so do these, and no answered conversation has any thoughts.
+    "open": TOOLS + LOOP.replace("OPEN", "").replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
+            + PROMPT.replace("GO", "{{ '<think>\\n' }}"),
     # A channel for every answer.
     "channel": TOOLS + LOOP.replace("OPEN", "<|channel|>{{ 'thought ' ~ m.reasoning_content ~ '<|/channel|>' "
                                             "if m.reasoning_content }}final:") + PROMPT.replace("GO", "<|channel|>"),

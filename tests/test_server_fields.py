@@ -234,7 +234,7 @@ def test_a_message_that_openai_answered_comes_back_as_it_was() -> None:
     found = asked.messages.messages({"messages": [{"role": "developer", "content": "a"}, USER, said, told]})
     assert found == [{"role": "developer", "content": "a"}, USER, {"role": "assistant", "content": "", "tool_calls": [
         {"type": "function", "id": "abc", "function": {"name": "turn_off", "arguments": {}}}]},
-        {"role": "tool", "tool_call_id": "abc", "content": "done"}]
+        {"role": "tool", "tool_call_id": "abc", "content": "do\nne"}]  # parts as rows join them
     assert asked.messages.tools({"tools": tools}) == [TOOL]  # models are told of tools as they were trained
     assert asked.messages.messages({"messages": [{"role": "assistant", "content": "b", "reasoning": "a"}]}) == [
         {"role": "assistant", "content": "b", "reasoning_content": "a"}]

@@ -81,7 +81,7 @@ def test_numbers_worth_trying(capacities: list[int], counts: list[int], tmp_path
 
 
 @pytest.mark.parametrize(("given", "spins"), [
-    ({}, "5000"), ({"OMP_WAIT_POLICY": "active"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")])
+    ({}, "500"), ({"OMP_WAIT_POLICY": "active"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")])
 def test_openmp_waits_briefly_unless_told_otherwise(given: dict[str, str], spins: str | None,
                                                     packed_llama: dict[str, Path]) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))} | given

@@ -103,9 +103,9 @@ def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
     content = message.get("content")
     if content is None and role in _NEEDED:
         raise Refusal(f"{where}.content: is missing", f"{where}.content", code="missing_required_parameter")
-    if isinstance(content, list):
-        content = "".join(_text_part(part, f"{where}.content[{place}]") for place, part in
-                          enumerate(fields.tables({f"{where}.content": content}, f"{where}.content", fields.INPUTS)))
+    if isinstance(content, list):  # joined as rows are, and as vLLM and llama-server join them
+        content = "\n".join(_text_part(part, f"{where}.content[{place}]") for place, part in
+                            enumerate(fields.tables({f"{where}.content": content}, f"{where}.content", fields.INPUTS)))
     words = fields.text({"content": content}, "content", where=f"{where}.content")
     found: dict[str, Any] = {"role": role, "content": words}
     for name in ("name", "tool_call_id"):
