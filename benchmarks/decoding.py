@@ -31,7 +31,7 @@ from edgestill.models import artifact, files, kinds
 from edgestill.models.runfile import kind_config
 from edgestill.models.scheme import Scheme
 from edgestill.models.task import Task
-from edgestill.quantize.grids import Q4_0
+from edgestill.quantize.grid.scaled_grids import Q4_0
 from edgestill.runtime import load
 from edgestill.runtime.threads import allowed_cores
 

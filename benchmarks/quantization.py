@@ -33,13 +33,15 @@ from edgestill.models.errors import UsageError
 from edgestill.models.runfile import Export
 from edgestill.models.scheme import Scheme
 from edgestill.models.task import Task
-from edgestill.quantize import divergence, gguf_tensors, llama_quantizer
-from edgestill.quantize.calibration import Calibration, measure
-from edgestill.quantize.checkpoint import Checkpoint
-from edgestill.quantize.encoding import Encoder, encoder
-from edgestill.quantize.float_model import FloatModel
-from edgestill.quantize.formats import gguf as gguf_format
-from edgestill.quantize.mixing import Mixer
+from edgestill.quantize.gguf import llama_quantizer
+from edgestill.quantize.gguf import tensors as gguf_tensors
+from edgestill.quantize.gguf import write as gguf_format
+from edgestill.quantize.grid.calibration import Calibration, measure
+from edgestill.quantize.grid.encode import Encoder, encoder
+from edgestill.quantize.mixed.choose_types import Mixer
+from edgestill.quantize.proof import divergence
+from edgestill.quantize.source.checkpoint import Checkpoint
+from edgestill.quantize.source.float_model import FloatModel
 from edgestill.runtime.rows import Row, read_rows
 from edgestill.runtime.text import Codec
 
@@ -235,7 +237,7 @@ from pathlib import Path
 from edgestill.models import kinds
 from edgestill.models.runfile import Export
 from edgestill.models.scheme import Scheme
-from edgestill.quantize.encoding import encoder
+from edgestill.quantize.grid.encode import encoder
 source, folder, target = Path(sys.argv[1]), Path(sys.argv[2]), Export(sys.argv[3])
 scheme, started = Scheme.parse(target.target), time.perf_counter()
 kinds.load("quantize.formats", scheme.format).write(source, folder, scheme, encoder(target.method, None), None)

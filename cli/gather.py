@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..models import artifact, toml_text
 from ..models.scheme import Scheme
-from ..quantize.grade import told
+from ..quantize.proof.grade import told
 from . import gating, measure
 from .pipeline import LEDGER
 from .stages import BASELINE, DATA, LABELS, STUDENT, TEACHER, Plan, evaluation_file, profile_file

@@ -80,7 +80,7 @@ class FloatSubject:
 
     def __init__(self, folder: Path, task: Task) -> None:
         """`folder`: a Hugging Face folder; `task`: with the path of its schema made whole."""
-        from ..quantize.float_model import FloatModel
+        from ..quantize.source.float_model import FloatModel
         from ..runtime.text import Codec
 
         self.model = FloatModel.from_folder(folder)

@@ -81,7 +81,7 @@ class Reads:
 
     def export(self, export: Export, certify_rows: int) -> dict[str, Any]:
         """One target: its settings, the rows that calibrate and those that judge."""
-        from ..quantize.witness import held_out
+        from ..quantize.proof.float_answers import held_out
         from ..runtime.rows import rows_digest
 
         judges = held_out(self._rows["train"], self._rows["test"], certify_rows)
@@ -101,7 +101,7 @@ class Reads:
 
     def _find(self, name: str, revision: str, key: str) -> Any:
         from ..distill.sources import hub_name, located, resolve, weights_digest
-        from ..quantize.entrance import is_adapter
+        from ..quantize.source.folder_checks import is_adapter
 
         if is_adapter(Path(name)):  # with its base it becomes a model; alone it is refused when it is trained
             return {"sha256": weights_digest(Path(name))}

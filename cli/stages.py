@@ -20,7 +20,7 @@ from .pipeline import Stage
 from .reads import Reads
 
 if TYPE_CHECKING:
-    from ..quantize.witness import Witness
+    from ..quantize.proof.float_answers import Witness
     from ..runtime.rows import Row
 
 DATA, SUMMARY, REPORT = "data.json", "summary.json", "report.html"
@@ -75,7 +75,7 @@ class Plan:
 
     def _witness(self, student: str) -> Witness:
         """The float model of a student's folder, loaded and asked once for all exports of this process."""
-        from ..quantize.witness import Witness
+        from ..quantize.proof.float_answers import Witness
 
         if student not in self._witnesses:
             self._witnesses[student] = Witness(self.folder / student, self.rows["train"], self.rows["test"],
@@ -234,8 +234,8 @@ class Plan:
         grid_aware(self.run, path, student=self.folder / STUDENT, splits=self.rows)
 
     def _export(self, export: Export, folder: str, path: Path) -> None:
-        from ..quantize import certificate, grade
         from ..quantize import export as pack
+        from ..quantize.proof import certificate, grade
 
         made = pack(self._witness(folder), [export], path.parent)
         for target, artifact in made.items():

@@ -1,6 +1,6 @@
 """A decoder that computes with the very weights its 4-bit file will hold, and learns their codes and scales.
 
-Every matrix that a 4-bit file stores in blocks (quantize/codes.py) is replaced by two parameters, both in steps of
+Every matrix that a 4-bit file stores in blocks (quantize/grid/codes.py) is replaced by two parameters, both in steps of
 its own grid: `places`, where each weight stands before it is rounded to a code, and `growth`, how many steps a block's
 largest code moves because the block's scale has grown. So one learning rate suits both, whatever the weights' size.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.scheme import BLOCK_SIZE
-from ..quantize.codes import ZERO_POINT, Codes, dequantize, exact
+from ..quantize.grid.codes import ZERO_POINT, Codes, dequantize, exact
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..models import files
 from ..models.errors import MissingExtra, UsageError
 from ..models.runfile import GridAware, RunFile, check_grid_aware
-from ..quantize.codes import Codes
+from ..quantize.grid.codes import Codes
 from ..runtime.text import Codec
 from . import finish, loop
 from .batches import everything
@@ -43,7 +43,7 @@ from .training import (
 )
 
 if TYPE_CHECKING:
-    from ..quantize.checkpoint import Checkpoint
+    from ..quantize.source.checkpoint import Checkpoint
 
 FORWARD_KL = ({"kind": "forward_kl"},)
 START = "start.safetensors"
@@ -86,8 +86,8 @@ class _Tensors:
     @classmethod
     def read(cls, folder: Path) -> _Tensors:
         """Ask the writer; reads no weights. UsageError when no tensor is kept at 4 bits."""
-        from ..quantize.checkpoint import Checkpoint
-        from ..quantize.gguf_tensors import plan
+        from ..quantize.gguf.tensors import plan
+        from ..quantize.source.checkpoint import Checkpoint
 
         checkpoint = Checkpoint.open(folder)
         try:
@@ -165,9 +165,9 @@ class _Start:
 
 def _starts(tensors: _Tensors, settings: GridAware, model: Any, sequences: list[list[int]]) -> list[_Start]:
     """The codes of every method, calibrated on the first training rows."""
-    from ..quantize.calibration import measure
-    from ..quantize.encoding import encoder
-    from ..quantize.float_model import FloatModel
+    from ..quantize.grid.calibration import measure
+    from ..quantize.grid.encode import encoder
+    from ..quantize.source.float_model import FloatModel
 
     calibration = measure(FloatModel(tensors.checkpoint.folder, model.eval()), sequences[: settings.calibration_rows])
     starts = []
@@ -197,7 +197,7 @@ def _attach(model: Any, tensors: _Tensors, device: str) -> Grid:
     """Round what is wider than 4 bits as the file does, and make a grid of the rest for `Grid.start`."""
     import torch
 
-    from ..quantize.graphs.blocks import dequantize, eight_bit
+    from ..quantize.onnx.blocks import dequantize, eight_bit
 
     model.requires_grad_(False)
     for name, type_name in tensors.wide.items():

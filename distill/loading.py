@@ -13,7 +13,7 @@ from typing import Any
 from ..models import files, outputs
 from ..models.errors import ArtifactError, UsageError
 from ..models.task import Task
-from ..quantize import entrance, float_model
+from ..quantize.source import float_model, folder_checks
 from ..runtime import unembedded
 from ..runtime.tokenizer_files import PROCESSOR_TEMPLATE
 
@@ -35,7 +35,7 @@ def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
 
     kind = auto_class(task)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    with _quiet_transformers(), entrance.as_whole(folder) as whole, float_model.made_by_transformers(folder):
+    with _quiet_transformers(), folder_checks.as_whole(folder) as whole, float_model.made_by_transformers(folder):
         config = AutoConfig.from_pretrained(folder, **options)
         if task.kind == "classify":
             set_labels(config, task.labels, task.head)

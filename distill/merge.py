@@ -18,7 +18,7 @@ from ..models.artifact import is_artifact
 from ..models.errors import ArtifactError, UsageError
 from ..models.runfile import RunFile, Student
 from ..models.task import Task
-from ..quantize.entrance import ADAPTER, ADAPTER_WEIGHTS, is_adapter
+from ..quantize.source.folder_checks import ADAPTER, ADAPTER_WEIGHTS, is_adapter
 from ..runtime.configs import classifier_config, read_table
 from . import finish
 from .checkpoint import locked

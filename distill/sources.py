@@ -11,8 +11,8 @@ from ..models import catalogue, files, hub
 from ..models.artifact import is_artifact, open_artifact
 from ..models.errors import ArtifactError, UsageError
 from ..models.family import of_config
-from ..quantize import entrance
-from ..quantize.checkpoint import stored
+from ..quantize.source import folder_checks
+from ..quantize.source.checkpoint import stored
 from ..runtime import unembedded
 from ..runtime.configs import check_folder, read_table
 from ..runtime.text import Codec
@@ -86,13 +86,13 @@ def check(folder: Path) -> dict[str, Any]:
 
     Raises ArtifactError or UsageError naming what is wrong with it, before any weight is read.
     """
-    entrance.check_adapter(folder)
+    folder_checks.check_adapter(folder)
     if not (folder / "config.json").is_file():
         raise ArtifactError(f"{folder}: no config.json in it, so it is no Hugging Face model folder",
                             "give a folder that save_pretrained, tune or distill wrote; packed files cannot be trained")
     check_folder(folder)
     config = read_table(folder / "config.json")
-    entrance.check_config(folder, config)
+    folder_checks.check_config(folder, config)
     if not any(folder.glob("*.safetensors")):
         pickled = next((path.name for path in sorted(folder.glob("*")) if path.suffix in (".bin", ".pt", ".pth")), None)
         found = f"its weights are pickled ({pickled})" if pickled else "no weights in it"

@@ -25,7 +25,7 @@ class Gguf:
     architecture: str
     """llama.cpp's name of the architecture, a value of gguf's MODEL_ARCH_NAMES."""
     changes: dict[str, str] = field(default_factory=dict)
-    """How a tensor is changed, by the end of its name without `.weight` or `.bias`: names in quantize/gguf_changes."""
+    """How a tensor is changed, by the end of its name without .weight or .bias: see quantize/gguf/weight_changes."""
     names: dict[str, str] = field(default_factory=dict)
     """Ends of names that gguf's name map does not know → ends that it knows."""
     skip: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Builder:
 
 @dataclass(frozen=True)
 class Plain:
-    """A checkpoint's names, behind what the embedding's begins with, for graphs that quantize/graphs/plain writes."""
+    """A checkpoint's names, behind what the embedding's begins with, for graphs that quantize/onnx/plain writes."""
 
     layers: str = ""
     attention_norm: str = ""

@@ -147,7 +147,7 @@ class Export:
     calibration_rows: int = limited(128, minimum=0, maximum=100000)
     certify_rows: int = limited(160, minimum=1, maximum=100000)
     clients: list[str] = field(default_factory=list)
-    """Other people's programs that are held to our tokens: files of quantize/clients, or `all` that are installed."""
+    """Other people's programs that are held to our tokens: files of quantize/proof/clients, or `all` installed ones."""
 
 
 @dataclass(frozen=True)

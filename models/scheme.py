@@ -11,7 +11,7 @@ BLOCK_SIZE = 32
 """Weights that share one scale in Q4_0, Q8_0 and our MatMulNBits nodes."""
 
 MIXED = "mixed"
-"""A file whose tensors are of several types, as a budget of bytes and what each costs decide (quantize/allocate)."""
+"""A file with tensors of several types, as a budget of bytes and what each costs decide (quantize/mixed/knapsack)."""
 HALF = "q4f16"
 """The codes of int4 in a graph that computes in float16, for WebGPU."""
 TYPES: dict[str, tuple[str, ...]] = {

@@ -1,6 +1,6 @@
 """Pack a trained model for a device, and prove that what was packed is still that model."""
 
-from .export import export
-from .proof import verify
+from .proof.prove import verify
+from .ship.export import export
 
 __all__ = ["export", "verify"]

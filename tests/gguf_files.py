@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from edgestill.models.scheme import Scheme
-from edgestill.quantize.calibration import Calibration
-from edgestill.quantize.codes import Codes
-from edgestill.quantize.formats import gguf as gguf_format
-from edgestill.quantize.grids import Q4_0, Grid
+from edgestill.quantize.gguf import write as gguf_format
+from edgestill.quantize.grid.calibration import Calibration
+from edgestill.quantize.grid.codes import Codes
+from edgestill.quantize.grid.scaled_grids import Q4_0, Grid
 from edgestill.quantize.methods import rtn
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgestill.quantize import gguf_tokenizer
+from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
 from edgestill.runtime.engines._llama import library
 from edgestill.runtime.text import Codec
 

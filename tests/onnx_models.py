@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgestill.quantize import codes
+from edgestill.quantize.grid import codes
 from numpy.typing import NDArray
 
 LIMIT = 5e-3

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgestill.models.artifact import Manifest, open_artifact, seal
-from edgestill.quantize import certificate
+from edgestill.quantize.proof import certificate
 from edgestill.runtime.rows import Row
 
 from . import tiny

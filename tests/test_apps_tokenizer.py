@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import UsageError
-from edgestill.quantize import corpus
 from edgestill.quantize.apps import TEMPLATES, _tables
+from edgestill.quantize.source import corpus
 from edgestill.runtime.text import Codec
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 

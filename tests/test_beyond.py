@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from edgestill.models.artifact import Artifact, Manifest
 from edgestill.models.task import Task
-from edgestill.quantize import beyond, reference
-from edgestill.quantize.certify import beyond as check_beyond
-from edgestill.quantize.float_model import FloatModel
-from edgestill.quantize.subject import Subject
+from edgestill.quantize.proof import reference
+from edgestill.quantize.proof.checks import beyond as check_beyond
+from edgestill.quantize.proof.packed_file import Subject
+from edgestill.quantize.source import context_limits
+from edgestill.quantize.source.float_model import FloatModel
 
 from . import gguf_files, proving, tiny
 
@@ -27,7 +28,7 @@ from . import gguf_files, proving, tiny
     ({"rope_parameters": {"rope_type": "yarn", "original_max_position_embeddings": 32768}},
      {"original context": 32768}), ({"original_max_position_embeddings": 4096}, {"original context": 4096})])
 def test_borders_are_read_from_the_config(config: dict[str, Any], found: dict[str, int]) -> None:
-    assert beyond.borders(config) == found
+    assert context_limits.borders(config) == found
 
 
 @pytest.mark.parametrize(("found", "context", "longest", "tokens", "word"), [
@@ -38,7 +39,7 @@ def test_borders_are_read_from_the_config(config: dict[str, Any], found: dict[st
     ({"original context": 8192}, 131072, 512, 8320, ""), ({"window": 32768}, 40000, 512, 0, "window of 32,768")])
 def test_the_text_is_as_long_as_it_must_and_may_be(found: dict[str, int], context: int, longest: int, tokens: int,
                                                    word: str) -> None:
-    length, untried = beyond.plan(found, context, longest)
+    length, untried = context_limits.plan(found, context, longest)
     assert length == tokens and word in untried and bool(untried) == bool(word)
 
 
@@ -57,7 +58,7 @@ def test_a_wrong_window_is_caught_where_no_row_is_as_long(window: int, type_name
     known.write(tmp_path)
     stored = reference.read(tmp_path)
     assert stored.fixtures.borders == {"window": 64}
-    assert [len(ids) for ids in stored.beyond_ids] == [192] and len(stored.beyond_tails[0]) == beyond.POSITIONS
+    assert [len(ids) for ids in stored.beyond_ids] == [192] and len(stored.beyond_tails[0]) == context_limits.POSITIONS
     folder = source.with_name(f"window-{window}")
     if not folder.exists():
         shutil.copytree(source, folder)
@@ -67,7 +68,7 @@ def test_a_wrong_window_is_caught_where_no_row_is_as_long(window: int, type_name
     with Subject(Artifact(path.parent, manifest), stored, tokenizer_folder=source) as subject:
         (found,) = check_beyond.check(subject)
         assert subject.prefill.mean < most  # nothing of the kind shows in rows
-    assert found.passed is (window == 64) and found.n == beyond.POSITIONS
+    assert found.passed is (window == 64) and found.n == context_limits.POSITIONS
     assert window == 64 or ("window 64" in found.detail and found.value > 0.01)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from edgestill.models.errors import DataError
-from edgestill.quantize import calibration, layerwise
-from edgestill.quantize.float_model import FloatModel
+from edgestill.quantize.grid import calibration
+from edgestill.quantize.source import layer_by_layer
+from edgestill.quantize.source.float_model import FloatModel
 
 from . import decoders, tiny
 
@@ -110,13 +111,13 @@ def test_a_family_whose_layers_hand_more_on_than_states_is_run_whole(model: Floa
         return result
     layer.forward = forward
     try:
-        assert not layerwise.Walk(model, SEQUENCES).faithful
+        assert not layer_by_layer.Walk(model, SEQUENCES).faithful
         seen.clear()
         gram = calibration.measure(model, SEQUENCES[:1]).gram("model.layers.0.mlp.down_proj.weight")
         assert gram is not None and gram.shape == (128, 128)
     finally:
         del layer.forward
-    assert layerwise.Walk(model, SEQUENCES).faithful
+    assert layer_by_layer.Walk(model, SEQUENCES).faithful
 
 
 def test_a_walk_runs_every_layer_once_for_all_layers_asked_for_in_order(model: FloatModel) -> None:

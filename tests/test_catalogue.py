@@ -9,7 +9,7 @@ from edgestill.distill.sources import check, check_tokenizer
 from edgestill.models import catalogue, family, kinds
 from edgestill.models.errors import UsageError
 from edgestill.models.scheme import Scheme
-from edgestill.quantize.source import Source
+from edgestill.quantize.source.model_folder import Source
 
 from . import catalogue_models as models
 from . import tiny
@@ -44,8 +44,8 @@ def test_the_published_config_tokens_and_template_pass_every_door(name: str, tmp
     if catalogue.entry(name).task == "classify":
         return
     origin = Source.open(source)
-    origin.check_target(Scheme.parse("gguf:Q4_0"))
-    origin.check_target(Scheme.parse("onnx:int4"))
+    for scheme in map(Scheme.parse, ("gguf:Q4_0", "onnx:int4")):
+        kinds.load("quantize.formats", scheme.format).check(origin, scheme)
     rows = origin.checkpoint.vocabulary_size
     with both(source, tmp_path / "v.gguf", rows) as (codec, loaded, _):
         assert codec.stop_ids <= loaded.ends()  # more that llama.cpp knows by their texts, such as <|repo_name|>

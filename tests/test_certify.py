@@ -17,11 +17,13 @@ from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, CheckFailed
 from edgestill.models.scheme import TYPES
-from edgestill.quantize import certificate, codes, export, grade, limits, proof, verify
-from edgestill.quantize.coded import Coded
-from edgestill.quantize.encoding import encoder
-from edgestill.quantize.float_model import FloatModel
-from edgestill.quantize.graphs import blocks, decoder
+from edgestill.quantize import export, verify
+from edgestill.quantize.grid import codes
+from edgestill.quantize.grid.codes_in_torch import Coded
+from edgestill.quantize.grid.encode import encoder
+from edgestill.quantize.onnx import blocks, decoder
+from edgestill.quantize.proof import certificate, grade, limits, prove
+from edgestill.quantize.source.float_model import FloatModel
 from edgestill.runtime.engines import gguf as gguf_engine
 
 from . import proving, tiny
@@ -183,9 +185,9 @@ def test_every_export_target_has_limits_and_coarser_types_have_wider_ones() -> N
     assert set(grade.ORDER) == {type for types in TYPES.values() for type in types}
 
 
-@pytest.mark.parametrize("name", kinds.names("quantize.certify"))
+@pytest.mark.parametrize("name", kinds.names("quantize.proof.checks"))
 def test_every_check_says_what_it_applies_to(name: str) -> None:
-    module = kinds.load("quantize.certify", name)
+    module = kinds.load("quantize.proof.checks", name)
     assert set(module.TASKS) <= {"generate", "classify", "embed"} and module.TASKS and module.__doc__
 
 
@@ -327,7 +329,7 @@ def test_a_flipped_byte_in_any_file_is_found_before_anything_is_read(packed: Pat
 
 def test_no_flipped_byte_of_the_manifest_goes_unseen(sound: dict[str, Path], tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "certify", lambda *_: ())
+    monkeypatch.setattr(prove, "certify", lambda *_: ())
     folder = tmp_path / "copy"
     shutil.copytree(sound["onnx:int4"], folder)
     path = folder / "manifest.json"
@@ -390,10 +392,3 @@ def test_an_unpacked_artifact_has_its_hashes_checked_only(llama: Path, tmp_path:
     proven = verify(tmp_path / "tuned")
     assert proven.passed and all(check.name.startswith("hash ") for check in proven.checks)
     assert open_artifact(tmp_path / "tuned").manifest.stage == "tune"
-
-
-@pytest.mark.parametrize(("why", "cause"), [
-    ("/my-tokens/model.gguf: cannot be opened", "weights"), ("/m/model.gguf: 3 tokens of the vocabulary", "tokenizer"),
-    ("/m/tokenizer.json: is not there", "tokenizer")])
-def test_a_folders_name_is_not_taken_for_a_cause(why: str, cause: str) -> None:
-    assert proof.Step("opens", "weights", list).failed(why).cause == cause

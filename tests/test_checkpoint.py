@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgestill.models.errors import ArtifactError, EdgestillError
-from edgestill.quantize.checkpoint import Checkpoint
+from edgestill.quantize.source.checkpoint import Checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize import codes
+from edgestill.quantize.grid import codes
 from edgestill.quantize.methods import rtn
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from edgestill.models.task import Task
-from edgestill.quantize import decisions, limits
-from edgestill.quantize.divergence import kl
+from edgestill.quantize.proof import decisions, limits
+from edgestill.quantize.proof.divergence import kl
 from edgestill.runtime.head import Head
 
 RANDOM = np.random.default_rng(0)

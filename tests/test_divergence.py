@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgestill.quantize import divergence, reference
+from edgestill.quantize.proof import divergence, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

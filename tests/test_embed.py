@@ -15,8 +15,9 @@ from edgestill.cli.main import call
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, CheckFailed, DataError, UsageError
 from edgestill.models.task import Task
-from edgestill.quantize import export, sentence_files, verify
-from edgestill.quantize.source import Source
+from edgestill.quantize import export, verify
+from edgestill.quantize.source import sentence_transformers
+from edgestill.quantize.source.model_folder import Source
 from edgestill.runtime import evaluate, load, profile
 from edgestill.runtime.embed import Embedder, nearest_answers
 from edgestill.runtime.rows import Row
@@ -225,18 +226,18 @@ def modules(folder: Path, kinds: list[str], **pooling: Any) -> Path:
 
 def test_pooling_is_what_the_files_say(tmp_path: Path) -> None:
     plain = modules(tmp_path / "plain", ["Transformer", "Pooling"], pooling_mode_cls_token=True)
-    assert sentence_files.complete(Task("embed"), plain) == Task("embed", pooling="cls", normalise=False)
-    assert sentence_files.complete(Task("embed", pooling="mean"), plain).pooling == "mean", "as given"
-    assert sentence_files.complete(Task("embed"), tmp_path) == Task("embed", pooling="mean")
+    assert sentence_transformers.complete(Task("embed"), plain) == Task("embed", pooling="cls", normalise=False)
+    assert sentence_transformers.complete(Task("embed", pooling="mean"), plain).pooling == "mean", "as given"
+    assert sentence_transformers.complete(Task("embed"), tmp_path) == Task("embed", pooling="mean")
     dense = modules(tmp_path / "dense", ["Transformer", "Pooling", "Dense"], pooling_mode_cls_token=True)
     with pytest.raises(UsageError, match="a step 'Dense'"):
-        sentence_files.complete(Task("embed"), dense)
+        sentence_transformers.complete(Task("embed"), dense)
     most = modules(tmp_path / "most", ["Transformer", "Pooling"], pooling_mode_max_tokens=True)
     with pytest.raises(UsageError, match="pooling_mode_max_tokens"):
-        sentence_files.complete(Task("embed"), most)
+        sentence_transformers.complete(Task("embed"), most)
     (most / "modules.json").write_text("[")
     with pytest.raises(ArtifactError, match="no valid JSON"):
-        sentence_files.complete(Task("embed"), most)
+        sentence_transformers.complete(Task("embed"), most)
     (most / "modules.json").write_text("{}")
     with pytest.raises(ArtifactError, match="a JSON list was expected"):
-        sentence_files.complete(Task("embed"), most)
+        sentence_transformers.complete(Task("embed"), most)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from edgestill.models import family
 from edgestill.models.task import Task
-from edgestill.quantize.graphs import encoder, storage
+from edgestill.quantize.onnx import encoder, storage
 from edgestill.runtime import load
 from edgestill.runtime.encoder import Graph
 from numpy.typing import NDArray

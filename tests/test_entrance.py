@@ -14,9 +14,9 @@ from edgestill.distill.sources import check
 from edgestill.models import files
 from edgestill.models.errors import ArtifactError
 from edgestill.models.task import Task
-from edgestill.quantize import entrance
-from edgestill.quantize.checkpoint import Checkpoint
-from edgestill.quantize.float_model import FloatModel
+from edgestill.quantize.source import folder_checks
+from edgestill.quantize.source.checkpoint import Checkpoint
+from edgestill.quantize.source.float_model import FloatModel
 
 from .test_checkpoint import leave_tensor_out_of_shard, rewrite, set_config
 
@@ -146,7 +146,7 @@ def test_links_or_copies_stand_for_the_whole_folder(folder: Path, monkeypatch: p
     def refused(*_given: Any, **_named: Any) -> None:
         raise OSError("a privilege is not held")
     for _ in range(2):
-        with entrance.as_whole(folder) as whole:
+        with folder_checks.as_whole(folder) as whole:
             assert {path.name for path in whole.iterdir()} == names
             assert (whole / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
             assert (whole / "additional_chat_templates" / "x.jinja").read_text() == "y"

@@ -15,15 +15,16 @@ from edgestill.models.artifact import is_artifact, open_artifact, seal
 from edgestill.models.errors import ArtifactError, CheckFailed, DataError, EdgestillError, UsageError
 from edgestill.models.runfile import Export
 from edgestill.models.task import Task
-from edgestill.quantize import certificate, export, reference, verify
-from edgestill.quantize import limits as limits_table
-from edgestill.quantize.float_model import FloatModel
-from edgestill.quantize.witness import Witness
+from edgestill.quantize import export, verify
+from edgestill.quantize.proof import certificate, reference
+from edgestill.quantize.proof import limits as limits_table
+from edgestill.quantize.proof.float_answers import Witness
+from edgestill.quantize.source.float_model import FloatModel
 from edgestill.runtime import load
 
 from . import proving, tiny
 
-EXPORT = importlib.import_module("edgestill.quantize.export")  # as an attribute of the package it is the function
+EXPORT = importlib.import_module("edgestill.quantize.ship.export")  # as an attribute of the package it is the function
 SCHEMA = {"type": "object", "properties": {"action": {"enum": ["on", "off"]}}, "required": ["action"]}
 
 

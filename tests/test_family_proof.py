@@ -16,7 +16,7 @@ import pytest
 from edgestill.models import family, kinds
 from edgestill.models.errors import ArtifactError, UsageError
 from edgestill.models.scheme import Scheme
-from edgestill.quantize.checkpoint import Checkpoint
+from edgestill.quantize.source.checkpoint import Checkpoint
 from edgestill.runtime.engines.gguf import GgufEngine
 from edgestill.runtime.engines.onnx import OnnxEngine
 from numpy.typing import NDArray

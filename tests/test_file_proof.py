@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from edgestill.models.artifact import Artifact, Manifest
 from edgestill.models.task import Task
-from edgestill.quantize import gguf_changes, reference
-from edgestill.quantize.certify import codes, metadata, tensors
-from edgestill.quantize.checkpoint import Checkpoint
-from edgestill.quantize.coded import Coded
-from edgestill.quantize.encoding import encoder
-from edgestill.quantize.float_model import FloatModel
-from edgestill.quantize.subject import Subject
+from edgestill.quantize.gguf import weight_changes
+from edgestill.quantize.grid.codes_in_torch import Coded
+from edgestill.quantize.grid.encode import encoder
+from edgestill.quantize.proof import reference
+from edgestill.quantize.proof.checks import codes, metadata, tensors
+from edgestill.quantize.proof.packed_file import Subject
+from edgestill.quantize.source.checkpoint import Checkpoint
+from edgestill.quantize.source.float_model import FloatModel
 from edgestill.runtime import gguf_header
 
 from . import gguf_files, tiny
@@ -109,7 +110,7 @@ def test_a_mixture_computes_what_its_own_matrices_compute(family: str, change: s
         if planted and wrong is None:
             continue
         if planted:
-            monkeypatch.setitem(gguf_changes.ORDERS, change, wrong)
+            monkeypatch.setitem(weight_changes.ORDERS, change, wrong)
         path = gguf_files.write(source, tmp_path / f"packed-{planted}", "Q4_K_M")
         manifest = Manifest("export", Task(), family, "gguf:Q4_K_M", path.name, {"context": 256})
         with Subject(Artifact(path.parent, manifest), known, model, tokenizer_folder=source) as subject:

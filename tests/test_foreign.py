@@ -15,7 +15,7 @@ import pytest
 from edgestill.cli import main
 from edgestill.models.errors import ArtifactError, EdgestillError, UsageError
 from edgestill.quantize import verify
-from edgestill.quantize.clients import _node
+from edgestill.quantize.proof.clients import _node
 from edgestill.runtime import evaluate, gguf_text, limited, load, onnx_header, profile
 from edgestill.runtime.engines import onnx as onnx_engine
 from edgestill.runtime.engines._concat import ConcatEngine
@@ -204,7 +204,7 @@ def test_a_file_that_crashes_the_engine_is_a_failed_check_and_no_crash_of_ours(g
 
 def test_a_file_of_another_model_is_refused_before_weights_load(gguf: Path, tmp_path: Path,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgestill.quantize.float_model import FloatModel
+    from edgestill.quantize.source.float_model import FloatModel
 
     monkeypatch.setattr(FloatModel, "from_folder", lambda _: pytest.fail("weights were loaded"))
     with pytest.raises(UsageError, match="its architecture is llama, that of .* is qwen2"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgestill.models.scheme import MIXED, TYPES
-from edgestill.quantize import gguf_changes
+from edgestill.quantize.gguf import weight_changes
 from edgestill.runtime.engines.gguf import GgufEngine
 
 from .decoders import IDS, Made, make
@@ -26,7 +26,7 @@ def engine_logits(path: Path) -> np.ndarray:
 def test_without_the_reordering_of_rotated_rows_the_file_is_wrong(tmp_path: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     source, expected = make(tmp_path / "hf", "llama", {})
-    monkeypatch.setitem(gguf_changes.ORDERS, "rotate", lambda rows, _heads: np.arange(rows))
+    monkeypatch.setitem(weight_changes.ORDERS, "rotate", lambda rows, _heads: np.arange(rows))
     assert distance(engine_logits(write(source, tmp_path)), expected) > 100 * LIMIT
 
 

@@ -13,13 +13,14 @@ import pytest
 from edgestill.models.errors import ArtifactError, EdgestillError, MissingExtra, UsageError
 from edgestill.models.family import load
 from edgestill.models.scheme import Scheme
-from edgestill.quantize import gguf_changes, gguf_metadata, gguf_tensors, llama_quantizer
-from edgestill.quantize.calibration import Calibration
-from edgestill.quantize.checkpoint import Checkpoint
-from edgestill.quantize.codes import Codes, dequantize
-from edgestill.quantize.formats import gguf as gguf_format
-from edgestill.quantize.grids import Grid
-from edgestill.quantize.llama_quantizer import floored
+from edgestill.quantize.gguf import llama_quantizer, metadata, weight_changes
+from edgestill.quantize.gguf import tensors as gguf_tensors
+from edgestill.quantize.gguf import write as gguf_format
+from edgestill.quantize.gguf.llama_quantizer import floored
+from edgestill.quantize.grid.calibration import Calibration
+from edgestill.quantize.grid.codes import Codes, dequantize
+from edgestill.quantize.grid.scaled_grids import Grid
+from edgestill.quantize.source.checkpoint import Checkpoint
 
 from . import tiny
 from .gguf_files import encode, fields, write
@@ -51,7 +52,7 @@ def test_a_four_bit_file_holds_the_codes_it_was_given(tmp_path: Path) -> None:
     down, query = stored["blk.1.ffn_down.weight"], stored["blk.1.attn_q.weight"]
     assert np.array_equal(quants.dequantize(down.data, down.tensor_type),
                           dequantize(given["model.layers.1.mlp.down_proj.weight"]))
-    order = gguf_changes.rotation_order(64, 4)
+    order = weight_changes.rotation_order(64, 4)
     assert order[:4].tolist() == [0, 8, 1, 9]
     assert np.array_equal(quants.dequantize(query.data, query.tensor_type),
                           dequantize(given["model.layers.1.self_attn.q_proj.weight"])[order])
@@ -219,9 +220,9 @@ def test_a_sliding_window_bounds_the_context(tmp_path: Path, caplog: pytest.LogC
 
 def test_rope_keys_of_earlier_transformers_are_read() -> None:
     llama, scaling = load("llama"), {"type": "linear", "factor": 2.0}
-    assert gguf_metadata.rope_of(llama, {"rope_theta": 5e5, "rope_scaling": scaling})["rope_theta"] == 5e5
-    assert gguf_metadata.rope_of(llama, {"rope_theta": 5e5, "rope_scaling": scaling})["rope_type"] == "linear"
-    assert gguf_metadata.rope_of(llama, {})["rope_theta"] == 10000.0
+    assert metadata.rope_of(llama, {"rope_theta": 5e5, "rope_scaling": scaling})["rope_theta"] == 5e5
+    assert metadata.rope_of(llama, {"rope_theta": 5e5, "rope_scaling": scaling})["rope_type"] == "linear"
+    assert metadata.rope_of(llama, {})["rope_theta"] == 10000.0
 
 
 def packed(key: str, kind: str, value: Any) -> bytes:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize import corpus, gguf_rules, gguf_sentencepiece, gguf_tokenizer
+from edgestill.quantize.gguf.tokenizer import sentencepiece
+from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
+from edgestill.quantize.source import corpus, tokenizer_rules
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +37,7 @@ def test_a_vocabulary_that_merges_other_splits_is_refused(shared: Path) -> None:
 
 def sentence_piece(folder: Path, change: Change = lambda table: None) -> Path:
     """A closed SentencePiece-style vocabulary: every split of a token is a merge, as in Llama 2's."""
-    blank = gguf_rules.BLANK
+    blank = tokenizer_rules.BLANK
     words = ["th", "the", blank + "t", blank + "th", blank + "the", "he", "er", blank + "a", "in", "ing", blank * 2]
     letters = sorted({*"abcdefghijklmnopqrstuvwxyz.", blank})
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256)), *words, *letters]
@@ -69,7 +71,7 @@ def sentence_piece(folder: Path, change: Change = lambda table: None) -> Path:
 
 
 def metaspace(scheme: str, split: bool = False) -> Change:
-    step = {"type": "Metaspace", "replacement": gguf_rules.BLANK, "prepend_scheme": scheme, "split": split}
+    step = {"type": "Metaspace", "replacement": tokenizer_rules.BLANK, "prepend_scheme": scheme, "split": split}
     return lambda table: table.update(normalizer=None, pre_tokenizer=step)
 
 
@@ -93,7 +95,7 @@ def test_sentence_piece_rules(tmp_path: Path, change: Change) -> None:
 
 def gemma(table: dict[str, Any]) -> None:
     """No blank before a text, line ends and runs of blanks as added tokens, a step that splits nothing."""
-    for content, index in (("\n\n", len(table["model"]["vocab"])), (gguf_rules.BLANK * 2, None)):
+    for content, index in (("\n\n", len(table["model"]["vocab"])), (tokenizer_rules.BLANK * 2, None)):
         index = table["model"]["vocab"].setdefault(content, index)
         table["added_tokens"].append({**table["added_tokens"][0], "id": index, "content": content, "special": False})
     table["decoder"]["decoders"].pop()  # no blank to take away
@@ -109,7 +111,7 @@ def open_gemma(table: dict[str, Any]) -> None:
 
 def without_bytes(table: dict[str, Any]) -> None:
     gemma(table)
-    names = [name for name in table["model"]["vocab"] if name not in gguf_sentencepiece.BYTES]
+    names = [name for name in table["model"]["vocab"] if name not in sentencepiece.BYTES]
     table["model"]["vocab"] = {name: index for index, name in enumerate(names)}
     for token in table["added_tokens"]:
         token["id"] = names.index(token["content"])
@@ -131,7 +133,7 @@ def test_gemma_s_kind_merges_by_score_or_by_rank(tmp_path: Path, change: Change,
         @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
         @given(st.text(st.sampled_from("the aring.x\n漢") | st.characters(codec="utf-8"), max_size=30))
         def same(text: str) -> None:
-            assert_same_but(codec, loaded, [text.replace(gguf_rules.BLANK, "")])
+            assert_same_but(codec, loaded, [text.replace(tokenizer_rules.BLANK, "")])
 
         same()
 

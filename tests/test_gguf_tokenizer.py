@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize import corpus, gguf_splitters, gguf_tokenizer
+from edgestill.quantize.gguf.tokenizer import splitters
+from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
+from edgestill.quantize.source import corpus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from . import tiny
 from .gguf_vocabulary import CORPUS, Change, assert_same, assert_same_but, both, shared_texts
 
-SPLITTERS = {splitter.name: splitter for splitter in gguf_splitters.SPLITTERS}
+SPLITTERS = {splitter.name: splitter for splitter in splitters.SPLITTERS}
 
 
 def folder_of(tmp_path: Path, tokenizer_json: Path, **settings: Any) -> Path:
@@ -46,9 +48,9 @@ def trained(folder: Path, name: str) -> Path:
     from tokenizers import Regex, pre_tokenizers
 
     splitter = SPLITTERS[name]
-    steps = [pre_tokenizers.Digits(individual_digits=True) if rule == gguf_splitters.DIGIT else
-             pre_tokenizers.Split(Regex(rule), "isolated") for rule in splitter.steps if rule != gguf_splitters.GPT2]
-    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gguf_splitters.GPT2 in splitter.steps))
+    steps = [pre_tokenizers.Digits(individual_digits=True) if rule == splitters.DIGIT else
+             pre_tokenizers.Split(Regex(rule), "isolated") for rule in splitter.steps if rule != splitters.GPT2]
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=splitters.GPT2 in splitter.steps))
     folder.mkdir(parents=True, exist_ok=True)
     tiny.byte_level_tokenizer(folder)
     from tokenizers import Tokenizer, decoders, models, trainers

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize import corpus, gguf_tokenizer
-from edgestill.quantize.gguf_charsmap import Charsmap
-from edgestill.quantize.gguf_rules import BLANK
+from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
+from edgestill.quantize.gguf.tokenizer.charsmap import Charsmap
+from edgestill.quantize.source import corpus
+from edgestill.quantize.source.tokenizer_rules import BLANK
 from edgestill.runtime.text import Codec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize import corpus, gguf_tokenizer
+from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
+from edgestill.quantize.source import corpus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from edgestill import quantize
 from edgestill.cli import main
-from edgestill.quantize import against, grade, limits, pace, proof
-from edgestill.quantize.certificate import Certificate, Check
-from edgestill.quantize.certify import task
+from edgestill.quantize.proof import foreign_file, grade, hopeless, limits, steps
+from edgestill.quantize.proof.certificate import Certificate, Check
+from edgestill.quantize.proof.checks import task
 from edgestill.runtime import limited
 from edgestill.runtime.intervals import bootstrap, matched
 from edgestill.runtime.rows import Row, rows_digest
@@ -124,17 +124,17 @@ def test_the_fewest_rows_are_just_enough() -> None:
     ("K\u00f6\ufffd", "K\u00f6ln", False), ("a  b", "a b", True), ('{"b"', '{"a": 1, "b": 2}', False),
     ("Sure, ", '{"a": 1}', True), ("[", '{"a": 1}', True), ("```", "[1]", True), ("1.", "1", False)])
 def test_an_answer_is_given_up_only_where_nothing_could_make_it_right(text: str, wanted: str, never: bool) -> None:
-    assert pace.hopeless(text, wanted) is never
+    assert hopeless.hopeless(text, wanted) is never
 
 
 def test_quick_proves_tokens_template_stop_ids_cache_and_kl_alone() -> None:
     manifest = SimpleNamespace(task=SimpleNamespace(kind="generate"))
     subject: Any = SimpleNamespace(artifact=SimpleNamespace(manifest=manifest), quick=True)
     quick = {"opens", "agreement", "cache", "codes", "stop_ids", "template", "tokens"}  # codes: at export alone
-    assert {step.name for step in proof.steps(subject)} == quick
+    assert {step.name for step in steps.steps(subject)} == quick
     subject.quick = False
     whole = quick | {"beyond", "metadata", "rtn", "second_graph", "task", "tensors"}
-    assert {step.name for step in proof.steps(subject)} == whole
+    assert {step.name for step in steps.steps(subject)} == whole
 
 
 def test_verify_tells_the_grade_and_takes_quick(monkeypatch: pytest.MonkeyPatch,
@@ -154,10 +154,10 @@ def test_verify_tells_the_grade_and_takes_quick(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_proof_that_takes_too_long_is_no_fault_of_the_file() -> None:
     late = limited.Outcome([{"needs_s": 5400.0}], "it took longer than 1800 s", late=True)
-    found = against._late("task", late)
+    found = foreign_file._late("task", late)
     assert found.passed is None and "longer than 1800 s; all checks take about 5,400 s" in found.detail
     assert Certificate("gguf:Q4_0", (found,)).passed
-    slow = limited.run("edgestill.quantize.against", {}, seconds=0.0)
+    slow = limited.run("edgestill.quantize.proof.foreign_file", {}, seconds=0.0)
     assert slow.late and "longer than 0 s" in slow.crash
 
 
@@ -180,3 +180,10 @@ def test_a_matched_interval_keeps_the_doubt_of_few_rows() -> None:
         covered = sum(comb(n, lost) * 0.02**lost * 0.98**(n - lost) for lost in range(n + 1)
                       if matched([1.0] * n, [0.0] * lost + [1.0] * (n - lost)).high >= 0.02)
         assert covered > 0.93, n
+
+
+@pytest.mark.parametrize(("why", "cause"), [
+    ("/my-tokens/model.gguf: cannot be opened", "weights"), ("/m/model.gguf: 3 tokens of the vocabulary", "tokenizer"),
+    ("/m/tokenizer.json: is not there", "tokenizer")])
+def test_a_folders_name_is_not_taken_for_a_cause(why: str, cause: str) -> None:
+    assert steps.Step("opens", "weights", list).failed(why).cause == cause

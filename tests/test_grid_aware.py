@@ -20,12 +20,12 @@ from edgestill.models.errors import DataError, UsageError
 from edgestill.models.runfile import Export
 from edgestill.models.task import Task
 from edgestill.quantize import export
-from edgestill.quantize.checkpoint import Checkpoint
-from edgestill.quantize.codes import Codes, choose, dequantize, exact, from_bytes
-from edgestill.quantize.encoding import encoder
-from edgestill.quantize.gguf_changes import ORDERS
-from edgestill.quantize.gguf_tensors import plan
-from edgestill.quantize.graphs import blocks
+from edgestill.quantize.gguf.tensors import plan
+from edgestill.quantize.gguf.weight_changes import ORDERS
+from edgestill.quantize.grid.codes import Codes, choose, dequantize, exact, from_bytes
+from edgestill.quantize.grid.encode import encoder
+from edgestill.quantize.onnx import blocks
+from edgestill.quantize.source.checkpoint import Checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize import calibration, codes
-from edgestill.quantize.checkpoint import Checkpoint
-from edgestill.quantize.encoding import Encoder
-from edgestill.quantize.float_model import FloatModel
-from edgestill.quantize.grids import GRIDS, IQ4_NL, Q4_0, Q5_0, Grid
+from edgestill.quantize.grid import calibration, codes
+from edgestill.quantize.grid.encode import Encoder
+from edgestill.quantize.grid.scaled_grids import GRIDS, IQ4_NL, Q4_0, Q5_0, Grid
 from edgestill.quantize.methods import gptq, rtn, scale_search
+from edgestill.quantize.source.checkpoint import Checkpoint
+from edgestill.quantize.source.float_model import FloatModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

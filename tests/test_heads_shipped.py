@@ -15,10 +15,11 @@ from edgestill.models import outputs
 from edgestill.models.artifact import Artifact, Manifest, open_artifact
 from edgestill.models.errors import UsageError
 from edgestill.models.task import Task
-from edgestill.quantize import apps, card
+from edgestill.quantize import apps
 from edgestill.quantize.apps import TEMPLATES, _encoder
-from edgestill.quantize.certificate import Certificate
 from edgestill.quantize.layouts import transformers_js
+from edgestill.quantize.proof.certificate import Certificate
+from edgestill.quantize.ship import model_card
 from edgestill.runtime.configs import classifier_config
 from edgestill.runtime.head import Head
 from edgestill.runtime.text import Codec
@@ -89,7 +90,7 @@ def test_the_shipped_config_says_what_the_task_says(config: dict[str, Any], head
 
 def test_the_card_says_what_the_numbers_are() -> None:
     def text(task: Task) -> str:
-        return card.render("name", manifest(task), Certificate("onnx:int8", ()), 1.0)
+        return model_card.render("name", manifest(task), Certificate("onnx:int8", ()), 1.0)
 
     told = text(Task("classify", labels=LABELS, head="sigmoid", thresholds={"a": 0.25}))
     assert "Any number of labels is given" in told and "Thresholds: `a` 0.25" in told

@@ -16,9 +16,16 @@ from edgestill.models.artifact import Artifact, open_artifact
 from edgestill.models.errors import UsageError
 from edgestill.models.runfile import Export
 from edgestill.models.scheme import TYPES
-from edgestill.quantize import certificate, export, held, verify
-from edgestill.quantize.certificate import Check
-from edgestill.quantize.clients import Said, llama_cpp_python, node_llama_cpp, onnxruntime_genai, transformers_js
+from edgestill.quantize import export, verify
+from edgestill.quantize.proof import certificate, other_programs
+from edgestill.quantize.proof.certificate import Check
+from edgestill.quantize.proof.clients import (
+    Said,
+    llama_cpp_python,
+    node_llama_cpp,
+    onnxruntime_genai,
+    transformers_js,
+)
 from edgestill.runtime import load
 
 from . import proving, tiny
@@ -96,17 +103,18 @@ CHAT = [{"role": "user", "content": "hello"}]
 
 def judged(subject: Any, change: Callable[[list[int]], list[int]]) -> tuple[str, str, int]:
     """The verdict on our own answer after a change."""
-    ids = subject.greedy(subject.prompts.prompt_ids(CHAT), held.TOKENS)
+    ids = subject.greedy(subject.prompts.prompt_ids(CHAT), other_programs.TOKENS)
     found = {"prompt": subject.prompts.prompt_ids(CHAT), "ids": change(ids)}
-    return held._differs(subject, CHAT, ids, found)
+    return other_programs._differs(subject, CHAT, ids, found)
 
 
 @pytest.mark.parametrize(("change", "cause"), [
-    (lambda ids: ids, ""), (lambda ids: [*ids, 3][:held.TOKENS + 1], ""), (lambda ids: [*ids, 3, 9], "stop ids"),
+    (lambda ids: ids, ""), (lambda ids: [*ids, 3][:other_programs.TOKENS + 1], ""),
+    (lambda ids: [*ids, 3, 9], "stop ids"),
     (lambda ids: ids[:4], "stop ids"), (lambda ids: [*ids[:2], (ids[2] + 1) % 300, *ids[3:]], "weights")])
 def test_an_answer_is_judged_by_where_it_leaves_ours(sound: dict[str, Path], change: Any, cause: str) -> None:
-    from edgestill.quantize import reference
-    from edgestill.quantize.subject import Subject
+    from edgestill.quantize.proof import reference
+    from edgestill.quantize.proof.packed_file import Subject
 
     folder = sound["onnx:int4"]
     with Subject(open_artifact(folder), reference.read(folder)) as subject:
@@ -119,7 +127,7 @@ def test_what_is_not_installed_is_listed_as_not_run(
     found = row(sound["onnx:int4"], transformers_js)
     assert found.passed is None and found.detail.startswith("not installed: npm install @huggingface/transformers")
     assert node_llama_cpp.version() is None
-    assert held.versions(["all"], "onnx:int4").keys() == {"onnxruntime-genai"}
+    assert other_programs.versions(["all"], "onnx:int4").keys() == {"onnxruntime-genai"}
 
 
 def test_npm_packages_are_those_of_the_working_folder_and_their_complaint_is_told(
@@ -154,10 +162,10 @@ def test_unknown_clients_are_refused_before_any_work(sound: dict[str, Path], tmp
         verify(sound["onnx:int4"], against=tmp_path, clients=["all"])
 
 
-@pytest.mark.parametrize("name", kinds.names("quantize.clients"))
+@pytest.mark.parametrize("name", kinds.names("quantize.proof.clients"))
 def test_every_client_keeps_to_its_contract(name: str, sound: dict[str, Path], monkeypatch: pytest.MonkeyPatch,
                                             tmp_path: Path) -> None:
-    client = kinds.load("quantize.clients", name)
+    client = kinds.load("quantize.proof.clients", name)
     assert client.FORMAT in TYPES and client.NAME and "install" in client.INSTALL
     assert isinstance(client.version(), str | None)
     folder = next(made for target, made in sound.items() if target.startswith(client.FORMAT))

@@ -14,8 +14,9 @@ from edgestill.models.artifact import Artifact, Manifest
 from edgestill.models.errors import DataError
 from edgestill.models.scheme import TYPES
 from edgestill.models.task import Task
-from edgestill.quantize import layouts, turns
+from edgestill.quantize import layouts
 from edgestill.quantize.layouts import ollama, transformers_js
+from edgestill.quantize.source import chat_turns
 from edgestill.runtime.template import ChatTemplate
 from edgestill.runtime.text import Codec
 
@@ -128,7 +129,7 @@ def test_ollama_renders_what_the_models_template_does(template: str, adds_bos: b
 @pytest.mark.parametrize(("template", "why"), [(LAST_ONLY, "more than one text"), (DATED, "date of the day")])
 def test_a_template_that_go_cannot_say_is_left_to_the_file(template: str, why: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=why):
-        turns.of(codec(template))
+        chat_turns.of(codec(template))
     text = modelfile(tmp_path, codec(template))
     assert "\nTEMPLATE" not in text and "# No TEMPLATE: the template writes" in text and why in text
 

@@ -13,7 +13,7 @@ from edgestill.distill import merge
 from edgestill.distill.sources import check, check_tokenizer, resolve
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, EdgestillError, UsageError
-from edgestill.quantize.checkpoint import Checkpoint
+from edgestill.quantize.source.checkpoint import Checkpoint
 
 from . import proving, tiny
 from .decoders import IDS, logits
@@ -157,7 +157,7 @@ def test_an_adapter_s_settings_beside_whole_weights_are_not_read(adapter: Path, 
     shutil.copy(adapter / "adapter_config.json", folder)
     from edgestill.distill.loading import load_model
     from edgestill.models.task import Task
-    from edgestill.quantize.float_model import FloatModel
+    from edgestill.quantize.source.float_model import FloatModel
 
     wanted = logits(in_torch(tiny_llama), IDS)
     assert (logits(load_model(resolve(str(folder)).folder, Task()), IDS) == wanted).all()

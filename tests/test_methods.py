@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize import codes
-from edgestill.quantize.calibration import Calibration
-from edgestill.quantize.codes import Codes, dequantize
-from edgestill.quantize.encoding import encoder
+from edgestill.quantize.grid import codes
+from edgestill.quantize.grid.calibration import Calibration
+from edgestill.quantize.grid.codes import Codes, dequantize
+from edgestill.quantize.grid.encode import encoder
 from edgestill.quantize.methods import gptq, rtn, scale_search
 from hypothesis import given, settings
 from hypothesis import strategies as st

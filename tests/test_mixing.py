@@ -15,13 +15,14 @@ from edgestill.models.artifact import is_of_model, open_artifact
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.runfile import Export, check_budget
 from edgestill.models.scheme import Scheme
-from edgestill.quantize import calibration
-from edgestill.quantize.allocate import Option, allocate
-from edgestill.quantize.encoding import encoder
-from edgestill.quantize.float_model import FloatModel
-from edgestill.quantize.formats import gguf, onnx
-from edgestill.quantize.mixing import Mixer, Part
-from edgestill.quantize.sensitivity import Sensitivity
+from edgestill.quantize.gguf import write as gguf
+from edgestill.quantize.grid import calibration
+from edgestill.quantize.grid.encode import encoder
+from edgestill.quantize.mixed.choose_types import Mixer, Part
+from edgestill.quantize.mixed.knapsack import Option, allocate
+from edgestill.quantize.mixed.sensitivity import Sensitivity
+from edgestill.quantize.onnx import write as onnx
+from edgestill.quantize.source.float_model import FloatModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -14,11 +14,11 @@ import pytest
 from edgestill.models import family
 from edgestill.models.errors import ArtifactError, MissingExtra, UsageError
 from edgestill.models.scheme import HALF, Scheme
-from edgestill.quantize import codes
-from edgestill.quantize.checkpoint import Checkpoint
-from edgestill.quantize.formats import onnx as onnx_format
-from edgestill.quantize.graphs import blocks, builder, decoder, half
+from edgestill.quantize.grid import codes
 from edgestill.quantize.layouts import transformers_js
+from edgestill.quantize.onnx import blocks, builder, decoder, half
+from edgestill.quantize.onnx import write as onnx_format
+from edgestill.quantize.source.checkpoint import Checkpoint
 from edgestill.runtime.engines.onnx import OnnxEngine
 from numpy.typing import NDArray
 

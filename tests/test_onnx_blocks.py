@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgestill.quantize.graphs import blocks, nibbles, rewrite, storage
+from edgestill.quantize.onnx import blocks, nibbles, rewrite, storage
 
 from .onnx_models import distance, encode
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from edgestill.models.errors import MissingExtra, UsageError
 from edgestill.models.scheme import Scheme
-from edgestill.quantize.formats import onnx as onnx_format
-from edgestill.quantize.graphs.rewrite import matmul_int8
+from edgestill.quantize.onnx import write as onnx_format
+from edgestill.quantize.onnx.rewrite import matmul_int8
 from numpy.typing import NDArray
 
 from . import tiny

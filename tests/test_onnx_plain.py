@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from edgestill.models.errors import UsageError
 from edgestill.models.scheme import Scheme
-from edgestill.quantize import codes
-from edgestill.quantize.checkpoint import Checkpoint
-from edgestill.quantize.formats import onnx as onnx_format
-from edgestill.quantize.graphs import blocks, plain, rotation
+from edgestill.quantize.grid import codes
+from edgestill.quantize.onnx import blocks, plain, rotation
+from edgestill.quantize.onnx import write as onnx_format
+from edgestill.quantize.source.checkpoint import Checkpoint
 from edgestill.runtime.engines.onnx import OnnxEngine
 
 from . import tiny

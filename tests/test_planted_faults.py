@@ -13,10 +13,12 @@ from unittest import mock
 import pytest
 from edgestill.models import kinds
 from edgestill.models.scheme import Scheme
-from edgestill.quantize import against, export, gguf_tokenizer, verify
-from edgestill.quantize.certificate import Certificate, Check
-from edgestill.quantize.gguf_tokenizer import Vocabulary
-from edgestill.quantize.witness import Witness
+from edgestill.quantize import export, verify
+from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
+from edgestill.quantize.gguf.tokenizer.write import Vocabulary
+from edgestill.quantize.proof import foreign_file
+from edgestill.quantize.proof.certificate import Certificate, Check
+from edgestill.quantize.proof.float_answers import Witness
 from edgestill.runtime import gguf_header
 from edgestill.runtime.foreign import open_model
 
@@ -59,7 +61,7 @@ def sound(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 def reference(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the float model says, as the limited process gets it."""
     folder = tmp_path_factory.mktemp("reference")
-    against.witness(llama, proving.TEST_ROWS).reference.write(folder)
+    foreign_file.witness(llama, proving.TEST_ROWS).reference.write(folder)
     return folder
 
 
@@ -159,8 +161,8 @@ def judge(path: Path, llama: Path, reference: Path) -> Certificate:
     """What the limited process finds, in this one."""
     rows = [asdict(row) for row in proving.TEST_ROWS]
     job = {"reference": str(reference), "folder": str(llama), "rows": json.loads(json.dumps(rows)), "threads": 1,
-           "task": asdict(against.Source.open(llama).task)}
-    found = [item["check"] for item in against.checks_of(open_model(path), job) if "check" in item]
+           "task": asdict(foreign_file.Source.open(llama).task)}
+    found = [item["check"] for item in foreign_file.checks_of(open_model(path), job) if "check" in item]
     return Certificate("foreign", tuple(Check(**check) for check in found))
 
 
@@ -225,7 +227,7 @@ def test_a_flipped_byte_of_a_weight_is_named(format: str, llama: Path, sound: di
 def test_the_whole_proof_of_a_file_by_anyone(llama: Path, sound: dict[str, Path], tmp_path: Path) -> None:
     """With the limited process, and once more with a model that is shared between files."""
     shutil.copy(sound["gguf"] / "model.gguf", tmp_path / "sound.gguf")
-    known = against.witness(llama, proving.TEST_ROWS)
+    known = foreign_file.witness(llama, proving.TEST_ROWS)
     assert isinstance(known, Witness)
     proven = verify(tmp_path / "sound.gguf", proving.TEST_ROWS, threads=1, against=known)
     proven.require()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize import reference
+from edgestill.quantize.proof import reference
 
 
 def test_conversations_keep_the_order_of_their_keys(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from edgestill.quantize import corpus
-from edgestill.quantize.certificate import Check
-from edgestill.quantize.certify import tokens
-from edgestill.quantize.subject import Subject
+from edgestill.quantize.proof.certificate import Check
+from edgestill.quantize.proof.checks import tokens
+from edgestill.quantize.proof.packed_file import Subject
+from edgestill.quantize.source import corpus
 from edgestill.runtime.rows import Row
 from edgestill.runtime.text import Codec
 from hypothesis import HealthCheck, given, settings

@@ -17,7 +17,7 @@ from edgestill.distill.classes import load_teacher
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.task import Task
-from edgestill.quantize.source import Source
+from edgestill.quantize.source.model_folder import Source
 from edgestill.runtime.rows import Row, read_rows
 from edgestill.runtime.text import Codec
 

@@ -9,7 +9,7 @@ import pytest
 from edgestill.distill import tune
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import UsageError
-from edgestill.quantize.source import Source
+from edgestill.quantize.source.model_folder import Source
 from edgestill.runtime.text import Codec
 
 from . import tiny

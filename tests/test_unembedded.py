@@ -12,9 +12,9 @@ import pytest
 from edgestill.distill.loading import copy_tokenizer, write_trimmed_tokenizer
 from edgestill.distill.students.vocabulary import kept_tokens
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize import gguf_tokenizer
-from edgestill.quantize.checkpoint import Checkpoint
-from edgestill.quantize.float_model import FloatModel
+from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
+from edgestill.quantize.source.checkpoint import Checkpoint
+from edgestill.quantize.source.float_model import FloatModel
 from edgestill.runtime.text import Codec
 
 from . import proving

@@ -14,10 +14,13 @@ from edgestill.models.artifact import Artifact, Manifest, open_artifact
 from edgestill.models.errors import CheckFailed, EdgestillError
 from edgestill.models.runfile import Export
 from edgestill.models.task import Task
-from edgestill.quantize import certificate, codes, export, llama_quantizer, reference, subject, verify
-from edgestill.quantize.certify import agreement, tensors
-from edgestill.quantize.checkpoint import Checkpoint
+from edgestill.quantize import export, verify
+from edgestill.quantize.gguf import llama_quantizer
+from edgestill.quantize.grid import codes
 from edgestill.quantize.methods import scale_search
+from edgestill.quantize.proof import certificate, packed_file, reference
+from edgestill.quantize.proof.checks import agreement, tensors
+from edgestill.quantize.source.checkpoint import Checkpoint
 from edgestill.runtime import gguf_header
 
 from . import gguf_files, proving
@@ -50,7 +53,7 @@ def test_a_later_proof_is_held_to_what_the_export_measured(value: float, passed:
 
 def test_a_quick_proof_is_held_to_what_the_export_measured_on_the_first_texts(
         tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "QUICK_TOKENS", 30)
+    monkeypatch.setattr(packed_file, "QUICK_TOKENS", 30)
     (folder,) = export(tiny_llama, "gguf:Q8_0", tmp_path, proving.ROWS, proving.TEST_ROWS).values()
     made = {check.name: check for check in certificate.read(folder).checks}
     whole, quick = ({check.name: check for check in verify(folder, quick=quick).checks} for quick in (False, True))
@@ -60,7 +63,7 @@ def test_a_quick_proof_is_held_to_what_the_export_measured_on_the_first_texts(
     for found in (quick[agreement.AGAIN_QUICK], whole[agreement.AGAIN_QUICK], whole[agreement.AGAIN]):
         assert found.passed and found.limit and found.value == pytest.approx(made[found.name].value, rel=1e-3)
     other = replace(made[agreement.AGAIN_QUICK], value=2 * made[agreement.AGAIN_QUICK].value + 0.01)
-    with subject.Subject(open_artifact(folder), reference.read(folder), at_export=[other], quick=True) as opened:
+    with packed_file.Subject(open_artifact(folder), reference.read(folder), at_export=[other], quick=True) as opened:
         failed = [check.name for check in agreement.check(opened) if not check.passed]
     assert failed == [agreement.AGAIN_QUICK]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgestill.quantize import corpus
-from edgestill.quantize.gguf_charsmap import Charsmap
-from edgestill.quantize.gguf_rules import BLANK
+from edgestill.quantize.gguf.tokenizer.charsmap import Charsmap
+from edgestill.quantize.source import corpus
+from edgestill.quantize.source.tokenizer_rules import BLANK
 
 from . import tiny
 from .gguf_vocabulary import CORPUS, Change

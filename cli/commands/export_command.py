@@ -121,7 +121,7 @@ def _app_places(source: Path, task: Task | None, names: tuple[str, ...], schemes
     if not names:
         return {}
     from ...quantize import apps
-    from ...quantize.source import Source
+    from ...quantize.source.model_folder import Source
 
     kind = Source.open(source, task).task.kind
     return {f"{scheme} {name}": apps.place(out, scheme.folder_name, name)
@@ -152,7 +152,7 @@ def _note(names: tuple[str, ...]) -> None:
 
 def _grades(made: dict[str, Path]) -> dict[str, Any]:
     """How good each file is, told on stderr with what to take instead of one that is below good."""
-    from ...quantize import certificate, grade
+    from ...quantize.proof import certificate, grade
 
     found = {target: certificate.read(folder).grade for target, folder in made.items()}
     for target, each in found.items():

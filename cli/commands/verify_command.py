@@ -10,8 +10,8 @@ import click
 from .. import inputs, options, output, progress, quiet
 
 if TYPE_CHECKING:
-    from ...quantize.certificate import Certificate
-    from ...quantize.witness import Witness
+    from ...quantize.proof.certificate import Certificate
+    from ...quantize.proof.float_answers import Witness
     from ...runtime.rows import Row
 
 
@@ -42,7 +42,8 @@ def command(artifacts: tuple[Path, ...], rows: Path | None, against: Path | None
     float model answers anew, and files made elsewhere are proven in a process of bounded memory and time. A proven file
     also gets a grade: how good it is. Exit code 3 when a check fails.
     """
-    from ...quantize import grade, verify
+    from ...quantize import verify
+    from ...quantize.proof import grade
 
     chosen = inputs.read_rows(rows, columns, overrides, skip_bad=skip_bad) if rows else None
     certificates = {}
@@ -86,6 +87,6 @@ def _graded(certificate: Certificate) -> list[list[Any]]:
 
 
 def _witness(folder: Path, rows: list[Row] | None) -> Witness:
-    from ...quantize.against import witness
+    from ...quantize.proof.foreign_file import witness
 
     return witness(folder, rows or [])

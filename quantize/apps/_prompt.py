@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...models.errors import DataError
 from ...runtime.engine import DEFAULT_CONTEXT
-from ..turns import ODD
+from ..source.chat_turns import ODD
 from . import _literals
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import combining
 
 from ...models.errors import UsageError
-from .. import corpus
+from ..source import corpus
 from . import _literals
 
 if TYPE_CHECKING:

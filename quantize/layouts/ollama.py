@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...models import files
 from ...models.errors import DataError
-from .. import turns
+from ..source import chat_turns
 from . import CACHE_LENGTH
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def usage(manifest: Manifest) -> str:
             f"`lms import {manifest.model_file} --user-repo PUBLISHER/NAME`.\n")
 
 
-def go_template(found: turns.Turns, bos: str) -> str:
+def go_template(found: chat_turns.Turns, bos: str) -> str:
     """`found` in Go's template language; a leading `bos` is left out, which the engine itself puts there."""
     roles = {role for _, role in found.between if role}
     parts = ['{{ $before := "" }}{{ range .Messages }}']
@@ -63,7 +63,7 @@ def _template(codec: Codec) -> list[str]:
     if codec.template is None:
         return ['TEMPLATE """{{ .Prompt }}"""']
     try:
-        found = turns.of(codec)
+        found = chat_turns.of(codec)
     except DataError as error:
         why = " ".join(error.message.split())  # a second line would be taken for an instruction
         return [f"# No TEMPLATE: {why}, which Go templates cannot say. Ollama reads it from the file."]

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from ...models.errors import ArtifactError
 from ...models.scheme import BLOCK_SIZE
 from ...models.strict import limited
-from ..codes import Codes, by_rows
-from ..grids import Q4_0, Grid
+from ..grid.codes import Codes, by_rows
+from ..grid.scaled_grids import Q4_0, Grid
 from . import scale_search
 from .scale_search import inverse_of
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codes import Codes, blocks_of, by_rows, choose, full_scales, to_half
-from ..grids import Q4_0, Grid
+from ..grid.codes import Codes, blocks_of, by_rows, choose, full_scales, to_half
+from ..grid.scaled_grids import Q4_0, Grid
 
 GRAM = False
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ...models.errors import ArtifactError
 from ...models.scheme import BLOCK_SIZE
 from ...models.strict import limited
-from ..codes import Codes, blocks_of, by_rows, choose, full_scales, to_half
-from ..grids import Q4_0, Grid
+from ..grid.codes import Codes, blocks_of, by_rows, choose, full_scales, to_half
+from ..grid.scaled_grids import Q4_0, Grid
 
 GRAM = False
 SMALLEST, LARGEST = 5, 11

@@ -12,7 +12,7 @@ from edgestill.models import files, kinds
 from edgestill.models.demo import grammar
 from edgestill.models.runfile import kind_config
 from edgestill.quantize import export
-from edgestill.quantize.grids import Q4_0
+from edgestill.quantize.grid.scaled_grids import Q4_0
 
 from .. import packed, tiny
 from .cases import Case, chats, smollm2_shape

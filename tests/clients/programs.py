@@ -11,7 +11,7 @@ from typing import Any
 
 from edgestill.models import kinds
 from edgestill.models.artifact import Artifact
-from edgestill.quantize.clients import _node, transformers_js
+from edgestill.quantize.proof.clients import _node, transformers_js
 
 from .browser import with_package
 from .cases import TOKENS, Case
@@ -24,7 +24,7 @@ WEBGPU = "webgpu"
 
 def client(name: str, case: Case) -> Answers:
     """A client of the certificate; npm packages are looked for in this folder."""
-    module, before = kinds.load("quantize.clients", name), Path.cwd()
+    module, before = kinds.load("quantize.proof.clients", name), Path.cwd()
     os.chdir(HERE)
     try:
         said = module.answers(case.artifact, case.chats, TOKENS)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from edgestill.models.artifact import open_artifact
-from edgestill.quantize.clients import transformers_js
-from edgestill.quantize.held import MOST_TIES, NEAR_TIE
+from edgestill.quantize.proof.clients import transformers_js
+from edgestill.quantize.proof.other_programs import MOST_TIES, NEAR_TIE
 from edgestill.runtime import load
 from edgestill.runtime.template import ChatTemplate
 

@@ -16,7 +16,7 @@ from edgestill.distill import tune
 from edgestill.models import catalogue, family
 from edgestill.models.artifact import open_artifact
 from edgestill.quantize import export
-from edgestill.quantize.proof import verify
+from edgestill.quantize.proof.prove import verify
 from edgestill.runtime import load
 from edgestill.runtime.loading import load_streams
 from edgestill.runtime.rows import read_rows

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import real_runs
-from edgestill.quantize.divergence import kl
+from edgestill.quantize.proof.divergence import kl
 from edgestill.runtime import load
 from tokenizers import Tokenizer
 

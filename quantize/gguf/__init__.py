@@ -1,0 +1,1 @@
+"""GGUF files for llama.cpp: metadata, tensors in their types, and vocabularies."""

@@ -1,0 +1,1 @@
+"""A tokenizer.json as llama.cpp has it, one file for each kind of vocabulary."""

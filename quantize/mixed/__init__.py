@@ -1,0 +1,1 @@
+"""Types of tensors dealt out to a budget of bytes by what each costs."""

@@ -1,0 +1,66 @@
+"""The packed file predicts what its own weights predict in the float model, but for its engine's rounding."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from ....models.scheme import MIXED
+from ....runtime import gguf_header
+from ...gguf.llama_quantizer import MIXTURES
+from ...gguf.tensors import FLOATS, as_in_checkpoint, plan, stored
+from ...source.checkpoint import Checkpoint
+from ...source.float_model import FloatModel
+from ...source.replaced_weights import placed
+from ..certificate import Check, rounded
+from ..divergence import Divergence, decisive, join, kl
+from ..limits import CODES_KL_NATS
+from ..packed_file import Subject
+
+TASKS = ("generate",)
+CAUSE = "weights"
+NAME = "codes_kl_nats"
+TOKENS = 2048
+"""Tokens that are compared."""
+FILE_TOKENS = 512
+"""The same where every pass reads the weights from the file again."""
+
+
+def check(subject: Subject) -> list[Check]:
+    """At export only, where the float model is at hand, and for types too coarse for a fixed distance from it."""
+    if subject.float_model is None or (subject.coded is None and not _mixture(subject)):
+        return []
+    coded, left = subject.coded, TOKENS if subject.coded else FILE_TOKENS
+    with coded.placed(subject.float_model) if coded else _unpacked(subject, subject.float_model) as model:
+        if model is None:
+            return [Check(NAME, None, detail="the float model has no matrices of the shapes that were packed")]
+        parts = []
+        for ids in subject.reference.sequences:
+            wanted = model.logits(ids[:left].tolist())
+            found = np.asarray(subject.engine.logits(ids[:left].tolist()))
+            parts.append(Divergence(kl(wanted, found), np.asarray(wanted.argmax(axis=1) == found.argmax(axis=1)),
+                                    decisive(wanted)))
+            left -= len(parts[-1].kl)
+            if left <= 0:
+                break
+    lost, limit = join(parts), CODES_KL_NATS
+    passed = lost.mean <= limit
+    return [Check(NAME, passed, "weights", rounded(lost.mean), limit, lost.n, "" if passed else (
+        f"{lost.mean:.3g} nats from its own weights in the float model, at most {limit:g} is allowed"))]
+
+
+def _mixture(subject: Subject) -> bool:
+    """Whether the file is a GGUF of several types, which stand in the file alone."""
+    format, _, type = subject.artifact.manifest.scheme.partition(":")
+    return format == "gguf" and type in (*MIXTURES, MIXED)
+
+
+def _unpacked(subject: Subject, model: FloatModel) -> AbstractContextManager[FloatModel | None]:
+    """The float model on the matrices of the file."""
+    path, checkpoint = subject.artifact.model_path, Checkpoint.open(model.folder)
+    found = {tensor.name: tensor for tensor in gguf_header.read(path).tensors}
+    packed = {tensor.source: tensor for tensor in plan(checkpoint, "Q8_0")[0]
+              if len(tensor.shape) == 2 and tensor.source and found[tensor.name].type not in FLOATS}
+    return placed(model, packed, lambda name, _: as_in_checkpoint(
+        packed[name], stored(path, found[packed[name].name]), checkpoint))

@@ -1,0 +1,40 @@
+"""The method that chose the 4-bit codes lost no more than rounding every weight to the nearest step would have."""
+
+from __future__ import annotations
+
+from ..certificate import Check, rounded
+from ..divergence import join
+from ..limits import RTN_FACTOR, RTN_NATS
+from ..packed_file import Subject
+
+TASKS = ("generate",)
+CAUSE = "weights"
+QUICK = False
+NAME = "rtn_kl_nats"
+TOKENS = 2048
+"""Tokens that both are compared on."""
+
+
+def check(subject: Subject) -> list[Check]:
+    """At export only, where the float model is at hand, and for types that are made of codes.
+
+    What a type loses depends on the model; what plain rounding of this model loses is measured, not looked up.
+    """
+    if subject.coded is None or subject.float_model is None:
+        return []
+    plain, left = [], TOKENS
+    with subject.coded.rounded(subject.float_model) as model:
+        if model is None:
+            return [Check(NAME, None, detail="the float model has no matrices of the shapes that were packed")]
+        for index, ids in enumerate(subject.reference.sequences):
+            if left > 0:
+                part = ids[:left].tolist()
+                plain.append(subject.against_top(index, slice(0, left), model.logits(part)))
+                left -= len(part)
+    nearest = join(plain)
+    value = float(subject.prefill_top.kl[:nearest.n].mean())
+    limit = RTN_FACTOR * nearest.mean + RTN_NATS
+    passed = value <= limit
+    told = f"rounding to the nearest loses {nearest.mean:.4g}" if passed else (
+        f"{value:.3g} nats where rounding to the nearest loses {nearest.mean:.3g}; at most {limit:.3g} is allowed")
+    return [Check(NAME, passed, "weights", rounded(value), rounded(limit), nearest.n, told)]

@@ -1,0 +1,50 @@
+"""Where transformers.js has a graph of its own over the same weights, it predicts what the other one predicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ....models import kinds
+from ....models.scheme import Scheme
+from ....runtime.foreign import is_foreign
+from ...layouts import transformers_js
+from ..certificate import Check, rounded
+from ..divergence import Divergence, decisive, join, kl
+from ..limits import SECOND_GRAPH_KL_NATS
+from ..packed_file import Subject
+
+TASKS = ("generate",)
+CAUSE = "weights"
+QUICK = False
+TOKENS = 512
+"""Tokens that both graphs are compared on."""
+
+
+def check(subject: Subject) -> list[Check]:
+    """Both graphs in one pass each; nothing where one graph is for all."""
+    artifact = subject.artifact
+    if subject.format != "onnx" or is_foreign(artifact):
+        return []
+    name = transformers_js.model_file(Scheme.parse(artifact.manifest.scheme).type)
+    if name == artifact.manifest.model_file:
+        return []
+    other = replace(artifact, manifest=replace(artifact.manifest, model_file=name))
+    sequences = [ids for ids in subject.reference.sequences if len(ids)]
+    longest = max(map(len, sequences), default=1)
+    engine = kinds.load("runtime.engines", subject.format).open(other, threads=subject.threads, context=longest)
+    parts, left = [], TOKENS
+    for ids in sequences:
+        wanted = np.array(subject.engine.logits(ids[:left].tolist()))
+        found = np.asarray(engine.logits(ids[:left].tolist()))
+        parts.append(Divergence(kl(wanted, found), np.asarray(wanted.argmax(axis=1) == found.argmax(axis=1)),
+                                decisive(wanted)))
+        left -= len(parts[-1].kl)
+        if left <= 0:
+            break
+    engine.close()
+    lost, limit = join(parts), SECOND_GRAPH_KL_NATS
+    passed = lost.mean <= limit
+    return [Check("second_graph_kl_nats", passed, "weights", rounded(lost.mean), limit, lost.n, "" if passed else (
+        f"{name} is {lost.mean:.3g} nats from {artifact.manifest.model_file}, at most {limit:g} is allowed"))]

@@ -1,0 +1,39 @@
+"""The chat template renders the same bytes as the float model's."""
+
+from __future__ import annotations
+
+from ....models.errors import DataError
+from ..certificate import Check
+from ..packed_file import Subject
+from ..reference import Rendering, text_hash
+
+TASKS = ("generate",)
+CAUSE = "template"
+
+
+def check(subject: Subject) -> list[Check]:
+    """Rendered conversations, and for a GGUF that the file carries the very same template."""
+    fixtures = subject.reference.fixtures
+    template = subject.codec.template
+    if not fixtures.renderings:
+        return [Check("template", template is None, "template", n=1,
+                      detail="" if template is None else "the float model has no chat template, the artifact has one")]
+    if template is None:
+        return [Check("template", False, "template", n=1, detail="the artifact has no chat template")]
+    checks = []
+    if subject.inner is not None:
+        same = subject.inner.chat_template() == template
+        checks.append(Check("template_in_file", same, "template", n=1,
+                            detail="" if same else "the template in the GGUF is not the artifact's"))
+    if fixtures.clock and subject.float_model is None:
+        return [*checks, Check("template", None, detail="the template writes today's date: compared at export only")]
+    wrong = [index for index, chat in enumerate(fixtures.renderings) if _render(subject, chat) != chat.sha256]
+    detail = f"conversations {wrong} of {len(fixtures.renderings)} render differently" if wrong else ""
+    return [*checks, Check("template", not wrong, "template", float(len(wrong)), 0.0, len(fixtures.renderings), detail)]
+
+
+def _render(subject: Subject, rendering: Rendering) -> str:
+    try:
+        return text_hash(subject.codec.render(rendering.messages, rendering.tools, rendering.add_generation_prompt))
+    except DataError:
+        return ""  # refused, as the float model's template may do too

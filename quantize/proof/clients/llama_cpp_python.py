@@ -1,0 +1,43 @@
+"""llama-cpp-python's own chat completion, with template and stop ids from the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ....models.artifact import Artifact
+from ....runtime import limited
+from . import Chat, Said, _python
+
+NAME = "llama-cpp-python"
+FORMAT = "gguf"
+INSTALL = "pip install llama-cpp-python"
+
+
+def version() -> str | None:
+    """See `quantize.proof.clients`."""
+    return _python.version(NAME)
+
+
+def answers(artifact: Artifact, chats: Sequence[Chat], tokens: int) -> Said:
+    """See `quantize.proof.clients`."""
+    return _python.ask(__name__, artifact, chats, tokens)
+
+
+def _work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Ids are what was evaluated, which is all but the last one."""
+    import llama_cpp
+
+    model = llama_cpp.Llama(job["file"], n_ctx=job["context"], verbose=False)
+    for chat in job["chats"]:
+        model.reset()
+        answer: Any = model.create_chat_completion(chat, temperature=0.0, max_tokens=job["tokens"] + 1,
+                                                   repeat_penalty=1.0)
+        evaluated = [int(token) for token in model.input_ids[:model.n_tokens]]
+        length = answer["usage"]["prompt_tokens"]
+        yield {"prompt": evaluated[:length], "ids": evaluated[length:]}
+    model.close()
+
+
+if __name__ == "__main__":
+    limited.serve(_work)

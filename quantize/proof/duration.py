@@ -1,0 +1,41 @@
+"""How long a proof takes, said before the time is spent."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .packed_file import Subject
+
+PROBE_TOKENS, PROBE_STEPS = 32, 8
+WORTH_TELLING = 60.0
+"""Seconds from which on a proof says what it takes."""
+
+
+def seconds(subject: Subject, decode_tokens: int) -> float:
+    """About what the checks of a decoder take here, from its own speed: texts read whole, then answers token by token.
+
+    `decode_tokens` are those of the cache's check. 0 for encoders, which take no time to speak of.
+    """
+    sequences = subject.sequences
+    if subject.classifies or subject.embeds or not sequences:
+        return 0.0
+    ids = sequences[0][:PROBE_TOKENS].tolist()
+    started = time.perf_counter()
+    subject.engine.logits(ids)
+    read = time.perf_counter()
+    subject.engine.truncate(0)
+    subject.engine.prefill(ids[:1])
+    one = time.perf_counter()
+    for _ in range(PROBE_STEPS):
+        subject.engine.decode(ids[0])
+    step = (time.perf_counter() - one) / PROBE_STEPS
+    token = (read - started) / len(ids)
+    tokens = 2 * sum(map(len, sequences))
+    steps = decode_tokens
+    if not subject.quick:
+        tokens += sum(map(len, subject.reference.beyond_ids))
+        tokens += sum(len(subject.prompts.prompt_ids(row)) for row in subject.test_rows)
+        steps += len(subject.test_rows) * subject.answer_tokens
+    return tokens * token + steps * step

@@ -1,0 +1,1 @@
+"""A trained model becomes what is shipped: packed, proven, told in a card."""
