@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 from auto_round import AutoRound
-from edgestill.runtime.text import Codec
+from edgestill.runtime.data import learned_tokens
+from edgestill.runtime.text.codec import Codec
 from quantization import DEMO, rows_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -32,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     codec = Codec.from_folder(options.model)
     train, _ = rows_of(options.model, options.train, None, options.calibration_rows)
-    ids = [token for row in train for token in (codec.training_ids(row)[0] if row.messages
+    ids = [token for row in train for token in (learned_tokens.training_ids(codec, row)[0] if row.messages
                                                 else codec.plain_ids(row.text))]
     rows = torch.tensor(ids[:len(ids) // options.length * options.length]).reshape(-1, options.length)
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)

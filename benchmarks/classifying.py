@@ -19,8 +19,8 @@ from pathlib import Path
 from edgestill.models import artifact
 from edgestill.quantize import export
 from edgestill.runtime import load
-from edgestill.runtime.rows import read_rows
-from edgestill.runtime.threads import allowed_cores
+from edgestill.runtime.data.reader import read_rows
+from edgestill.runtime.machine.cores import allowed_cores
 
 
 def transformers_fp32(folder: Path, threads: int) -> Callable[[str], object]:

@@ -33,7 +33,7 @@ from edgestill.models.scheme import Scheme
 from edgestill.models.task import Task
 from edgestill.quantize.grid.scaled_grids import Q4_0
 from edgestill.runtime import load
-from edgestill.runtime.threads import allowed_cores
+from edgestill.runtime.machine.cores import allowed_cores
 
 PROCESSES = 5
 """One after the other for every candidate: the same program may be 5 % slower in one process than in the next."""

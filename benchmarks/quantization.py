@@ -42,8 +42,9 @@ from edgestill.quantize.mixed.choose_types import Mixer
 from edgestill.quantize.proof import divergence
 from edgestill.quantize.source.checkpoint import Checkpoint
 from edgestill.quantize.source.float_model import FloatModel
-from edgestill.runtime.rows import Row, read_rows
-from edgestill.runtime.text import Codec
+from edgestill.runtime.data import learned_tokens
+from edgestill.runtime.data.reader import Row, read_rows
+from edgestill.runtime.text.codec import Codec
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "models" / "demo" / "teacher"
@@ -183,7 +184,7 @@ def token_ids(model: Path, rows: Sequence[Row], tokens: int = sys.maxsize) -> li
     codec, found = Codec.from_folder(model), []
     for row in rows:
         if sum(map(len, found)) < tokens:
-            ids = codec.training_ids(row)[0] if row.messages else codec.plain_ids(row.text)
+            ids = learned_tokens.training_ids(codec, row)[0] if row.messages else codec.plain_ids(row.text)
             found.append(list(ids)[:CONTEXT])
     return found
 

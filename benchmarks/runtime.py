@@ -23,8 +23,9 @@ from typing import Any
 
 from decoding import candidates, interleaved, made, prompt_of, ratios
 from edgestill.runtime import load
+from edgestill.runtime.data import learned_tokens
+from edgestill.runtime.data.reader import Row, read_rows
 from edgestill.runtime.profiling import machine
-from edgestill.runtime.rows import Row, read_rows
 
 SCHEMA = Path(__file__).resolve().parent.parent / "models" / "demo" / "schema.json"
 SAMPLING = {"temperature": 0.8, "top_k": 50, "top_p": 0.95, "min_p": 0.02, "seed": 1, "repetition_penalty": 1.1}
@@ -147,7 +148,7 @@ def replayed(path: Path, rows: Sequence[Row], threads: int) -> dict[str, float]:
             setattr(engine, name, raised(name))
         spent, tokens, guessed, accepted = {False: 0.0, True: 0.0}, 0, 0, 0
         for index, row in enumerate(rows):
-            prompt = model.codec.prompt_ids(row)
+            prompt = learned_tokens.prompt_ids(model.codec, row)
             start, answer = len(prompt), model.codec.encode(row.answer)
             for way in ((False, True), (True, False))[index % 2]:
                 engine.truncate(0)

@@ -13,8 +13,8 @@ from ..models.errors import DataError, UsageError
 from . import named
 
 if TYPE_CHECKING:
-    from ..runtime.generate import Generator
-    from ..runtime.prefix import Prefix
+    from ..runtime.generation.generator import Generator
+    from ..runtime.generation.prompt_cache import Prefix
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -57,7 +57,7 @@ def answer_options(function: F) -> F:
 def opened(path: Path, threads: int, purpose: str) -> Generator:
     """A loaded generator; UsageError for a model of another kind."""
     from ..runtime import load
-    from ..runtime.generate import Generator
+    from ..runtime.generation.generator import Generator
 
     path = named.model(path)
     model = load(path, threads=threads)

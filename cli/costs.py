@@ -18,11 +18,11 @@ from ..models import catalogue
 from ..models.errors import ArtifactError, UsageError
 from ..models.family import of_config
 from ..models.scheme import CODED, MIXED, Scheme
-from ..runtime.configs import read_table
+from ..runtime.files.model_files import read_table
 
 if TYPE_CHECKING:
     from ..models.runfile import Export
-    from ..runtime.rows import Row
+    from ..runtime.data.reader import Row
 
 TRAINING, FORWARD, DECODING = 0.8, 0.45, 0.12
 """Share of the matrix rate that training, reading and decoding (in batches, in torch) reach."""

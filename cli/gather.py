@@ -4,30 +4,48 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models import artifact, toml_text
+from ..models.runfile import RunFile
 from ..models.scheme import Scheme
 from ..quantize.proof.grade import told
 from . import gating, measure
-from .pipeline import LEDGER
-from .stages import BASELINE, DATA, LABELS, STUDENT, TEACHER, Plan, evaluation_file, profile_file
+from .layout import BASELINE, DATA, LABELS, STUDENT, TEACHER, evaluation_file, profile_file
+from .pipeline import LEDGER, Stage
 from .summary import Measure, ModelSummary, Summary
 
 if TYPE_CHECKING:
-    from ..runtime.evaluate import Evaluation
+    from ..runtime.evaluation.evaluate import Evaluation
 
 
 MAIN = ("accuracy", "exact_match", "bits_per_character", "perplexity")
 """What a task is judged by: the first of these that was measured."""
 
 
-def gather(plan: Plan) -> Summary:
-    """Read every output of a finished plan."""
+@dataclass(frozen=True)
+class Finished:
+    """A run whose stages are all done."""
+
+    run: RunFile
+    folder: Path
+    title: str
+    shown: RunFile
+    """The run file as the summary tells it."""
+    stages: Sequence[Stage]
+
+    def writes(self, output: str) -> bool:
+        """Whether a stage writes `output`; a folder may hold files of an earlier run file."""
+        return any(stage.output == output for stage in self.stages)
+
+
+def gather(plan: Finished) -> Summary:
+    """Read every output of a finished run."""
     teacher = _evaluation(plan, TEACHER)
-    order = [(BASELINE, None), (TEACHER, TEACHER if plan.tunes_teacher else None), (LABELS, LABELS), (STUDENT, STUDENT)]
+    tuned = TEACHER if plan.run.teacher.get("tune") else None
+    order = [(BASELINE, None), (TEACHER, tuned), (LABELS, LABELS), (STUDENT, STUDENT)]
     order += [(name, name) for name in (Scheme.parse(export.target).folder_name for export in plan.run.export)]
     models = [model for name, folder in order if (model := _model(plan, name, folder, teacher)) is not None]
     student = _evaluation(plan, STUDENT)
@@ -56,14 +74,14 @@ def _main(evaluation: Evaluation) -> str:
     return next((name for name in MAIN if name in evaluation.metrics), next(iter(evaluation.metrics)))
 
 
-def _evaluation(plan: Plan, name: str) -> measure.Kept | None:
+def _evaluation(plan: Finished, name: str) -> measure.Kept | None:
     if not plan.writes(evaluation_file(name)):
         return None
     path = plan.folder / evaluation_file(name)
     return measure.Kept.read(path) if _read_json(path) else None  # plain text has no baseline
 
 
-def _model(plan: Plan, name: str, folder: str | None, teacher: measure.Kept | None) -> ModelSummary | None:
+def _model(plan: Finished, name: str, folder: str | None, teacher: measure.Kept | None) -> ModelSummary | None:
     kept = _evaluation(plan, name)
     if kept is None:
         return None
@@ -87,7 +105,7 @@ def _model(plan: Plan, name: str, folder: str | None, teacher: measure.Kept | No
 
 def ratio(values: Sequence[Any], teacher: Sequence[Any], metric: str = "exact_match") -> Measure | None:
     """A metric's scores beside the teacher's, as a ratio of which higher is better; None where it cannot be divided."""
-    from ..runtime.ratio import ratio as beside
+    from ..runtime.evaluation.ratio import ratio as beside
 
     found = beside(values, teacher, metric)
     return Measure(**asdict(found)) if found else None

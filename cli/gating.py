@@ -18,7 +18,7 @@ from ..runtime.profiling import measures
 from .summary import GateResult, ModelSummary
 
 if TYPE_CHECKING:
-    from ..runtime.rows import Row
+    from ..runtime.data.reader import Row
 
 METRICS = "runtime.metrics"
 RATIO = "ratio_to_teacher"
@@ -51,7 +51,7 @@ def check(run: RunFile) -> None:
 
 def check_rows(run: RunFile, rows: Sequence[Row], schema: dict[str, Any] | None) -> None:
     """UsageError for a gate on a metric that these test rows do not allow; its hint names those that they do."""
-    from ..runtime.evaluate import check_metrics, suitable
+    from ..runtime.evaluation.evaluate import check_metrics, suitable
 
     for full, _, name in _metrics(run.gates):
         try:
@@ -75,7 +75,7 @@ def higher_is_better(name: str) -> bool:
         return number.higher_is_better
     if name == RATIO:
         return True
-    from ..runtime.evaluate import higher_is_better as of_metric
+    from ..runtime.evaluation.evaluate import higher_is_better as of_metric
 
     return of_metric(name)
 
@@ -139,7 +139,7 @@ def _profiled() -> list[str]:
 
 
 def _is_share(name: str) -> bool:
-    from ..runtime.evaluate import metric
+    from ..runtime.evaluation.evaluate import metric
 
     return bool(metric(name)[0].SHARE)
 

@@ -13,8 +13,8 @@ from ..models.errors import DataError, UsageError
 if TYPE_CHECKING:
     from ..models.runfile import RunFile
     from ..models.task import Task
-    from ..runtime.encoder import Text
-    from ..runtime.rows import Row
+    from ..runtime.data.reader import Row
+    from ..runtime.encoders.encoder import Text
 
 
 def read_columns(pairs: Sequence[str]) -> dict[str, str]:
@@ -35,8 +35,8 @@ LEDGER = Path("bad-rows.jsonl")
 def read_rows(path: Path, pairs: Sequence[str] = (), overrides: Sequence[str] = (), split: str = "test",
               skip_bad: bool = False) -> list[Row]:
     """The rows of a data file, or of one split of the run file `path`; as test rows every turn of a conversation."""
-    from ..runtime.rows import load_splits, questions
-    from ..runtime.rows import read_rows as read
+    from ..runtime.data.reader import load_splits, questions
+    from ..runtime.data.reader import read_rows as read
 
     if path.suffix == ".toml":
         from ..models import runfile

@@ -16,7 +16,7 @@ from ..models import files, hub
 from ..models.runfile import Export, Loop, RunFile
 
 if TYPE_CHECKING:
-    from ..runtime.rows import Row
+    from ..runtime.data.reader import Row
 
 _PLACES = ("dir", "train", "validation", "test", "columns", "validation_share", "test_share", "skip_bad")
 """Keys of [data] that say which rows there are; the rows' own digests stand for them."""
@@ -32,7 +32,7 @@ class Reads:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        from ..runtime.rows import rows_digest
+        from ..runtime.data.reader import rows_digest
 
         return {name: rows_digest(rows) for name, rows in self._rows.items()}
 
@@ -82,7 +82,7 @@ class Reads:
     def export(self, export: Export, certify_rows: int) -> dict[str, Any]:
         """One target: its settings, the rows that calibrate and those that judge."""
         from ..quantize.proof.float_answers import held_out
-        from ..runtime.rows import rows_digest
+        from ..runtime.data.reader import rows_digest
 
         judges = held_out(self._rows["train"], self._rows["test"], certify_rows)
         return {**self.rows("train"), "judges": rows_digest(judges), "export": asdict(export),

@@ -14,20 +14,19 @@ from ..models.artifact import open_artifact
 from ..models.errors import UsageError
 from ..models.runfile import Export, RunFile, Training
 from ..models.scheme import CODED, Scheme
-from ..runtime.profiling.processor import processor
+from ..runtime.machine.processor import processor
 from . import gating, measure, packages, resolve
+from .layout import BASELINE, DATA, GRID, LABELS, REPORT, STUDENT, SUMMARY, TEACHER, evaluation_file, profile_file
 from .pipeline import Stage
 from .reads import Reads
 
 if TYPE_CHECKING:
     from ..quantize.proof.float_answers import Witness
-    from ..runtime.rows import Row
+    from ..runtime.data.reader import Row
 
-DATA, SUMMARY, REPORT = "data.json", "summary.json", "report.html"
 NO_VERSIONS: Mapping[str, str] = MappingProxyType({})
 SMALL_BYTES = 32_000_000
 """A model file below this is evaluated with one thread; its profile takes the threads of the run file."""
-BASELINE, TEACHER, STUDENT, LABELS, GRID = "baseline", "teacher", "student", "student-labels", "student-grid"
 
 
 class Plan:
@@ -55,14 +54,14 @@ class Plan:
     @cached_property
     def splits(self) -> dict[str, list[Row]]:
         """The rows as they were given, read once for all stages of this process."""
-        from ..runtime.rows import load_splits
+        from ..runtime.data.reader import load_splits
 
         return load_splits(self.run.data, Path("/"), ledger=self.folder / "bad-rows.jsonl")
 
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
         """The splits to train and to measure on: every turn of a test conversation that is learned is asked."""
-        from ..runtime.rows import questions
+        from ..runtime.data.reader import questions
 
         return questions(self.splits, self.run.data.learn)
 
@@ -84,10 +83,6 @@ class Plan:
 
     def _certify_rows(self) -> int:
         return max((export.certify_rows for export in self.run.export), default=1)
-
-    def writes(self, output: str) -> bool:
-        """Whether a stage of this plan writes `output`; a folder may hold files of an earlier run file."""
-        return any(stage.output == output for stage in self.stages)
 
     def _add(self, name: str, output: str, work: Callable[[Path], None], needs: Sequence[str],
              reads: Mapping[str, Any], versions: Mapping[str, str] = NO_VERSIONS) -> str:
@@ -167,7 +162,7 @@ class Plan:
         return find(self.run.teacher["model"], self.run.teacher.get("revision", ""), key="teacher.model").folder
 
     def _check_data(self, path: Path) -> None:
-        from ..runtime.row_checks import check_splits
+        from ..runtime.data.checks import check_splits
 
         report = check_splits(self.splits)
         for finding in report.findings:
@@ -262,22 +257,12 @@ class Plan:
         files.write_json(path, plain(found))
 
     def _summary(self, path: Path) -> None:
-        from .gather import gather
+        from .gather import Finished, gather
         from .output import plain
 
-        files.write_json(path, plain(gather(self)))
+        files.write_json(path, plain(gather(Finished(self.run, self.folder, self.title, self.shown, self.stages))))
 
     def _report(self, path: Path) -> None:
         from .report import write
 
         write(self.folder, path)
-
-
-def evaluation_file(name: str) -> str:
-    """Where the evaluation of a model is kept, relative to the output folder."""
-    return f"evaluations/{name}.json"
-
-
-def profile_file(name: str) -> str:
-    """Where the profile of a shipped file is kept, relative to the output folder."""
-    return f"profiles/{name}.json"

@@ -15,13 +15,13 @@ from ..models import catalogue, family, kinds
 from ..models.errors import ArtifactError, UsageError
 from ..models.runfile import RunFile, Training
 from ..models.strict import build
-from ..runtime.configs import read_table
+from ..runtime.files.model_files import read_table
 from . import costs, targets
 
 if TYPE_CHECKING:
     from ..models.family import Family
     from ..models.runfile import Export
-    from ..runtime.rows import Row
+    from ..runtime.data.reader import Row
 
 DEFAULT_STUDENT = {"generate": "smollm2-135m", "classify": "minilm-l6"}
 TASKS = ("generate", "classify")
@@ -224,11 +224,11 @@ def _lacks_tools(rows: Sequence[Row], name: str) -> bool:
     folder = Path(name)
     if not folder.is_dir() or not any(row.tools for row in rows):
         return False
-    from ..runtime.text import Codec
-    from ..runtime.tools import ToolFormat
+    from ..runtime.text.codec import Codec
+    from ..runtime.text.tool_calls import ToolFormat
 
     try:
-        ToolFormat.of(Codec.from_folder(folder))
+        ToolFormat.of(Codec.from_folder(folder).render)
     except UsageError:
         return True
     return False
@@ -263,9 +263,11 @@ def _counted(rows: Sequence[Row], task: str, student: str, template: str) -> tup
     codec = tokenizers.codec_of(run, Path(), rows)
     if codec is None:
         return None
+    from ..runtime.data import learned_tokens
+
     whole, answers = [], []
     for row in rows:
-        found = codec.sequences(row) if row.messages else []
+        found = learned_tokens.sequences(codec, row) if row.messages else []
         whole += [len(one.ids) for one in found] or [len(codec.encode(row.text, True)) + len(codec.encode(row.pair))]
         answers += [end - start for one in found for start, end in one.spans] or [0]
     return whole, answers

@@ -11,8 +11,8 @@ from ..models import catalogue
 
 if TYPE_CHECKING:
     from ..models.runfile import RunFile
-    from ..runtime.rows import Row
-    from ..runtime.text import Codec
+    from ..runtime.data.reader import Row
+    from ..runtime.text.codec import Codec
 
 FILES = ("tokenizer*.json", "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/*",
          "generation_config.json", "config.json")
@@ -40,8 +40,8 @@ def folder_of(model: str, revision: str = "", base: Path | None = None) -> Path 
 def codec_of(run: RunFile, base: Path, rows: Sequence[Row], given: Path | None = None) -> Codec | None:
     """The student's tokenizer and template as training uses them on `rows`; of the folder `given`, where there is one.
     None where neither lies on this machine."""
-    from ..runtime.learned import settled
-    from ..runtime.text import Codec
+    from ..runtime.data.learned_tokens import settled
+    from ..runtime.text.codec import Codec
 
     model = run.student.model or str(run.teacher.get("model", ""))
     folder = given or folder_of(model, run.student.revision, base)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..runtime.threads import wait_briefly
+from ..runtime.machine.cores import wait_briefly
 from .grid_aware import grid_aware
 from .merge import merge
 from .stages import distill, prepare_student, tune, tune_teacher

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..models.errors import DataError, MissingExtra
-from ..runtime.row_shapes import Row
+from ..runtime.data.shapes import Row
 
 
 def majority(train: Sequence[Row], test: Sequence[Row]) -> list[str]:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from ..models import files
 from ..models.artifact import versions
 from ..models.errors import DataError
-from ..runtime.learned import Learned
-from ..runtime.rows import Row, rows_digest
-from ..runtime.text import Codec
+from ..runtime.data import learned_tokens
+from ..runtime.data.learned_tokens import Learned
+from ..runtime.data.reader import Row, rows_digest
+from ..runtime.text.codec import Codec
 from .targets import wanted
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _tokenize(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: list[s
     known = {label: index for index, label in enumerate(labels)}
     for place, row in enumerate(rows):
         if row.kind == "text":
-            stream += codec.training_ids(row)[0]
+            stream += learned_tokens.training_ids(codec, row)[0]
             continue
         target = 0
         if row.kind in ("labels", "score"):
@@ -134,7 +135,7 @@ def _tokenize(rows: Sequence[Row], codec: Codec, max_tokens: int, labels: list[s
                                 "correct the row, or add the label to [task] labels")
             found, target = [Learned(codec.encode(row.text, add_special_tokens=True), [])], known[row.label]
         else:
-            found = codec.sequences(row, learn)
+            found = learned_tokens.sequences(codec, row, learn)
         fitting = [one for one in found if len(one.ids) <= max_tokens]
         left_out += len(fitting) < len(found)
         unlearned += not found

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ..models import outputs
 from ..models.errors import UsageError
 from ..models.task import Task
-from ..runtime.learned import Learned
-from ..runtime.rows import Row
-from ..runtime.text import Codec
+from ..runtime.data.learned_tokens import Learned
+from ..runtime.data.reader import Row
+from ..runtime.text.codec import Codec
 from .batches import Schedule, token_set
 from .loading import load_model, positions_of
 from .objectives import class_logits

@@ -16,8 +16,8 @@ from ..models.errors import UsageError
 from ..models.family import of_config
 from ..models.runfile import RunFile
 from ..models.toml_text import to_toml
-from ..runtime.template_defaults import write_template
-from ..runtime.text import Codec
+from ..runtime.text.codec import Codec
+from ..runtime.text.template_defaults import write_template
 from .loading import copy_tokenizer, parameters, save_model, write_trimmed_tokenizer
 from .progress import METRICS, TENSORBOARD
 

@@ -21,7 +21,7 @@ from ..models import files
 from ..models.errors import MissingExtra, UsageError
 from ..models.runfile import GridAware, RunFile, check_grid_aware
 from ..quantize.grid.codes import Codes
-from ..runtime.text import Codec
+from ..runtime.text.codec import Codec
 from . import finish, loop
 from .batches import everything
 from .grid import Grid

@@ -14,8 +14,8 @@ from ..models import files, outputs
 from ..models.errors import ArtifactError, UsageError
 from ..models.task import Task
 from ..quantize.source import float_model, folder_checks
-from ..runtime import unembedded
-from ..runtime.tokenizer_files import PROCESSOR_TEMPLATE
+from ..runtime.text import unembedded
+from ..runtime.text.tokenizer_files import PROCESSOR_TEMPLATE
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
                    PROCESSOR_TEMPLATE)

@@ -19,7 +19,7 @@ from ..models.errors import ArtifactError, UsageError
 from ..models.runfile import RunFile, Student
 from ..models.task import Task
 from ..quantize.source.folder_checks import ADAPTER, ADAPTER_WEIGHTS, is_adapter
-from ..runtime.configs import classifier_config, read_table
+from ..runtime.files.model_files import classifier_config, read_table
 from . import finish
 from .checkpoint import locked
 from .loading import load_model

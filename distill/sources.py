@@ -13,10 +13,10 @@ from ..models.errors import ArtifactError, UsageError
 from ..models.family import of_config
 from ..quantize.source import folder_checks
 from ..quantize.source.checkpoint import stored
-from ..runtime import unembedded
-from ..runtime.configs import check_folder, read_table
-from ..runtime.text import Codec
-from ..runtime.tokenizer_files import PROCESSOR_TEMPLATE
+from ..runtime.files.model_files import check_folder, read_table
+from ..runtime.text import unembedded
+from ..runtime.text.codec import Codec
+from ..runtime.text.tokenizer_files import PROCESSOR_TEMPLATE
 
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json",
              "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/*",
@@ -109,7 +109,7 @@ def check_tokenizer(folder: Path) -> None:
     entries = stored(folder, config, family)
     embedding = next((entries[name] for name in family.embedding if name in entries), None)
     if embedding is not None:
-        unembedded.check_ids(folder, Codec.from_folder(folder), embedding.shape[0])
+        unembedded.check_ids(folder, Codec.from_folder(folder).tokenizer, embedding.shape[0])
 
 
 def weights_digest(folder: Path) -> str:

@@ -16,9 +16,9 @@ from ..models.errors import DataError, UsageError
 from ..models.family import of_config
 from ..models.runfile import RunFile
 from ..models.task import Task
-from ..runtime import learned
-from ..runtime.rows import Row, load_splits, rows_digest
-from ..runtime.text import Codec
+from ..runtime.data import learned_tokens
+from ..runtime.data.reader import Row, load_splits, rows_digest
+from ..runtime.text.codec import Codec
 from . import finish, targets
 from .checkpoint import locked
 from .loading import load_model, new_model
@@ -140,10 +140,10 @@ def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | N
 
 
 def settle(run: RunFile, source: Source, splits: Mapping[str, Sequence[Row]]) -> RunFile:
-    """The run with the options of the chat template that its rows ask for: see learned.settled."""
+    """The run with the options of the chat template that its rows ask for: see learned_tokens.settled."""
     if run.task.kind != "generate":
         return run
-    options = learned.settled(Codec.from_folder(source.folder, run.task), splits["train"])
+    options = learned_tokens.settled(Codec.from_folder(source.folder, run.task), splits["train"])
     return replace(run, task=replace(run.task, template_options=options))
 
 
@@ -234,6 +234,6 @@ def _kept(folder: Path, task: Task, splits: Mapping[str, Sequence[Row]]) -> list
     used: set[int] = set()
     for row in [*splits["train"], *splits["validation"]]:
         found = [codec.encode(row.text, add_special_tokens=True)] if task.kind == "classify" else [
-            one.ids for one in codec.sequences(row)]
+            one.ids for one in learned_tokens.sequences(codec, row)]
         used.update(token for ids in found for token in ids)
     return kept_tokens(json.loads(codec.tokenizer.to_str()), used)

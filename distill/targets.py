@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ..models.errors import DataError, UsageError
 from ..models.outputs import SCORE, SCORES, SIGMOID, SIGMOID_SCORE, SOFTMAX
 from ..models.task import Task
-from ..runtime.head import THRESHOLD, Head
-from ..runtime.row_fit import fit
-from ..runtime.rows import Row
+from ..runtime.data.reader import Row
+from ..runtime.encoders.head import THRESHOLD, Head
+from ..runtime.evaluation.row_fit import fit
 from . import temperature
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..models import files, kinds
 from ..models.errors import UsageError
-from ..runtime.text import Codec
+from ..runtime.text.codec import Codec
 from .loading import TEMPLATES
 from .sources import Source
 

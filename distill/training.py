@@ -17,9 +17,9 @@ from ..models.outputs import SOFTMAX
 from ..models.progress import told
 from ..models.runfile import Loop, RunFile, kind_config
 from ..models.task import Task
-from ..runtime.configs import read_table
-from ..runtime.rows import Row, rows_digest
-from ..runtime.text import Codec
+from ..runtime.data.reader import Row, rows_digest
+from ..runtime.files.model_files import read_table
+from ..runtime.text.codec import Codec
 from . import finish, loop, machine, targets
 from .batches import Schedule, TokenSet, tokenize
 from .checkpoint import locked

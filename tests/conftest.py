@@ -83,8 +83,8 @@ def stub() -> Iterator[Stub]:
 @pytest.fixture(scope="module")
 def several(packed_llama: dict[str, Path], packed_bert: Path, packed_vectors: Path) -> Iterator[Running]:
     """A server of one model of each task: "text", "labels" and "vectors"."""
-    from edgestill.runtime.loading import load_streams
-    from edgestill.runtime.server.station import Station
+    from edgestill.runtime.loading.load import load_streams
+    from edgestill.runtime.server.work_queue import Station
 
     from .serving import running
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
 from edgestill.runtime.engines._llama import library
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.codec import Codec
 
 from . import tiny
 

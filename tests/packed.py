@@ -14,7 +14,7 @@ from edgestill.models.strict import build
 from edgestill.models.task import Task
 from edgestill.quantize import layouts
 from edgestill.quantize.onnx.decoder import Encode
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.codec import Codec
 
 BESIDE = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgestill.models.artifact import Manifest, open_artifact, seal
 from edgestill.quantize.proof import certificate
-from edgestill.runtime.rows import Row
+from edgestill.runtime.data.reader import Row
 
 from . import tiny
 

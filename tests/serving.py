@@ -14,7 +14,7 @@ from typing import Any
 import openai
 from edgestill.runtime.server.application import Service
 from edgestill.runtime.server.running import Server, bind
-from edgestill.runtime.server.station import Station
+from edgestill.runtime.server.work_queue import Station
 
 
 @dataclass

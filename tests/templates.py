@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgestill.models.task import Task
-from edgestill.runtime.template import ChatTemplate
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.chat_template import ChatTemplate
+from edgestill.runtime.text.codec import Codec
 
 CALL = '<tool_call>\n{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n</tool_call>'
 LOOP = """{%- for m in messages %}<|{{ m.role }}|>

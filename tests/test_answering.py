@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from edgestill.cli import main
 from edgestill.runtime import load
-from edgestill.runtime.generate import Generator
+from edgestill.runtime.generation.generator import Generator
 
 from .test_constrain import CALL
 

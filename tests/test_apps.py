@@ -17,8 +17,8 @@ from edgestill.models.errors import ArtifactError, DataError, EdgestillError, Us
 from edgestill.models.task import Task
 from edgestill.quantize import apps
 from edgestill.quantize.apps import _literals, _prompt
-from edgestill.runtime.template import ChatTemplate
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.chat_template import ChatTemplate
+from edgestill.runtime.text.codec import Codec
 
 from . import packed, tiny
 

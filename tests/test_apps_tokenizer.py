@@ -13,7 +13,7 @@ import pytest
 from edgestill.models.errors import UsageError
 from edgestill.quantize.apps import TEMPLATES, _tables
 from edgestill.quantize.source import corpus
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.codec import Codec
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from . import tiny

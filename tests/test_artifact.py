@@ -12,7 +12,7 @@ import pytest
 from edgestill.models import artifact, files
 from edgestill.models.errors import ArtifactError, EdgestillError
 from edgestill.models.task import Task
-from edgestill.runtime.foreign import is_stranger
+from edgestill.runtime.loading.foreign import is_stranger
 
 
 def make(target: Path) -> artifact.Artifact:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from edgestill.distill.baselines import linear_svm, majority, nearest_tfidf, trivial_answers
 from edgestill.models.errors import DataError, MissingExtra
-from edgestill.runtime.evaluate import compare, evaluate_answers
-from edgestill.runtime.rows import Row, read_rows
+from edgestill.runtime.data.reader import Row, read_rows
+from edgestill.runtime.evaluation.evaluate import compare, evaluate_answers
 
 QUESTIONS = {"light": ["turn on the lamp", "lamp off please", "make the lamp brighter"],
              "music": ["play a song", "next song please", "play the song again", "stop the song"]}

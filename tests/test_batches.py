@@ -11,8 +11,9 @@ import torch
 from edgestill.distill import batches
 from edgestill.distill.batches import Schedule, TokenSet, everything, tokenize
 from edgestill.models.errors import DataError
-from edgestill.runtime.rows import Row
-from edgestill.runtime.text import Codec
+from edgestill.runtime.data import learned_tokens
+from edgestill.runtime.data.reader import Row
+from edgestill.runtime.text.codec import Codec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,7 +44,7 @@ def test_only_completions_are_learned_from(codec: Codec) -> None:
         seen = torch.split(batch.labels, batch.counts)
         places = torch.split(batch.positions, batch.counts)
         for place, (row, labels, positions) in enumerate(zip(batch.rows, seen, places, strict=True)):
-            ids, start = codec.training_ids(ROWS[row])
+            ids, start = learned_tokens.training_ids(codec, ROWS[row])
             assert labels.tolist() == ids[start:]
             assert positions.tolist() == [place * width + t - 1 for t in range(start, len(ids))]
             assert codec.decode(labels.tolist()).startswith("answer")
@@ -54,7 +55,7 @@ def test_only_completions_are_learned_from(codec: Codec) -> None:
 def test_plain_texts_are_packed_and_every_token_is_predicted_once(codec: Codec) -> None:
     texts = [Row(text=f"the weather today is number {index}") for index in range(9)]
     tokens = tokenize(texts, codec, 16)
-    stream = [token for row in texts for token in codec.training_ids(row)[0]]
+    stream = [token for row in texts for token in learned_tokens.training_ids(codec, row)[0]]
     assert max(tokens.lengths) == 16 and tokens.left_out == 0
     learned = [int(token) for index in range(len(tokens)) for token in tokens.row(index)[1:]]
     assert learned == stream[1:]

@@ -12,8 +12,8 @@ import pytest
 from edgestill.cli import main
 from edgestill.models.errors import EdgestillError, UsageError
 from edgestill.runtime import load
-from edgestill.runtime.bulk import CHUNK, classify_into
-from edgestill.runtime.classify import Classifier
+from edgestill.runtime.encoders.bulk import CHUNK, classify_into
+from edgestill.runtime.encoders.classifier import Classifier
 
 from .tiny import SENTENCES
 
@@ -94,7 +94,7 @@ def test_another_source_is_refused(model: Classifier, tmp_path: Path, monkeypatc
     monkeypatch.setattr(model, "head", replace(model.head, temperature=3.0))
     with pytest.raises(UsageError, match="other temperature"):
         classify_into(out, model, TEXTS[:5])
-    monkeypatch.setattr("edgestill.runtime.bulk.model_digest", lambda artifact: "another")
+    monkeypatch.setattr("edgestill.runtime.encoders.bulk.model_digest", lambda artifact: "another")
     with pytest.raises(UsageError, match="other model"):
         classify_into(out, model, TEXTS[:5])
     assert out.read_bytes() == before

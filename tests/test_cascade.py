@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from edgestill.models.errors import DataError, UsageError
 from edgestill.runtime import load
-from edgestill.runtime.cascade import (
+from edgestill.runtime.encoders.classifier import Classifier
+from edgestill.runtime.evaluation.cascade import (
     ANSWER,
     Cascade,
     Case,
@@ -24,8 +25,7 @@ from edgestill.runtime.cascade import (
     lowest_threshold,
     saving,
 )
-from edgestill.runtime.classify import Classifier
-from edgestill.runtime.generate import Generator
+from edgestill.runtime.generation.generator import Generator
 from hypothesis import given
 from hypothesis import strategies as st
 

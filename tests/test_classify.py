@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from edgestill.models.errors import ArtifactError, UsageError
 from edgestill.runtime import load
-from edgestill.runtime.classify import Classifier
+from edgestill.runtime.encoders.classifier import Classifier
 
 from . import packed
 from .tiny import SENTENCES

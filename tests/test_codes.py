@@ -9,7 +9,7 @@ from edgestill.quantize.grid import codes
 from edgestill.quantize.methods import rtn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
+from hypothesis.extra import numpy
 
 
 def test_golden_block() -> None:
@@ -40,7 +40,7 @@ def test_same_bytes_as_the_gguf_package() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 4).map(lambda n: 18 * n))))
+@given(numpy.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 4).map(lambda n: 18 * n))))
 def test_any_bytes_survive_unpacking_and_packing(data: np.ndarray) -> None:
     assert np.array_equal(codes.to_bytes(codes.from_bytes(data)), data)
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from edgestill.models.errors import DataError, EdgestillError, MissingExtra, UsageError
 from edgestill.runtime import load
-from edgestill.runtime.constrain import Grammars
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.text import Codec
+from edgestill.runtime.generation.constraints import Grammars
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.text.codec import Codec
 
 from . import packed, tiny
 

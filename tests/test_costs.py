@@ -11,7 +11,7 @@ from edgestill.cli.costs import Cost, Lengths, Shape
 from edgestill.cli.stages import Plan
 from edgestill.distill import machine
 from edgestill.models.runfile import Export
-from edgestill.runtime.rows import Row
+from edgestill.runtime.data.reader import Row
 
 SMOLLM2 = Shape(134_515_008, 49152)
 CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536}

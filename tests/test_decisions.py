@@ -10,7 +10,7 @@ import pytest
 from edgestill.models.task import Task
 from edgestill.quantize.proof import decisions, limits
 from edgestill.quantize.proof.divergence import kl
-from edgestill.runtime.head import Head
+from edgestill.runtime.encoders.head import Head
 
 RANDOM = np.random.default_rng(0)
 FLOAT = RANDOM.normal(0, 2, (200, 12)).astype(np.float32)

@@ -19,8 +19,8 @@ from edgestill.quantize import export, verify
 from edgestill.quantize.source import sentence_transformers
 from edgestill.quantize.source.model_folder import Source
 from edgestill.runtime import evaluate, load, profile
-from edgestill.runtime.embed import Embedder, nearest_answers
-from edgestill.runtime.rows import Row
+from edgestill.runtime.data.reader import Row
+from edgestill.runtime.encoders.embedder import Embedder, nearest_answers
 from numpy.typing import NDArray
 
 from . import packed, proving, tiny
@@ -157,7 +157,7 @@ def test_an_embedder_answers_with_its_nearest_neighbour(model: Embedder) -> None
 
 
 def test_neighbours_are_found_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgestill.runtime.embed.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("edgestill.runtime.encoders.embedder.ROWS_AT_ONCE", 2)
     rows = [Row(text=str(index), label=str(index // 2)) for index in range(6)]
     angles = np.array([0.0, 0.1, 1.0, 1.1, 2.0, 2.1])
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)

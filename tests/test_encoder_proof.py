@@ -14,7 +14,7 @@ from edgestill.models import family
 from edgestill.models.task import Task
 from edgestill.quantize.onnx import encoder, storage
 from edgestill.runtime import load
-from edgestill.runtime.encoder import Graph
+from edgestill.runtime.encoders.encoder import Graph
 from numpy.typing import NDArray
 
 from . import packed, tiny

@@ -16,8 +16,8 @@ from edgestill.models import kinds
 from edgestill.models.artifact import Artifact, Manifest, open_artifact
 from edgestill.models.errors import ArtifactError, MissingExtra, UsageError
 from edgestill.models.task import Task
-from edgestill.runtime import configs
-from edgestill.runtime import engine as shared_engine
+from edgestill.runtime.engines import _base as shared_engine
+from edgestill.runtime.files import model_files
 from numpy.typing import NDArray
 
 ENGINES = kinds.names("runtime.engines")
@@ -195,7 +195,7 @@ def test_onnx_cache_grows_while_decoding(packed_llama: dict[str, Path], wanted: 
 
 
 def test_gguf_agrees_with_the_codec(packed_llama: dict[str, Path], tiny_llama: Path) -> None:
-    from edgestill.runtime.text import Codec
+    from edgestill.runtime.text.codec import Codec
 
     from . import tiny
 
@@ -238,12 +238,12 @@ def test_onnx_refuses_other_graphs(packed_bert: Path) -> None:
 
 
 def test_onnx_reads_the_head_size_beside_a_symbolic_graph(packed_llama: dict[str, Path], tmp_path: Path) -> None:
-    assert configs.head_size(packed_llama["onnx"]) == 16
+    assert model_files.head_size(packed_llama["onnx"]) == 16
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 64, "num_attention_heads": 4}))
-    assert (configs.head_size(tmp_path), configs.context_of(tmp_path)) == (16, 0)
+    assert (model_files.head_size(tmp_path), model_files.context_of(tmp_path)) == (16, 0)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ArtifactError, match="size of an attention head"):
-        configs.head_size(tmp_path)
+        model_files.head_size(tmp_path)
 
 
 def test_a_missing_engine_names_the_extra(packed_llama: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from edgestill.models.errors import DataError, UsageError
-from edgestill.runtime.evaluate import Evaluation, compare, evaluate, evaluate_answers, spaced
-from edgestill.runtime.likelihood import nats, row_likelihoods
-from edgestill.runtime.rows import Row
+from edgestill.runtime.data.reader import Row
+from edgestill.runtime.evaluation.evaluate import Evaluation, compare, evaluate, evaluate_answers, spaced
+from edgestill.runtime.evaluation.likelihood import nats, row_likelihoods
 
 CHATS = [Row(messages=({"role": "user", "content": f"say {index}"}, {"role": "assistant", "content": str(index)}),
              where=f"rows:{index}") for index in range(10)]

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from edgestill.models import kinds
-from edgestill.runtime import decoding, load
+from edgestill.runtime import load
 from edgestill.runtime.engines import _gguf_streams
-from edgestill.runtime.exactness import exact_rows
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.guessing import Guessing
-from edgestill.runtime.loading import load_streams
-from edgestill.runtime.sampling import lead
+from edgestill.runtime.engines._batch_exactness import exact_rows
+from edgestill.runtime.generation import run
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.generation.guessing import Guessing
+from edgestill.runtime.generation.sampling import lead
+from edgestill.runtime.loading.load import load_streams
 
 from .test_speculation import Always
 
@@ -83,9 +84,9 @@ def test_near_ties_of_a_guessed_pass_are_decided_without_guesses(near: float, sa
                 row[first], row[second] = row[second], row[first]
         return rows
 
-    monkeypatch.setattr("edgestill.runtime.guessing.Speculator", Always)
+    monkeypatch.setattr("edgestill.runtime.generation.guessing.Speculator", Always)
     monkeypatch.setattr(model.engine, "extend", turned)
-    monkeypatch.setattr(decoding, "NEAR", near)
+    monkeypatch.setattr(run, "NEAR", near)
     model.__dict__["_guessing"] = guessing = Guessing(model)
     guessing.__dict__["_exact_rows"] = 1
     guessed, answers = 0, []

@@ -17,8 +17,8 @@ from edgestill.models import family, kinds
 from edgestill.models.errors import ArtifactError, UsageError
 from edgestill.models.scheme import Scheme
 from edgestill.quantize.source.checkpoint import Checkpoint
-from edgestill.runtime.engines.gguf import GgufEngine
-from edgestill.runtime.engines.onnx import OnnxEngine
+from edgestill.runtime.engines._gguf_engine import GgufEngine
+from edgestill.runtime.engines._onnx_engine import OnnxEngine
 from numpy.typing import NDArray
 
 from .decoders import IDS, Made, logits, make

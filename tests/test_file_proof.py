@@ -18,7 +18,7 @@ from edgestill.quantize.proof.checks import codes, metadata, tensors
 from edgestill.quantize.proof.packed_file import Subject
 from edgestill.quantize.source.checkpoint import Checkpoint
 from edgestill.quantize.source.float_model import FloatModel
-from edgestill.runtime import gguf_header
+from edgestill.runtime.files import gguf_header
 
 from . import gguf_files, tiny
 

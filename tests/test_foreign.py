@@ -16,11 +16,13 @@ from edgestill.cli import main
 from edgestill.models.errors import ArtifactError, EdgestillError, UsageError
 from edgestill.quantize import verify
 from edgestill.quantize.proof.clients import _node
-from edgestill.runtime import evaluate, gguf_text, limited, load, onnx_header, profile
+from edgestill.runtime import evaluate, load, profile
 from edgestill.runtime.engines import onnx as onnx_engine
 from edgestill.runtime.engines._concat import ConcatEngine
-from edgestill.runtime.foreign import codec_of, open_model
-from edgestill.runtime.text import Codec
+from edgestill.runtime.files import limited_process, onnx_header
+from edgestill.runtime.loading.foreign import codec_of, open_model
+from edgestill.runtime.text import gguf_tokenizer
+from edgestill.runtime.text.codec import Codec
 
 from . import proving, tiny
 
@@ -66,7 +68,7 @@ def test_a_bare_gguf_answers_as_the_artifact_does(gguf: Path, packed_llama: dict
 
 
 def test_the_codec_of_a_gguf_is_that_of_its_tokenizer_file(gguf: Path, tiny_llama: Path) -> None:
-    found, expected = gguf_text.codec(gguf), Codec.from_folder(tiny_llama)
+    found, expected = gguf_tokenizer.codec(gguf), Codec.from_folder(tiny_llama)
     assert (found.stop_ids, found.eos_id, found.pad_id, found.template) == (
         expected.stop_ids, expected.eos_id, expected.pad_id, expected.template)
     assert found.vocabulary_size == expected.vocabulary_size and found.adds_bos == expected.adds_bos
@@ -279,7 +281,7 @@ def test_what_no_engine_runs_is_refused_with_a_next_step(tiny_llama: Path, gguf:
 CHILD = """
 import os, sys, time
 from edgestill.models.errors import DataError
-from edgestill.runtime.limited import serve
+from edgestill.runtime.files.limited_process import serve
 def work(job):
     yield {"begun": job["how"]}
     if job["how"] == "crash": os.abort()
@@ -305,7 +307,7 @@ def beside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_limited_process_tells_how_far_it_came_and_how_it_ended(how: str, crash: str, found: int, tmp_path: Path,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     beside(tmp_path, monkeypatch)
-    outcome = limited.run("limited_child", {"how": how}, seconds=3 if how == "hang" else 60)
+    outcome = limited_process.run("limited_child", {"how": how}, seconds=3 if how == "hang" else 60)
     assert crash in outcome.crash and bool(crash) == bool(outcome.crash)
     assert len(outcome.found) == found and outcome.found[0] == {"begun": how}
 
@@ -315,7 +317,7 @@ def test_another_machines_artifact_is_tried_once(packed_llama: dict[str, Path], 
     """A device that starts the same file every morning must not pay for the trial each time."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
     load(packed_llama["gguf"]).close()
-    monkeypatch.setattr(limited, "run", lambda *arguments: pytest.fail("tried again"))
+    monkeypatch.setattr(limited_process, "run", lambda *arguments: pytest.fail("tried again"))
     load(packed_llama["gguf"]).close()
     changed = shutil.copytree(packed_llama["gguf"], tmp_path / "changed")
     content = (changed / "model.gguf").read_bytes()
@@ -327,7 +329,7 @@ def test_another_machines_artifact_is_tried_once(packed_llama: dict[str, Path], 
 def test_what_a_limited_process_refuses_is_raised_as_what_it_is(tmp_path: Path,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     beside(tmp_path, monkeypatch)
-    outcome = limited.run("limited_child", {"how": "refuse"})
+    outcome = limited_process.run("limited_child", {"how": "refuse"})
     assert outcome.error is not None and str(outcome.error) == "bad\n  do this" and len(outcome.found) == 1
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from edgestill.models.errors import ArtifactError, EdgestillError
-from edgestill.runtime import gguf_header, onnx_header
+from edgestill.runtime.files import gguf_header, onnx_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -14,11 +14,11 @@ from edgestill.cli.report import render
 from edgestill.cli.summary import FILE, GateResult, Measure, ModelSummary, Summary, read_summary
 from edgestill.models.errors import UsageError
 from edgestill.models.runfile import Export, Gates, RunFile
-from edgestill.runtime.evaluate import Evaluation, evaluate_answers
-from edgestill.runtime.intervals import Interval
+from edgestill.runtime.data.reader import Row
+from edgestill.runtime.evaluation.evaluate import Evaluation, evaluate_answers
+from edgestill.runtime.evaluation.intervals import Interval
 from edgestill.runtime.profiling import measures
 from edgestill.runtime.profiling.measure import Profile
-from edgestill.runtime.rows import Row
 
 TEXTS = [Row(text=f"text {index}") for index in range(8)]
 

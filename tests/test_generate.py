@@ -15,10 +15,10 @@ import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import ArtifactError, DataError, UsageError
 from edgestill.runtime import load
-from edgestill.runtime.engine import Cache
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.template import ChatTemplate
-from edgestill.runtime.text import Codec
+from edgestill.runtime.engines._base import Cache
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.text.chat_template import ChatTemplate
+from edgestill.runtime.text.codec import Codec
 
 from . import packed
 from .test_constrain import CALL

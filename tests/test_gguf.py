@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from edgestill.models.scheme import MIXED, TYPES
 from edgestill.quantize.gguf import weight_changes
-from edgestill.runtime.engines.gguf import GgufEngine
+from edgestill.runtime.engines._gguf_engine import GgufEngine
 
 from .decoders import IDS, Made, make
 from .gguf_files import fields, write

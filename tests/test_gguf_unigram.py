@@ -12,7 +12,7 @@ from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
 from edgestill.quantize.gguf.tokenizer.charsmap import Charsmap
 from edgestill.quantize.source import corpus
 from edgestill.quantize.source.tokenizer_rules import BLANK
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.codec import Codec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -13,9 +13,9 @@ from edgestill.cli import main
 from edgestill.quantize.proof import foreign_file, grade, hopeless, limits, steps
 from edgestill.quantize.proof.certificate import Certificate, Check
 from edgestill.quantize.proof.checks import task
-from edgestill.runtime import limited
-from edgestill.runtime.intervals import bootstrap, matched
-from edgestill.runtime.rows import Row, rows_digest
+from edgestill.runtime.data.reader import Row, rows_digest
+from edgestill.runtime.evaluation.intervals import bootstrap, matched
+from edgestill.runtime.files import limited_process
 
 
 def agreeing(share: float) -> Check:
@@ -153,11 +153,11 @@ def test_verify_tells_the_grade_and_takes_quick(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_proof_that_takes_too_long_is_no_fault_of_the_file() -> None:
-    late = limited.Outcome([{"needs_s": 5400.0}], "it took longer than 1800 s", late=True)
+    late = limited_process.Outcome([{"needs_s": 5400.0}], "it took longer than 1800 s", late=True)
     found = foreign_file._late("task", late)
     assert found.passed is None and "longer than 1800 s; all checks take about 5,400 s" in found.detail
     assert Certificate("gguf:Q4_0", (found,)).passed
-    slow = limited.run("edgestill.quantize.proof.foreign_file", {}, seconds=0.0)
+    slow = limited_process.run("edgestill.quantize.proof.foreign_file", {}, seconds=0.0)
     assert slow.late and "longer than 0 s" in slow.crash
 
 

@@ -13,15 +13,15 @@ from edgestill.cli.main import call
 from edgestill.models.errors import ArtifactError, UsageError
 from edgestill.models.task import Task
 from edgestill.runtime import evaluate, load
-from edgestill.runtime.bulk import classify_into
-from edgestill.runtime.cascade import Cascade
-from edgestill.runtime.classify import Classifier
-from edgestill.runtime.foreign import open_model
-from edgestill.runtime.head import Head
-from edgestill.runtime.loading import load_streams
-from edgestill.runtime.rows import Row
+from edgestill.runtime.data.reader import Row
+from edgestill.runtime.encoders.bulk import classify_into
+from edgestill.runtime.encoders.classifier import Classifier
+from edgestill.runtime.encoders.head import Head
+from edgestill.runtime.evaluation.cascade import Cascade
+from edgestill.runtime.loading.foreign import open_model
+from edgestill.runtime.loading.load import load_streams
 from edgestill.runtime.server.fallback import Fallback
-from edgestill.runtime.server.station import Station
+from edgestill.runtime.server.work_queue import Station
 
 from . import tiny
 from .heads import ONE, PAIR, TEXT, in_torch, variant
@@ -244,7 +244,7 @@ def test_the_server_answers_as_the_head_means(multi: Path, one: Path, tiny_bert:
 
 def test_the_command_shows_labels_and_scores(multi: Path, one: Path, capsys: pytest.CaptureFixture[str],
                                              tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgestill.runtime.loading.load.__defaults__", (0, 0, False))
+    monkeypatch.setattr("edgestill.runtime.loading.load.load.__defaults__", (0, 0, False))
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"text": PAIR[0], "text_pair": PAIR[1]}) + "\n")
     assert call(["classify", str(one), str(tmp_path / "pairs.jsonl"), "--json"]) == 0
     (by_file,) = json.loads(capsys.readouterr().out)

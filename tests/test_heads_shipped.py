@@ -20,9 +20,9 @@ from edgestill.quantize.apps import TEMPLATES, _encoder
 from edgestill.quantize.layouts import transformers_js
 from edgestill.quantize.proof.certificate import Certificate
 from edgestill.quantize.ship import model_card
-from edgestill.runtime.configs import classifier_config
-from edgestill.runtime.head import Head
-from edgestill.runtime.text import Codec
+from edgestill.runtime.encoders.head import Head
+from edgestill.runtime.files.model_files import classifier_config
+from edgestill.runtime.text.codec import Codec
 
 from .heads import variant
 

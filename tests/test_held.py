@@ -27,6 +27,7 @@ from edgestill.quantize.proof.clients import (
     transformers_js,
 )
 from edgestill.runtime import load
+from edgestill.runtime.data import learned_tokens
 
 from . import proving, tiny
 
@@ -65,7 +66,7 @@ def test_without_asking_no_client_is_run(sound: dict[str, Path]) -> None:
 def genai_ends_elsewhere(folder: Path) -> None:
     """Its configuration takes a token that answers hold for an end."""
     model = load(folder, threads=1, check_hashes=False)
-    said = model.generate_ids(model.codec.prompt_ids(proving.TEST_ROWS[0]), max_new_tokens=4).ids[2]
+    said = model.generate_ids(learned_tokens.prompt_ids(model.codec, proving.TEST_ROWS[0]), max_new_tokens=4).ids[2]
     model.close()
     proving.edit_json(folder / "genai_config.json", lambda table: table["model"]["eos_token_id"].append(int(said)))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from edgestill.models.errors import DataError
-from edgestill.runtime import intervals
-from edgestill.runtime.intervals import Interval, McNemar, bootstrap, mcnemar, paired
+from edgestill.runtime.evaluation import intervals
+from edgestill.runtime.evaluation.intervals import Interval, McNemar, bootstrap, mcnemar, paired
 
 
 def test_the_interval_of_a_share_is_that_of_theory() -> None:

@@ -17,8 +17,8 @@ from edgestill.models.task import Task
 from edgestill.quantize import layouts
 from edgestill.quantize.layouts import ollama, transformers_js
 from edgestill.quantize.source import chat_turns
-from edgestill.runtime.template import ChatTemplate
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.chat_template import ChatTemplate
+from edgestill.runtime.text.codec import Codec
 
 NAMES = kinds.names("quantize.layouts")
 PIECES = re.compile(r"{{\s*(.*?)\s*}}", re.DOTALL)

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.task import Task
-from edgestill.runtime import learned
-from edgestill.runtime.answered import apart, said
-from edgestill.runtime.evaluate import evaluate
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.row import Row
-from edgestill.runtime.template import continued
-from edgestill.runtime.template_defaults import write_template
-from edgestill.runtime.text import Codec
+from edgestill.runtime.data import learned_tokens
+from edgestill.runtime.data.answers import apart, said
+from edgestill.runtime.data.row import Row
+from edgestill.runtime.evaluation.evaluate import evaluate
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.text.chat_template import continued
+from edgestill.runtime.text.codec import Codec
+from edgestill.runtime.text.template_defaults import write_template
 
 from .templates import CALL as CALLS
 from .templates import DROPS, KINDS, codec_of
@@ -53,7 +53,8 @@ def make(tiny_llama: Path) -> Callable[..., Codec]:
 
 
 def spans(codec: Codec, row: Row, learn: str = "all") -> list[str]:
-    return [codec.decode(one.ids[start:end], False) for one in codec.sequences(row, learn) for start, end in one.spans]
+    found = learned_tokens.sequences(codec, row, learn)
+    return [codec.decode(one.ids[start:end], False) for one in found for start, end in one.spans]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,10 +73,10 @@ def test_no_opening_is_learned_and_every_turn_is(kind: str, make: Callable[..., 
 def test_a_perfect_student_is_right(kind: str, name: str, make: Callable[..., Codec]) -> None:
     row = ROWS[name]
     plain = make(KINDS[kind])
-    codec = make(KINDS[kind], **learned.settled(plain, [row]))
-    (*_, last) = codec.sequences(row)
+    codec = make(KINDS[kind], **learned_tokens.settled(plain, [row]))
+    (*_, last) = learned_tokens.sequences(codec, row)
     start, end = last.spans[-1]
-    assert codec.prompt_ids(row) == codec.prompt_ids(row.prompt_messages, row.tools) == last.ids[:start]
+    assert learned_tokens.prompt_ids(codec, row) == codec.prompt_ids(row.prompt_messages, row.tools) == last.ids[:start]
     whole = continued(codec.render(row.prompt_messages, row.tools), codec.render(row.messages, row.tools, False))
     assert whole is not None and whole.startswith(codec.decode(last.ids, False))
     engine: Any = Scripted(last.ids[start:end])
@@ -91,23 +92,24 @@ def test_a_perfect_student_is_right(kind: str, name: str, make: Callable[..., Co
 @pytest.mark.parametrize("kind", ["switch", "fixed", "inside", "open"])
 def test_reasoning_is_learned_and_not_compared(kind: str, make: Callable[..., Codec]) -> None:
     codec = make(KINDS[kind])
-    assert learned.settled(codec, [THINKS, ROWS["turns"]]) == {}  # both ways: each row is asked as it answers
-    (one,) = codec.sequences(THINKS)
+    assert learned_tokens.settled(codec, [THINKS, ROWS["turns"]]) == {}  # both ways: each row is asked as it answers
+    (one,) = learned_tokens.sequences(codec, THINKS)
     ids = one.ids[one.spans[0][0]:-1]
     text = "a number\n</think>\n\nuno"
     assert codec.decode(ids, False) == (text if kind in ("inside", "open") else f"<think>\n{text}")
     assert apart(codec, ids, codec.decode(ids))[:2] == ("a number", "uno")
     assert said(codec, ids, codec.decode(ids), THINKS) == "uno" == THINKS.answer
-    assert codec.prompt_ids(THINKS) != codec.prompt_ids(Row((user("one"), answer("uno"))))
+    direct = Row((user("one"), answer("uno")))
+    assert learned_tokens.prompt_ids(codec, THINKS) != learned_tokens.prompt_ids(codec, direct)
     closed = make(KINDS[kind], enable_thinking=False)
     with pytest.raises(DataError, match="has reasoning, and template_options.enable_thinking is false"):
-        closed.sequences(THINKS)
+        learned_tokens.sequences(closed, THINKS)
 
 
 def test_thoughts_inside_the_words_are_not_learned_behind_empty_ones(make: Callable[..., Codec]) -> None:
     row = Row((user("one"), answer("<think>a number</think>uno")))
     with pytest.raises(DataError, match=r"messages\[1\] has reasoning, and template_options.enable_thinking is false"):
-        make(KINDS["switch"], enable_thinking=False).sequences(row)
+        learned_tokens.sequences(make(KINDS["switch"], enable_thinking=False), row)
 
 
 @pytest.mark.parametrize(("source", "row"), [
@@ -119,7 +121,7 @@ def test_thoughts_inside_the_words_are_not_learned_behind_empty_ones(make: Calla
 ], ids=["calls in another form", "calls as words", "a special token", "other marks of thoughts"])
 def test_what_was_learned_is_right_in_whatever_form(source: str, row: Row, make: Callable[..., Codec]) -> None:
     codec = make(source)
-    ids, start = codec.training_ids(row)
+    ids, start = learned_tokens.training_ids(codec, row)
     for given, wanted in ((ids[start:], 1.0), ([*ids[start:-2], *codec.encode("no"), ids[-1]], 0.0)):
         engine: Any = Scripted(given)
         engine.context_length = 1024
@@ -184,7 +186,7 @@ def test_options_without_a_template_are_refused(tiny_llama: Path) -> None:
 def test_a_developers_message_is_the_systems(make: Callable[..., Codec]) -> None:
     row = Row(({"role": "developer", "content": "Obey."}, user("lamp on"), answer("on")))
     codec = make(DROPS["developer"])
-    assert codec.decode(codec.sequences(row)[0].ids, False).startswith("<|system|>Obey.<|end|><|user|>")
+    assert codec.decode(learned_tokens.sequences(codec, row)[0].ids, False).startswith("<|system|>Obey.<|end|><|user|>")
     knows = make(DROPS["developer"].replace("('system'", "('developer', 'system'"))
     assert knows.render(row.messages).startswith("<|developer|>Obey.")
     codec.system = "Be brief."
@@ -203,12 +205,12 @@ def test_a_developers_message_is_the_systems(make: Callable[..., Codec]) -> None
 def test_what_the_template_leaves_out_is_refused_by_name(source: str, row: Row, message: str,
                                                          make: Callable[..., Codec]) -> None:
     with pytest.raises(DataError, match=message):
-        make(source).sequences(row)
+        learned_tokens.sequences(make(source), row)
 
 
 def test_a_prompt_that_is_written_otherwise_once_it_is_answered(make: Callable[..., Codec]) -> None:
     codec = make(DROPS["answered"])
-    (one,) = codec.sequences(ROWS["system"])
+    (one,) = learned_tokens.sequences(codec, ROWS["system"])
     assert codec.decode(one.ids, False) == '<|user|>Obey.\nlamp on<|end|><|assistant|>{"do":"on"}<|end|>'
     assert spans(codec, ROWS["system"]) == ['{"do":"on"}<|end|>']
 
@@ -217,21 +219,22 @@ def test_a_chat_that_was_rendered_before_keeps_all_its_answers(tiny_llama: Path)
     codec = Codec.from_folder(tiny_llama)
     text = "<|user|>one<|end|><|assistant|>uno<|end|><|user|>two<|end|><|assistant|>dos<|end|>"
     for whole in (text, f"{text}\n"):
-        (one,) = codec.sequences(Row(text=whole))
+        (one,) = learned_tokens.sequences(codec, Row(text=whole))
         assert codec.decode(one.ids, False) == whole and one.spans == [(0, len(one.ids))]
-    assert codec.sequences(Row(text="a story"))[0].ids[-1] == codec.eos_id
+    assert learned_tokens.sequences(codec, Row(text="a story"))[0].ids[-1] == codec.eos_id
 
 
 @pytest.mark.parametrize("kind", ["switch", "fixed", "inside", "open"])
 def test_a_trained_template_says_by_itself_how_it_is_asked(kind: str, tiny_llama: Path, tmp_path: Path) -> None:
     folder = chat_folder(tiny_llama, tmp_path / "model", KINDS[kind])
-    task = Task(template_options=learned.settled(Codec.from_folder(folder), [ROWS["system"]]))
+    task = Task(template_options=learned_tokens.settled(Codec.from_folder(folder), [ROWS["system"]]))
     assert task.template_options == {"enable_thinking": False}
     before = Codec.from_folder(folder, task)
     write_template(folder, task)
     alone, told = Codec.from_folder(folder), Codec.from_folder(folder, task)
     for row in ROWS.values():
-        assert alone.prompt_ids(row.prompt_messages, row.tools) == before.prompt_ids(row) == told.prompt_ids(row)
+        asked = [learned_tokens.prompt_ids(one, row) for one in (before, told)]
+        assert asked == 2 * [alone.prompt_ids(row.prompt_messages, row.tools)]
         assert alone.render(row.messages, row.tools, False) == before.render(row.messages, row.tools, False)
     again = (folder / "chat_template.jinja").read_text()
     write_template(folder, task)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgestill.runtime import gguf_text
-from edgestill.runtime.logprobs import Places, offsets
-from edgestill.runtime.stream import StopStrings
-from edgestill.runtime.text import Codec
+from edgestill.runtime.generation.logprobs import Places, offsets
+from edgestill.runtime.text import gguf_tokenizer
+from edgestill.runtime.text.codec import Codec
+from edgestill.runtime.text.token_stream import StopStrings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ def test_the_bytes_of_tokens_are_those_of_the_text(text: str, codec: Codec) -> N
 
 
 def test_a_gguf_file_gives_the_same_bytes(packed_llama: dict[str, Path], codec: Codec, tmp_path: Path) -> None:
-    found = gguf_text.codec(Path(shutil.copy(packed_llama["gguf"] / "model.gguf", tmp_path / "x.gguf")))
+    found = gguf_tokenizer.codec(Path(shutil.copy(packed_llama["gguf"] / "model.gguf", tmp_path / "x.gguf")))
     assert all(found.bytes_of(token) == codec.bytes_of(token) for token in range(codec.vocabulary_size))
     assert found.marks == codec.marks and "<|end|>" in found.marks.values()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from edgestill.cli import gather, measure
 from edgestill.models.task import Task
-from edgestill.runtime.rows import Row
-from edgestill.runtime.text import Codec
+from edgestill.runtime.data.reader import Row
+from edgestill.runtime.text.codec import Codec
 
 SCHEMA = {"type": "object", "properties": {"do": {"enum": ["on", "off"]}, "what": {"enum": ["light", "fan"]}},
           "required": ["do", "what"], "additionalProperties": False}

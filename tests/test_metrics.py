@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import DataError, MissingExtra, UsageError
-from edgestill.runtime.evaluate import PACKAGE, evaluate_answers, metric
-from edgestill.runtime.intervals import bootstrap, mean
+from edgestill.runtime.data.reader import Row
+from edgestill.runtime.evaluation.evaluate import PACKAGE, evaluate_answers, metric
+from edgestill.runtime.evaluation.intervals import bootstrap, mean
 from edgestill.runtime.metrics._common import Context
-from edgestill.runtime.rows import Row
 
 
 def chat(answer: str, question: str = "q") -> Row:

@@ -11,7 +11,7 @@ import pytest
 from edgestill.cli.main import call
 from edgestill.models import config_values, family
 from edgestill.models.errors import ArtifactError
-from edgestill.runtime.configs import check_folder
+from edgestill.runtime.files.model_files import check_folder
 
 from . import packed, proving, tiny
 

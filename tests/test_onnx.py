@@ -19,7 +19,7 @@ from edgestill.quantize.layouts import transformers_js
 from edgestill.quantize.onnx import blocks, builder, decoder, half
 from edgestill.quantize.onnx import write as onnx_format
 from edgestill.quantize.source.checkpoint import Checkpoint
-from edgestill.runtime.engines.onnx import OnnxEngine
+from edgestill.runtime.engines._onnx_engine import OnnxEngine
 from numpy.typing import NDArray
 
 from . import decoders, tiny

@@ -13,7 +13,7 @@ from edgestill.quantize.grid import codes
 from edgestill.quantize.onnx import blocks, plain, rotation
 from edgestill.quantize.onnx import write as onnx_format
 from edgestill.quantize.source.checkpoint import Checkpoint
-from edgestill.runtime.engines.onnx import OnnxEngine
+from edgestill.runtime.engines._onnx_engine import OnnxEngine
 
 from . import tiny
 from .onnx_models import LIMIT, distance, encode, graph_file, in_torch

@@ -12,11 +12,11 @@ import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import UsageError
 from edgestill.runtime import load
-from edgestill.runtime.decoding import shifted
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.options import Options
-from edgestill.runtime.sampling import Penalties, Sampling
-from edgestill.runtime.stream import StopStrings
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.generation.options import Options
+from edgestill.runtime.generation.run import shifted
+from edgestill.runtime.generation.sampling import Penalties, Sampling
+from edgestill.runtime.text.token_stream import StopStrings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ import pytest
 from edgestill.models import outputs
 from edgestill.models.errors import ArtifactError, UsageError
 from edgestill.models.task import Task
-from edgestill.runtime.head import Head
+from edgestill.runtime.encoders.head import Head
 
 THREE = {"0": "a", "1": "b", "2": "c"}
 

@@ -19,8 +19,8 @@ from edgestill.quantize.gguf.tokenizer.write import Vocabulary
 from edgestill.quantize.proof import foreign_file
 from edgestill.quantize.proof.certificate import Certificate, Check
 from edgestill.quantize.proof.float_answers import Witness
-from edgestill.runtime import gguf_header
-from edgestill.runtime.foreign import open_model
+from edgestill.runtime.files import gguf_header
+from edgestill.runtime.loading.foreign import open_model
 
 from . import packed, proving, tiny
 

@@ -11,8 +11,8 @@ import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import ArtifactError, UsageError
 from edgestill.runtime import load
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.prefix import Prefix
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.generation.prompt_cache import Prefix
 
 LONG = "the light in the kitchen is on, and so is the radio in the hall. " * 4
 TALK: list[dict[str, Any]] = [{"role": "system", "content": LONG[:200]}, {"role": "user", "content": "hello"},

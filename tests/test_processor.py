@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 
 import pytest
-from edgestill.runtime.profiling.processor import processor
+from edgestill.runtime.machine.processor import processor
 
 from . import cpuinfo
 

@@ -13,9 +13,9 @@ import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import ArtifactError, EdgestillError, UsageError
 from edgestill.runtime import load, profile
+from edgestill.runtime.data.row import Row
 from edgestill.runtime.profiling import jobs, machine, measure
-from edgestill.runtime.row import Row
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.codec import Codec
 
 from .tiny import SENTENCES
 

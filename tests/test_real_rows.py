@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import DataError
-from edgestill.runtime import learned
-from edgestill.runtime.evaluate import evaluate
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.row import Row
-from edgestill.runtime.template import ChatTemplate
-from edgestill.runtime.text import Codec
+from edgestill.runtime.data import learned_tokens
+from edgestill.runtime.data.row import Row
+from edgestill.runtime.evaluation.evaluate import evaluate
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.text.chat_template import ChatTemplate
+from edgestill.runtime.text.codec import Codec
 
 from .test_generate import Scripted
 from .test_learned import CALL, ROWS, THINKS, TOOL, answer, user
@@ -65,18 +65,19 @@ def test_a_perfect_student_is_right(name: str, kind: str, shared: Path, tiny_lla
     plain = Codec.from_folder(tiny_llama)
     plain.whole_tokenizer.add_special_tokens([end, "</s>", "<s>"])
     stop = frozenset([plain.encode(end)[0]])
+    template = ChatTemplate({"default": source}, SPECIAL)
+    codec = Codec(plain.tokenizer, template, None, None, None, stop)
     if kind in REFUSED and name not in REFUSED[kind]:
         with pytest.raises(DataError, match=r"messages\[1\]"):
-            Codec(plain.tokenizer, ChatTemplate({"default": source}, SPECIAL), None, None, None, stop).sequences(row)
+            learned_tokens.sequences(codec, row)
         return
     if name == "google-gemma-2-2b-it" and kind in ("system", "developer"):
         with pytest.raises(DataError, match="System role not supported"):
-            Codec(plain.tokenizer, ChatTemplate({"default": source}, SPECIAL), None, None, None, stop).sequences(row)
+            learned_tokens.sequences(codec, row)
         return
-    template = ChatTemplate({"default": source}, SPECIAL)
-    options = learned.settled(Codec(plain.tokenizer, template, None, None, None, stop), [row])
+    options = learned_tokens.settled(codec, [row])
     codec = Codec(plain.tokenizer, template, None, None, None, stop, options=options)
-    *_, last = codec.sequences(row)
+    *_, last = learned_tokens.sequences(codec, row)
     start, finish = last.spans[-1]
     said = codec.decode(last.ids[start:finish], False)
     whole = published(source, row, **options)
@@ -86,7 +87,7 @@ def test_a_perfect_student_is_right(name: str, kind: str, shared: Path, tiny_lla
     if kind != "call":
         thoughts = "<think>\na number\n</think>\n\n" if kind == "thinks" else ""
         assert said == thoughts + row.messages[-1]["content"] + end
-    assert codec.prompt_ids(row) == codec.prompt_ids(row.prompt_messages, row.tools) == last.ids[:start]
+    assert learned_tokens.prompt_ids(codec, row) == codec.prompt_ids(row.prompt_messages, row.tools) == last.ids[:start]
     engine: Any = Scripted(last.ids[start:finish])
     engine.context_length, engine.vocabulary_size = 4096, codec.tokenizer.get_vocab_size()
     if name == "gemma-4" and kind == "call":

@@ -12,9 +12,9 @@ from unittest.mock import Mock
 import pytest
 from edgestill.cli import cascading, main
 from edgestill.models.errors import EdgestillError, UsageError
-from edgestill.runtime import remote
-from edgestill.runtime.cascade import ask_remote
-from edgestill.runtime.remote import Remote
+from edgestill.runtime.evaluation.cascade import ask_remote
+from edgestill.runtime.generation import remote
+from edgestill.runtime.generation.remote import Remote
 
 from .remote_stub import Answer, Stub, said
 from .tiny import SENTENCES

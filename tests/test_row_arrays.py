@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from edgestill.models.errors import DataError
-from edgestill.runtime import row_arrays, row_formats
-from edgestill.runtime.rows import read_rows
+from edgestill.runtime.data import arrays, formats
+from edgestill.runtime.data.reader import read_rows
 
 ROWS = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
 
@@ -26,7 +26,7 @@ def message(path: Path, content: str) -> str:
 def test_an_array_of_one_line_may_be_longer_than_a_line_of_rows(tmp_path: Path) -> None:
     long = [{"text": "word " * 400_000, "label": "x"}, *ROWS] * 5
     text = json.dumps(long)
-    assert len(text) > row_formats.LINE_LIMIT
+    assert len(text) > formats.LINE_LIMIT
     (tmp_path / "a.json").write_text(text)
     assert [row.label for row in read_rows(tmp_path / "a.json")] == ["x", "x", "y"] * 5
     (tmp_path / "b.json.gz").write_bytes(gzip.compress(text.encode(), 1))
@@ -34,7 +34,7 @@ def test_an_array_of_one_line_may_be_longer_than_a_line_of_rows(tmp_path: Path) 
 
 
 def test_a_file_too_large_to_hold_is_refused_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_arrays, "LIMIT", 2**20)
+    monkeypatch.setattr(arrays, "LIMIT", 2**20)
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"[" + b" " * 9_000_000, mtime=0))
     with pytest.raises(DataError, match=r"longer than 1 MiB.*\n.*\.jsonl"):
         read_rows(tmp_path / "a.json.gz")
@@ -78,7 +78,7 @@ def test_cells_may_be_large(tmp_path: Path) -> None:
 
 
 def test_a_quote_that_is_never_closed_is_told_where_it_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_formats, "LINE_LIMIT", 2**20)
+    monkeypatch.setattr(formats, "LINE_LIMIT", 2**20)
     rows = "c,d\n" * 300_000
     found = message(tmp_path / "a.csv", f'text,label\na,"b\n{rows}')
     assert "a.csv:2: broken CSV: a cell longer than 1 MiB" in found

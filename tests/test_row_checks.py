@@ -8,14 +8,14 @@ import time
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from edgestill.models.errors import DataError
 from edgestill.models.runfile import Data
-from edgestill.runtime.learned import Learned
-from edgestill.runtime.near_duplicates import near_pairs
-from edgestill.runtime.row_checks import DataReport, check_data, check_splits
-from edgestill.runtime.rows import Row
+from edgestill.runtime.data.checks import DataReport, check_data, check_splits
+from edgestill.runtime.data.near_duplicates import near_pairs
+from edgestill.runtime.data.reader import Row
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in "lmnrst"]
 
@@ -91,19 +91,22 @@ def test_empty_and_mixed_rows() -> None:
 class Words:
     """A codec of one token a word."""
 
-    def sequences(self, row: Row, learn: str) -> list[Learned]:
-        return [Learned(self.training_ids(row)[0], [])]
+    bos_id, eos_id, stop_ids = None, None, ()
 
-    def training_ids(self, row: Row) -> tuple[list[int], int]:
-        return list(range(len(row.text.split()))), 0
+    def plain_ids(self, text: str) -> list[int]:
+        return list(range(len(text.split())))
+
+    def decode(self, ids: list[int], skip: bool) -> str:
+        return " ".join(map(str, ids))
 
 
 def test_tokens_are_counted_with_a_codec() -> None:
+    words: Any = Words()
     rows = [*clean(20, 1), *clean(1, 2, words=30)]
-    report = check_splits({"train": rows}, Words(), max_tokens=16)
+    report = check_splits({"train": rows}, words, max_tokens=16)
     assert report.splits["train"].tokens == {"p50": 8.0, "p95": 8.0, "max": 30.0, "over_limit": 1.0}
     assert found(report)["train over_long"] == ["s2:1"]
-    assert "over_limit" not in check_splits({"train": rows}, Words()).splits["train"].tokens
+    assert "over_limit" not in check_splits({"train": rows}, words).splits["train"].tokens
 
 
 def test_files_are_checked_with_their_bad_rows(tmp_path: Path) -> None:

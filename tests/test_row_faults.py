@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.runfile import Data
-from edgestill.runtime import row_formats
-from edgestill.runtime.rows import Row, load_splits, read_rows, scan
+from edgestill.runtime.data import formats
+from edgestill.runtime.data.reader import Row, load_splits, read_rows, scan
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -141,7 +141,7 @@ def test_missing_files_and_columns(tmp_path: Path) -> None:
 
 
 def test_a_line_without_end_is_refused_while_it_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_formats, "LINE_LIMIT", 1000)
+    monkeypatch.setattr(formats, "LINE_LIMIT", 1000)
     assert "rows.jsonl:2: the line is longer than" in refused(tmp_path / "rows.jsonl", GOOD + b"x" * 5000)
     assert "rows.jsonl.gz:1: the line" in refused(tmp_path / "rows.jsonl.gz", gzip.compress(b"x" * 5_000_000, mtime=0))
 

@@ -10,8 +10,9 @@ import pytest
 from edgestill.cli import main
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.runfile import Data
-from edgestill.runtime.row import Row
-from edgestill.runtime.rows import load_splits, read_rows, rows_digest
+from edgestill.runtime.data import learned_tokens
+from edgestill.runtime.data.reader import load_splits, read_rows, rows_digest
+from edgestill.runtime.data.row import Row
 
 from .test_rows import jsonl, one
 
@@ -217,13 +218,13 @@ def test_data_check_proves_that_all_of_a_row_reaches_the_ids(tmp_path: Path, tin
 
 def test_init_counts_tools_and_template_in_the_students_tokens(tmp_path: Path, tiny_llama: Path) -> None:
     from edgestill.cli import starting
-    from edgestill.runtime.text import Codec
+    from edgestill.runtime.text.codec import Codec
 
     path = jsonl(tmp_path / "rows.jsonl", [talk(USER | {"content": "x " * count}, SAID | {"content": "y" * 90})
                                            for count in (1, 60)])
     rows = read_rows(path)
     codec = Codec.from_folder(tiny_llama)
-    counts = [len(codec.training_ids(row)[0]) for row in rows]
+    counts = [len(learned_tokens.training_ids(codec, row)[0]) for row in rows]
     start = starting.describe(rows, starting.model(str(tiny_llama)), None)
     assert start.counted and start.max_tokens == -(-counts[1] // 32) * 32 and start.max_new_tokens == 96
     guessed = starting.describe(rows, starting.model("smollm2-135m"), None)

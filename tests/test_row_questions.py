@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edgestill.cli import inputs, resolve
 from edgestill.cli.stages import Plan
-from edgestill.runtime.row import Row
-from edgestill.runtime.rows import questions
+from edgestill.runtime.data.reader import questions
+from edgestill.runtime.data.row import Row
 
 CALL = {"type": "function", "function": {"name": "find", "arguments": {"city": "Köln"}}}
 CHAT = Row(messages=(

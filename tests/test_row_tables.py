@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import DataError, MissingExtra
-from edgestill.runtime import row_tables
-from edgestill.runtime.rows import locate, read_rows
+from edgestill.runtime.data import tables
+from edgestill.runtime.data.reader import locate, read_rows
 
 CALL = {"function": {"name": "on", "arguments": {"room": "hall"}}}
 TALK = [{"role": "user", "content": "light"}, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
@@ -120,11 +120,11 @@ def test_a_folder_that_datasets_did_not_write(tmp_path: Path) -> None:
 def test_what_counts_as_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    assert row_tables.is_hub_name("PolyAI/banking77")
-    assert not row_tables.is_hub_name("data/banking77")  # the folder stands here: a path that is missing
-    assert not row_tables.is_hub_name("banking77") and not row_tables.is_hub_name("/a/b")
-    assert row_tables.split_name("owner/name:test") == ("owner/name", "test")
-    assert row_tables.split_name("C:data") == ("C:data", "")
+    assert tables.is_hub_name("PolyAI/banking77")
+    assert not tables.is_hub_name("data/banking77")  # the folder stands here: a path that is missing
+    assert not tables.is_hub_name("banking77") and not tables.is_hub_name("/a/b")
+    assert tables.split_name("owner/name:test") == ("owner/name", "test")
+    assert tables.split_name("C:data") == ("C:data", "")
     assert locate("owner/name:test", tmp_path) == "owner/name:test"
     assert locate("owner/name.jsonl", tmp_path) == str(tmp_path / "owner/name.jsonl")
     assert locate("data/rows", tmp_path) == str(tmp_path / "data/rows")

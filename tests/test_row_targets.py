@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from edgestill.models.errors import DataError
 from edgestill.models.runfile import Data
-from edgestill.runtime.rows import Row, load_splits, read_rows, row_key, rows_digest, split_rows
+from edgestill.runtime.data.reader import Row, load_splits, read_rows, row_key, rows_digest, split_rows
 
 
 def read(folder: Path, *records: dict[str, Any], **columns: str) -> list[Row]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.runfile import Data
-from edgestill.runtime.rows import Row, load_splits, read_rows, rows_digest, split_rows
+from edgestill.runtime.data.reader import Row, load_splits, read_rows, rows_digest, split_rows
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -52,7 +52,7 @@ def test_a_real_answer_needs_none_of_the_training_packages(
 
 @pytest.mark.parametrize("first", ["", "import llguidance, llama_cpp\n"])
 def test_the_whole_packages_can_be_imported_before_and_after(first: str) -> None:
-    modules(f"import json\n{first}from edgestill.runtime.constrain import _library\n"
+    modules(f"import json\n{first}from edgestill.runtime.generation.constraints import _library\n"
             "from edgestill.runtime.engines._llama import library\nlean = _library(), library()\n"
             "import llguidance, llama_cpp.llama_cpp\n"
             "assert llguidance.LLMatcher is lean[0].LLMatcher and llama_cpp.llama_cpp is lean[1]\n"
@@ -67,7 +67,8 @@ def test_the_front_door_imports_nothing_heavy() -> None:
 
 
 def test_the_verbs_stay_verbs_whatever_is_imported_first() -> None:
-    modules("import json, edgestill.runtime.evaluate\nfrom edgestill.runtime import evaluate, load, profile\n"
+    modules("import json, edgestill.runtime.evaluation.evaluate\n"
+            "from edgestill.runtime import evaluate, load, profile\n"
             "assert callable(evaluate) and callable(load) and callable(profile)\nprint(json.dumps([]))")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edgestill.models.errors import EdgestillError
-from edgestill.runtime.sampling import Sampler, Sampling, greedy, kept
+from edgestill.runtime.generation.sampling import Sampler, Sampling, greedy, kept
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

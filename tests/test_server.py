@@ -13,8 +13,8 @@ import openai
 import pytest
 from edgestill.models import kinds
 from edgestill.runtime import load
-from edgestill.runtime.loading import load_streams
-from edgestill.runtime.server.station import Station
+from edgestill.runtime.loading.load import load_streams
+from edgestill.runtime.server.work_queue import Station
 
 from .serving import Running, running
 

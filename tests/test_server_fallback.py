@@ -18,17 +18,17 @@ from edgestill.models.errors import UsageError
 from edgestill.models.outputs import SIGMOID
 from edgestill.models.task import Task
 from edgestill.runtime import load
-from edgestill.runtime.answer import Piece
-from edgestill.runtime.cascade import confidences
-from edgestill.runtime.handover import request, response_format
-from edgestill.runtime.loading import load_streams
-from edgestill.runtime.remote import Remote
+from edgestill.runtime.evaluation.cascade import confidences
+from edgestill.runtime.evaluation.handover import request, response_format
+from edgestill.runtime.generation.remote import Remote
+from edgestill.runtime.generation.result import Piece
+from edgestill.runtime.loading.load import load_streams
 from edgestill.runtime.server import check_heads
-from edgestill.runtime.server.asked import Part
 from edgestill.runtime.server.fallback import Fallback
 from edgestill.runtime.server.handing import handed_on
 from edgestill.runtime.server.labels import Labelled
-from edgestill.runtime.server.station import Station
+from edgestill.runtime.server.requests import Part
+from edgestill.runtime.server.work_queue import Station
 
 from .remote_stub import Stub, said, streamed
 from .serving import Running, running

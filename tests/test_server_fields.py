@@ -10,8 +10,8 @@ from typing import Any
 import openai
 import pytest
 from edgestill.runtime import load
-from edgestill.runtime.server import asked, known
-from edgestill.runtime.server.fields import Refusal
+from edgestill.runtime.server import known, requests
+from edgestill.runtime.server.validation import Refusal
 
 from .serving import Running
 
@@ -171,7 +171,7 @@ def test_what_asks_for_nothing_changes_nothing(path: str, several: Running) -> N
 @pytest.mark.parametrize(("more", "param"), NESTED, ids=[param for _, param in NESTED])
 def test_fields_within_fields_are_named(more: dict[str, Any], param: str) -> None:
     with pytest.raises(Refusal) as caught:
-        asked.chat({**BODIES[CHAT], **more})
+        requests.chat({**BODIES[CHAT], **more})
     assert (caught.value.param, caught.value.status) == (param, 400)
     assert param in caught.value.message
 
@@ -231,12 +231,12 @@ def test_a_message_that_openai_answered_comes_back_as_it_was() -> None:
     told = {"role": "tool", "tool_call_id": "abc", "content": [{"type": "text", "text": "do", "cache_control": {}},
                                                                {"type": "text", "text": "ne"}]}
     tools = [{**TOOL, "function": {**TOOL["function"], "strict": True}, "cache_control": {"type": "ephemeral"}}]
-    found = asked.messages.messages({"messages": [{"role": "developer", "content": "a"}, USER, said, told]})
+    found = requests.messages.messages({"messages": [{"role": "developer", "content": "a"}, USER, said, told]})
     assert found == [{"role": "developer", "content": "a"}, USER, {"role": "assistant", "content": "", "tool_calls": [
         {"type": "function", "id": "abc", "function": {"name": "turn_off", "arguments": {}}}]},
         {"role": "tool", "tool_call_id": "abc", "content": "do\nne"}]  # parts as rows join them
-    assert asked.messages.tools({"tools": tools}) == [TOOL]  # models are told of tools as they were trained
-    assert asked.messages.messages({"messages": [{"role": "assistant", "content": "b", "reasoning": "a"}]}) == [
+    assert requests.messages.tools({"tools": tools}) == [TOOL]  # models are told of tools as they were trained
+    assert requests.messages.messages({"messages": [{"role": "assistant", "content": "b", "reasoning": "a"}]}) == [
         {"role": "assistant", "content": "b", "reasoning_content": "a"}]
 
 
@@ -244,11 +244,11 @@ def test_allowed_tools_are_all_that_the_model_is_told_of() -> None:
     other = {"type": "function", "function": {"name": "turn_on"}}
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [
         {"type": "function", "function": {"name": "turn_on"}}]}}
-    assert asked.messages.choice({"tool_choice": choice}, [TOOL, other]) == ("required", [other])
+    assert requests.messages.choice({"tool_choice": choice}, [TOOL, other]) == ("required", [other])
     named = {"type": "function", "function": {"name": "turn_on"}}
-    assert asked.messages.choice({"tool_choice": named}, [TOOL, other]) == (named, [TOOL, other])
-    assert asked.messages.choice({"tool_choice": "none"}, [TOOL]) == ("none", [])
-    assert asked.messages.choice({}, [TOOL]) == ("auto", [TOOL])
+    assert requests.messages.choice({"tool_choice": named}, [TOOL, other]) == (named, [TOOL, other])
+    assert requests.messages.choice({"tool_choice": "none"}, [TOOL]) == ("none", [])
+    assert requests.messages.choice({}, [TOOL]) == ("auto", [TOOL])
 
 
 def test_no_field_stands_in_two_tables() -> None:

@@ -17,9 +17,9 @@ import openai
 import pytest
 from edgestill.cli.main import call
 from edgestill.models.errors import UsageError
-from edgestill.runtime.loading import load_streams
-from edgestill.runtime.server import check_address, door, gate, names_of
-from edgestill.runtime.server.station import Station
+from edgestill.runtime.loading.load import load_streams
+from edgestill.runtime.server import admission, check_address, door, names_of
+from edgestill.runtime.server.work_queue import Station
 
 from .serving import Running, running
 
@@ -99,7 +99,7 @@ def test_a_body_far_too_long_is_refused_in_words(served: Running) -> None:
 
 
 def test_a_body_without_end_is_not_read_for_ever(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "LINGER", 5 * 2**20)
+    monkeypatch.setattr(admission, "LINGER", 5 * 2**20)
     with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client:
         client.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
                        "Content-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n".encode())
@@ -110,7 +110,7 @@ def test_a_body_without_end_is_not_read_for_ever(served: Running, monkeypatch: p
         with contextlib.suppress(ConnectionError):
             while client.recv(4096):
                 pass
-    assert time.perf_counter() - started < gate.BODY_SECONDS / 2
+    assert time.perf_counter() - started < admission.BODY_SECONDS / 2
 
 
 def test_packed_bodies_are_refused_by_their_packing(served: Running) -> None:
@@ -173,8 +173,8 @@ def test_a_client_that_leaves_stops_its_compute(stream: bool, served: Running) -
 
 def test_a_full_queue_refuses_at_once_and_keeps_the_order(served: Running) -> None:
     station, statuses, ends = served.service.stations["tiny"], [], []
-    gate, client = threading.Semaphore(0), served.client()
-    undo = slowed(served, gate.acquire)
+    admission, client = threading.Semaphore(0), served.client()
+    undo = slowed(served, admission.acquire)
 
     def ask(number: int) -> None:
         statuses.append(served.ask("POST", "/v1/chat/completions", {"messages": QUESTION, "max_tokens": 20})[0])
@@ -192,11 +192,11 @@ def test_a_full_queue_refuses_at_once_and_keeps_the_order(served: Running) -> No
         with pytest.raises(openai.RateLimitError):
             client.chat.completions.create(model="", messages=QUESTION)  # type: ignore[arg-type]
         while len(ends) < 3:  # token by token: two answers that end together could be told in either order
-            gate.release()
+            admission.release()
             time.sleep(0.01)
     finally:
         undo()
-        gate.release(100)
+        admission.release(100)
     for thread in threads:
         thread.join()
     assert statuses == [200] * 3 and ends == [0, 1, 2]
@@ -204,7 +204,7 @@ def test_a_full_queue_refuses_at_once_and_keeps_the_order(served: Running) -> No
 
 def test_slow_clients_are_dropped(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "HEADER_SECONDS", 0.2)
-    monkeypatch.setattr(gate, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(admission, "BODY_SECONDS", 0.2)
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     for sent, answer in ((b"", b""), (head, b""), (head + b"Authorization: Bearer %s\r\nContent-Length: 9\r\n\r\n{"
                                                    % KEY.encode(), b"HTTP/1.1 408")):

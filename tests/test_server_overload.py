@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 from edgestill.models import kinds
-from edgestill.runtime.loading import load_streams
+from edgestill.runtime.loading.load import load_streams
 from edgestill.runtime.server import door
 from edgestill.runtime.server.running import bind
-from edgestill.runtime.server.station import Station
+from edgestill.runtime.server.work_queue import Station
 
 from . import serving
 from .serving import Running, running

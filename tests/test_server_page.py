@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from edgestill.runtime import load
-from edgestill.runtime.loading import load_streams
+from edgestill.runtime.loading.load import load_streams
 from edgestill.runtime.server import application
-from edgestill.runtime.server.station import Station
+from edgestill.runtime.server.work_queue import Station
 from starlette.requests import Request
 from starlette.responses import Response
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from edgestill.runtime.server import station
-from edgestill.runtime.server.station import Job
+from edgestill.runtime.server import work_queue
+from edgestill.runtime.server.work_queue import Job
 
 WAIT = 20.0
 
@@ -42,7 +42,7 @@ def test_nothing_is_lost_and_the_order_stays(count: int) -> None:
 
 def test_the_first_comes_at_once_the_next_with_the_frame_and_the_last_with_the_end(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(station, "_FRAME", 3600)
+    monkeypatch.setattr(work_queue, "_FRAME", 3600)
     saw = threading.Event()
 
     def work(cancel: threading.Event) -> Iterator[int]:
@@ -54,7 +54,7 @@ def test_the_first_comes_at_once_the_next_with_the_frame_and_the_last_with_the_e
 
 
 def test_after_a_silence_an_item_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(station, "_FRAME", 0.001)
+    monkeypatch.setattr(work_queue, "_FRAME", 0.001)
     saw = threading.Event()
 
     def work(cancel: threading.Event) -> Iterator[int]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgestill.runtime.answer import Generation, Piece
-from edgestill.runtime.loading import load_streams
-from edgestill.runtime.server.station import Station
+from edgestill.runtime.generation.result import Generation, Piece
+from edgestill.runtime.loading.load import load_streams
 from edgestill.runtime.server.thinking import Thoughts
+from edgestill.runtime.server.work_queue import Station
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -14,8 +14,8 @@ from edgestill.quantize.proof.certificate import Check
 from edgestill.quantize.proof.checks import tokens
 from edgestill.quantize.proof.packed_file import Subject
 from edgestill.quantize.source import corpus
-from edgestill.runtime.rows import Row
-from edgestill.runtime.text import Codec
+from edgestill.runtime.data.reader import Row
+from edgestill.runtime.text.codec import Codec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

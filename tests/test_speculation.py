@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import UsageError
-from edgestill.runtime import load, speculation
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.guessing import Guessing
-from edgestill.runtime.lookup import Lookup
-from edgestill.runtime.speculation import Draft, Speculator
-from edgestill.runtime.text import Codec
+from edgestill.runtime import load
+from edgestill.runtime.generation import speculation
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.generation.guessing import Guessing
+from edgestill.runtime.generation.prompt_lookup import Lookup
+from edgestill.runtime.generation.speculation import Draft, Speculator
+from edgestill.runtime.text.codec import Codec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +63,7 @@ OPTIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_answers_are_the_same_with_guesses(options: dict[str, Any], model: Generator, draft: Generator,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgestill.runtime.guessing.Speculator", Always)
+    monkeypatch.setattr("edgestill.runtime.generation.guessing.Speculator", Always)
     model.__dict__["_guessing"] = Guessing(model)
     guessed = right = told = 0
     for prompt in PROMPTS:
@@ -169,7 +170,7 @@ def test_a_word_that_two_words_follow_in_the_prompt_is_no_guess() -> None:
 
 
 def test_a_lookup_remembers_a_bounded_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgestill.runtime.lookup._REMEMBERED", 100)
+    monkeypatch.setattr("edgestill.runtime.generation.prompt_lookup._REMEMBERED", 100)
     lookup = Lookup(str)
     for number in range(50):
         lookup.propose([number], list(range(number, number + 40)), 4, 0.5)

@@ -13,7 +13,7 @@ from edgestill.cli import packages, pipeline, resolve
 from edgestill.cli.stages import Plan
 from edgestill.models import hub, runfile
 from edgestill.models.errors import UsageError
-from edgestill.runtime.rows import Row, rows_digest
+from edgestill.runtime.data.reader import Row, rows_digest
 
 CHECK, BASELINE = "check the data", "answer with a trivial baseline"
 TEACHER, STUDENT, LABELS = "evaluate the teacher", "distill the student", "train the student on labels alone"

@@ -17,7 +17,7 @@ from edgestill.models.artifact import open_artifact
 from edgestill.runtime import load
 from edgestill.runtime.engines import _gguf_streams, _onnx_streams
 from edgestill.runtime.engines._onnx_streams import Cores
-from edgestill.runtime.loading import load_streams
+from edgestill.runtime.loading.load import load_streams
 
 from . import packed
 

@@ -11,9 +11,9 @@ from edgestill.distill.sources import resolve
 from edgestill.distill.templates import with_template
 from edgestill.models import kinds
 from edgestill.models.errors import UsageError
-from edgestill.runtime.template import ChatTemplate
-from edgestill.runtime.text import Codec
-from edgestill.runtime.tools import ToolFormat
+from edgestill.runtime.text.chat_template import ChatTemplate
+from edgestill.runtime.text.codec import Codec
+from edgestill.runtime.text.tool_calls import ToolFormat
 
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
 
@@ -49,7 +49,7 @@ def test_a_folder_with_another_template_reads_its_calls_and_has_its_weights(tiny
     found = with_template(resolve(str(tiny_llama)), "own.jinja", tmp_path, tmp_path / "student")
     codec = Codec.from_folder(found.folder)
     assert codec.template == own.read_text(encoding="utf-8")
-    calls = ToolFormat.of(codec).parse('<tool_call>\n{"name": "find", "arguments": {"a": 1}}\n</tool_call>')[1]
+    calls = ToolFormat.of(codec.render).parse('<tool_call>\n{"name": "find", "arguments": {"a": 1}}\n</tool_call>')[1]
     assert [(call.name, call.arguments) for call in calls] == [("find", {"a": 1})]
     weights = found.folder / "model.safetensors"
     assert weights.read_bytes() == (tiny_llama / "model.safetensors").read_bytes()

@@ -13,7 +13,7 @@ from edgestill.distill.students.depth import cut_config, keep_layers, layers_pat
 from edgestill.distill.students.vocabulary import kept_tokens, token_map, trim_model, trim_tokenizer
 from edgestill.models.errors import UsageError
 from edgestill.models.task import Task
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.codec import Codec
 from tokenizers import Tokenizer
 
 from . import tiny

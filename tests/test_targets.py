@@ -18,8 +18,8 @@ from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.task import Task
 from edgestill.quantize.source.model_folder import Source
-from edgestill.runtime.rows import Row, read_rows
-from edgestill.runtime.text import Codec
+from edgestill.runtime.data.reader import Row, read_rows
+from edgestill.runtime.text.codec import Codec
 
 from . import proving, tiny
 

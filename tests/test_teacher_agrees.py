@@ -16,8 +16,8 @@ from edgestill.distill.progress import Progress
 from edgestill.distill.sources import resolve
 from edgestill.distill.training import Job, text_objectives
 from edgestill.models.runfile import Distill, RunFile, read
-from edgestill.runtime.rows import load_splits
-from edgestill.runtime.text import Codec
+from edgestill.runtime.data.reader import load_splits
+from edgestill.runtime.text.codec import Codec
 
 from .test_rows import jsonl
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from edgestill.models.errors import ArtifactError, DataError
-from edgestill.runtime import foreign, template_child, tokenizer
-from edgestill.runtime.template import ChatTemplate
+from edgestill.runtime.loading import foreign, trial
+from edgestill.runtime.text import template_process, tokenizer
+from edgestill.runtime.text.chat_template import ChatTemplate
 
 CHAT = [{"role": "user", "content": "ü \ud800 hello"}]
 SLOW = "{% if messages[0].content == 'slow' %}{% set x = ('f' * 4000000) | int(0, 16) %}" \
@@ -38,19 +39,19 @@ def test_its_errors_are_those_it_raises_here(source: str, kind: type[Exception],
 def test_what_takes_too_long_is_ended_and_the_next_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     template = ChatTemplate({"default": SLOW}, {}, apart=True)
     assert template.render([{"role": "user", "content": "a"}]) == "a"
-    monkeypatch.setattr(template_child, "SECONDS", 0.5)
+    monkeypatch.setattr(template_process, "SECONDS", 0.5)
     started = time.perf_counter()
     with pytest.raises(DataError, match=r"does not come to an end: it takes more than 0\.5 s"):
         template.render([{"role": "user", "content": "slow"}])
     assert time.perf_counter() - started < 9
-    monkeypatch.setattr(template_child, "SECONDS", 30.0)
+    monkeypatch.setattr(template_process, "SECONDS", 30.0)
     assert template.render([{"role": "user", "content": "b"}]) == "b"
 
 
 def test_what_takes_too_much_memory_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     source = "{% set a = '\U0001f600' * 12000000 %}{% set b = a | upper %}{{ 1 }}"
     assert ChatTemplate({"default": source}, {}, apart=True).render(CHAT) == "1"
-    monkeypatch.setattr(template_child, "MEMORY", 2**27)
+    monkeypatch.setattr(template_process, "MEMORY", 2**27)
     with pytest.raises(DataError, match="MemoryError|MiB"):
         ChatTemplate({"default": source}, {}, apart=True).render(CHAT)
 
@@ -86,7 +87,7 @@ def test_a_tokenizer_that_goes_back_and_forth_is_refused_where_it_is_tried(
         packed_llama: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "graph"
     shutil.copytree(packed_llama["onnx"], folder, ignore=shutil.ignore_patterns("manifest.json"))
-    assert list(foreign._trial({"path": str(folder)})) == [{"answered": True}]
+    assert list(trial.trial({"path": str(folder)})) == [{"answered": True}]
     table = json.loads((folder / "tokenizer.json").read_text())
     slow = {"type": "Split", "pattern": {"Regex": r"(?:[a-z ]|[0-9])*[\x{E000}-\x{E0FF}]"}, "behavior": "Isolated",
             "invert": False}
@@ -94,4 +95,4 @@ def test_a_tokenizer_that_goes_back_and_forth_is_refused_where_it_is_tried(
     (folder / "tokenizer.json").write_text(json.dumps(table))
     monkeypatch.setattr(tokenizer, "PROBE_SECONDS", 0.05)
     with pytest.raises(ArtifactError, match=r"the tokenizer takes .* s for \d+ characters, the limit is 0\.05"):
-        list(foreign._trial({"path": str(folder)}))
+        list(trial.trial({"path": str(folder)}))

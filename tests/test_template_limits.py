@@ -8,8 +8,8 @@ import time
 
 import pytest
 from edgestill.models.errors import ArtifactError, DataError
-from edgestill.runtime import template_budget
-from edgestill.runtime.template import ChatTemplate
+from edgestill.runtime.text import template_budget
+from edgestill.runtime.text.chat_template import ChatTemplate
 
 CHAT = [{"role": "user", "content": "hello " * 100}]
 POISONED = {

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from edgestill.models.errors import ArtifactError, DataError
 from edgestill.models.task import Task
-from edgestill.runtime.row import Row
-from edgestill.runtime.stream import StopStrings
-from edgestill.runtime.text import Codec
+from edgestill.runtime.data import learned_tokens
+from edgestill.runtime.data.row import Row
+from edgestill.runtime.text.codec import Codec
+from edgestill.runtime.text.token_stream import StopStrings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,8 +132,8 @@ def test_system_goes_first_unless_there_is_one(tiny_llama: Path) -> None:
 def test_prompt_is_the_prefix_of_a_training_row(tiny_llama: Path) -> None:
     codec = Codec.from_folder(tiny_llama)
     row = Row(messages=({"role": "user", "content": "set the alarm"}, {"role": "assistant", "content": '{"a":1}'}))
-    ids, start = codec.training_ids(row)
-    assert ids[:start] == codec.prompt_ids(row) == codec.prompt_ids(row.messages[:1])
+    ids, start = learned_tokens.training_ids(codec, row)
+    assert ids[:start] == learned_tokens.prompt_ids(codec, row) == codec.prompt_ids(row.messages[:1])
     assert codec.decode(ids[start:], False) == '{"a":1}<|end|>'
 
 
@@ -140,7 +141,7 @@ def test_text_after_the_turn_is_not_learned(tiny_llama: Path, tmp_path: Path) ->
     template = tiny.TEMPLATE.replace("<|end|>", "<|end|>\n\n")
     codec = Codec.from_folder(chat_folder(tiny_llama, tmp_path / "model", template))
     row = Row(messages=({"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}))
-    ids, start = codec.training_ids(row)
+    ids, start = learned_tokens.training_ids(codec, row)
     assert codec.decode(ids[start:], False) == "y<|end|>"
 
 
@@ -163,26 +164,26 @@ def test_without_a_template_the_border_is_kept(tiny_llama: Path, tmp_path: Path)
     (folder / "chat_template.jinja").unlink()
     codec = Codec.from_folder(folder, Task(system="S"))
     row = Row(messages=({"role": "user", "content": "the kit"}, {"role": "assistant", "content": "chen light"}))
-    ids, start = codec.training_ids(row)
-    assert codec.prompt_ids(row) == ids[:start] == codec.encode("S\nthe kit")
+    ids, start = learned_tokens.training_ids(codec, row)
+    assert learned_tokens.prompt_ids(codec, row) == ids[:start] == codec.encode("S\nthe kit")
     assert codec.decode(ids[start:], False) == "chen light<|end|>"
 
 
 def test_rows_of_plain_text(tiny_llama: Path, shared: Path) -> None:
     codec = Codec.from_folder(tiny_llama)
-    assert codec.training_ids(Row(text="play music")) == ([*codec.encode("play music"), 0], 0)
+    assert learned_tokens.training_ids(codec, Row(text="play music")) == ([*codec.encode("play music"), 0], 0)
     story = Codec.from_folder(shared / "models" / "stories260K")
-    ids, start = story.training_ids(Row(text="Once upon a time"))
+    ids, start = learned_tokens.training_ids(story, Row(text="Once upon a time"))
     assert (ids[0], ids[-1], start, story.adds_bos, story.stop_ids) == (1, 2, 1, True, {2})
 
 
 def test_rows_that_cannot_be_trained_on(tiny_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing to learn"):
-        Codec.from_folder(tiny_llama).training_ids(Row(messages=({"role": "user", "content": "x"},)))
+        learned_tokens.training_ids(Codec.from_folder(tiny_llama), Row(messages=({"role": "user", "content": "x"},)))
     turned = chat_folder(tiny_llama, tmp_path / "turned", "{{ messages|length }}{{ messages[0].content }}")
     row = Row(messages=({"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}), where="rows.jsonl:1")
     with pytest.raises(DataError, match=r"rows.jsonl:1: the chat template does not render the prompt"):
-        Codec.from_folder(turned).training_ids(row)
+        learned_tokens.training_ids(Codec.from_folder(turned), row)
     with pytest.raises(DataError, match="refuses these messages"):
         Codec.from_folder(chat_folder(tiny_llama, tmp_path / "no", "{{ raise_exception('no') }}")).render(CHATS[0])
     with pytest.raises(DataError, match="no JSON value"):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from edgestill.runtime import threads
+from edgestill.runtime.machine import cores as threads
 
 
 def machine(root: Path, siblings: list[str], group: str = "", **limits: str) -> Path:

@@ -16,14 +16,14 @@ import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import UsageError
 from edgestill.runtime import load
-from edgestill.runtime.constrain import Grammars
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.loading import load_streams
-from edgestill.runtime.options import Options
-from edgestill.runtime.server.station import Station
-from edgestill.runtime.text import Codec
-from edgestill.runtime.tool_grammar import grammar
-from edgestill.runtime.tools import CALL_ID, NAME, ToolCall, ToolFormat
+from edgestill.runtime.generation.constraints import Grammars
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.generation.options import Options
+from edgestill.runtime.generation.tool_grammar import grammar
+from edgestill.runtime.loading.load import load_streams
+from edgestill.runtime.server.work_queue import Station
+from edgestill.runtime.text.codec import Codec
+from edgestill.runtime.text.tool_calls import CALL_ID, NAME, ToolCall, ToolFormat
 
 from . import packed
 from .serving import Running, running
@@ -80,7 +80,7 @@ def checked(calls: list[ToolCall]) -> list[str]:
 @pytest.mark.parametrize("name", [name for name in FORMS if name != "text"])
 def test_a_random_model_calls_in_the_templates_form(name: str, tiny_llama: Path) -> None:
     codec = codec_of(template(name), tiny_llama)
-    form = ToolFormat.of(codec)
+    form = ToolFormat.of(codec.render)
     found = [called(codec, form, seed) for seed in range(12)]
     assert {call for calls in found for call in calls} == SCHEMAS.keys()
     assert all(found) and (max(map(len, found)) > 1) == (name != "bare")
@@ -91,7 +91,7 @@ def test_a_random_model_calls_in_the_templates_form(name: str, tiny_llama: Path)
 @pytest.mark.parametrize("name", ["hermes", "named"])
 def test_a_schema_binds_what_is_no_call(name: str, tiny_llama: Path) -> None:
     codec = codec_of(template(name), tiny_llama)
-    form, schema = ToolFormat.of(codec), {**LIGHT, "required": ["room"]}
+    form, schema = ToolFormat.of(codec.render), {**LIGHT, "required": ["room"]}
     kinds_seen = set()
     for seed in range(16):
         text = spoken(codec, form, seed, otherwise=schema)
@@ -107,7 +107,7 @@ def test_a_schema_binds_what_is_no_call(name: str, tiny_llama: Path) -> None:
                                   "mistralai-Mistral-Nemo-Instruct-2407"])
 def test_real_templates_write_what_is_called(name: str, shared: Path, tiny_llama: Path) -> None:
     codec = codec_of((shared / "tokenizers" / "chat-templates" / f"{name}.jinja").read_text("utf-8"), tiny_llama)
-    form = ToolFormat.of(codec)
+    form = ToolFormat.of(codec.render)
     assert max(len(called(codec, form, seed)) for seed in range(6)) > (0 if name.startswith("meta") else 1)
     # A function without arguments leaves nothing to choose: what is said is the template's turn, letter for letter.
     written = form.written[0].replace(NAME, "stop").replace('{"edgestill_key": "edgestill value"}', "{}")
@@ -123,23 +123,23 @@ def test_added_tokens_of_a_call_are_said_as_tokens(tiny_llama: Path) -> None:
     codec = Codec(codec.tokenizer, codec._template, None, 0)
     ids = codec.encode("<tool_call></tool_call>")
     assert len(ids) == 2
-    source = grammar(ToolFormat.of(codec), codec, TOOLS)
+    source = grammar(ToolFormat.of(codec.render), codec, TOOLS)
     assert f"<[{ids[0]}]>" in source and f"<[{ids[1]}]>" in source and "tool_call" not in source
-    assert called(codec, ToolFormat.of(codec), 1)
+    assert called(codec, ToolFormat.of(codec.render), 1)
 
 
 def test_arguments_have_the_blanks_of_the_template(tiny_llama: Path) -> None:
     compact = template("hermes").replace('"name": "', '"name":"').replace('"arguments": ', '"arguments":')
     codec = codec_of(compact.replace("| tojson", "| tojson(separators=(',', ':'))"), tiny_llama)
     for wanted, one in ((False, codec), (True, codec_of(template("hermes"), tiny_llama))):
-        texts = [spoken(one, ToolFormat.of(one), seed, "light_off") for seed in range(3)]
+        texts = [spoken(one, ToolFormat.of(one.render), seed, "light_off") for seed in range(3)]
         assert all(('"minutes": ' in text) == wanted and '"minutes":' in text for text in texts)
 
 
 def test_forms_that_cannot_be_bound_are_refused(tiny_llama: Path) -> None:
     codec = codec_of(template("text"), tiny_llama)
     with pytest.raises(UsageError, match="a form that cannot be bound: .*edgestill_tool"):
-        grammar(ToolFormat.of(codec), codec, TOOLS)
+        grammar(ToolFormat.of(codec.render), codec, TOOLS)
 
 
 @pytest.mark.parametrize(("tools", "message"), [
@@ -151,7 +151,7 @@ def test_forms_that_cannot_be_bound_are_refused(tiny_llama: Path) -> None:
 def test_tools_described_wrongly_are_named(tools: list[Any], message: str, tiny_llama: Path) -> None:
     codec = codec_of(template("hermes"), tiny_llama)
     with pytest.raises(UsageError, match=message) as caught:
-        grammar(ToolFormat.of(codec), codec, tools)
+        grammar(ToolFormat.of(codec.render), codec, tools)
     assert caught.value.hint
 
 

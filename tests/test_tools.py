@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from edgestill.models.errors import DataError, UsageError
-from edgestill.runtime.answer import Generation
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.template import ChatTemplate
-from edgestill.runtime.text import Codec
-from edgestill.runtime.tools import ToolCall, ToolFormat
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.generation.result import Generation
+from edgestill.runtime.text.chat_template import ChatTemplate
+from edgestill.runtime.text.codec import Codec
+from edgestill.runtime.text.tool_calls import ToolCall, ToolFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +46,7 @@ def codec_of(template: str, tiny_llama: Path) -> Codec:
 def test_the_form_is_found_and_read(name: str, tiny_llama: Path) -> None:
     (opening, each, close), wanted = FORMS[name]
     codec = codec_of(CALLS.replace("OPEN", opening).replace("EACH", each).replace("CLOSE", close), tiny_llama)
-    found = ToolFormat.of(codec)
+    found = ToolFormat.of(codec.render)
     assert found == wanted
     calls = [ToolCall("turn_on", {"room": "hall", "deep": {"list": [1, "}"]}}), ToolCall("off", {})]
     for count in (1, 2) if name != "bare" else (1,):
@@ -63,9 +63,9 @@ def test_real_templates_are_known(name: str, shared: Path, tiny_llama: Path) -> 
     source = (shared / "tokenizers" / "chat-templates" / f"{name}.jinja").read_text(encoding="utf-8")
     if name.startswith("google"):
         with pytest.raises(UsageError, match="writes no tool calls"):
-            ToolFormat.of(codec_of(source, tiny_llama))
+            ToolFormat.of(codec_of(source, tiny_llama).render)
         return
-    found = ToolFormat.of(codec_of(source, tiny_llama))
+    found = ToolFormat.of(codec_of(source, tiny_llama).render)
     wanted = {"meta-llama-Llama-3.2-3B-Instruct": ToolFormat("", "name", "parameters"),
               "mistralai-Mistral-Nemo-Instruct-2407": ToolFormat("[TOOL_CALLS]", "name", "arguments")}
     assert found == wanted.get(name, ToolFormat("<tool_call>", "name", "arguments"))
@@ -73,11 +73,12 @@ def test_real_templates_are_known(name: str, shared: Path, tiny_llama: Path) -> 
 
 def test_templates_without_calls_or_in_another_form_are_refused(tiny_llama: Path) -> None:
     with pytest.raises(UsageError, match="writes no tool calls"):
-        ToolFormat.of(Codec.from_folder(tiny_llama))
+        ToolFormat.of(Codec.from_folder(tiny_llama).render)
     for each in ("[{{ f.name }}(edgestill_key='{{ f.arguments.edgestill_key }}')]",
                  "<function={{ f.name }}><p=edgestill_key>{{ f.arguments.edgestill_key }}</p></function>"):
         with pytest.raises(UsageError, match="a form that is not known: .*edgestill_tool"):
-            ToolFormat.of(codec_of(CALLS.replace("EACH", each).replace("OPEN", "").replace("CLOSE", ""), tiny_llama))
+            source = CALLS.replace("EACH", each).replace("OPEN", "").replace("CLOSE", "")
+            ToolFormat.of(codec_of(source, tiny_llama).render)
 
 
 @pytest.mark.parametrize("text", ["<tool_call>", "<tool_call>{", '<tool_call>{"name": 3, "arguments": {}}',

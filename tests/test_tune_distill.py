@@ -21,7 +21,7 @@ from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, DataError, EdgestillError, UsageError
 from edgestill.models.runfile import read
 from edgestill.models.task import Task
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.codec import Codec
 
 LABELS = ["light", "music", "weather"]
 TEXTS = {"light": ["turn off the light", "lamp on"], "music": ["play some music", "a song please"],

@@ -10,7 +10,7 @@ from edgestill.distill import tune
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import UsageError
 from edgestill.quantize.source.model_folder import Source
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.codec import Codec
 
 from . import tiny
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
-from edgestill.runtime import load, profile, tuned
+from edgestill.runtime import load, profile
+from edgestill.runtime.machine import remembered_threads
 from edgestill.runtime.profiling import measure, sweep
 
 
@@ -17,8 +18,8 @@ from edgestill.runtime.profiling import measure, sweep
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that remembers, in a folder of its own; this machine has four cores."""
     path = tmp_path / "threads.json"
-    monkeypatch.setattr(tuned, "_file", lambda: path)
-    monkeypatch.setattr(tuned, "allowed_cores", lambda: 4)
+    monkeypatch.setattr(remembered_threads, "_file", lambda: path)
+    monkeypatch.setattr(remembered_threads, "allowed_cores", lambda: 4)
     monkeypatch.setattr(sweep, "candidates", lambda: [1, 2, 4])
     return path
 
@@ -27,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ({1: 100.0, 2: 180.0, 4: 300.0}, 4), ({1: 100.0, 2: 180.0, 4: 184.0}, 2), ({1: 100.0, 2: 99.0, 4: 3.0}, 1),
     ({1: 98.0, 2: 100.0}, 1), ({1: 96.0, 2: 100.0}, 2)])
 def test_the_fewest_threads_that_are_about_as_fast(speeds: dict[int, float], threads: int) -> None:
-    assert tuned.fewest(speeds) == threads
+    assert remembered_threads.fewest(speeds) == threads
 
 
 @pytest.mark.parametrize("name", kinds.names("runtime.engines"))
@@ -64,7 +65,7 @@ def test_what_is_measured_are_real_steps(name: str, request: pytest.FixtureReque
     monkeypatch.setattr(sweep, "candidates", lambda: [1, 2])
     threads, speeds = sweep.tune(artifact)
     assert sorted(speeds) == [1, 2] and all(speed > 1 for speed in speeds.values())
-    assert tuned.recall(artifact) == threads == tuned.fewest(speeds)
+    assert remembered_threads.recall(artifact) == threads == remembered_threads.fewest(speeds)
 
 
 def test_one_core_needs_no_measurement(packed_llama: dict[str, Path], cache: Path,
@@ -77,15 +78,15 @@ def test_one_core_needs_no_measurement(packed_llama: dict[str, Path], cache: Pat
 def test_a_measurement_holds_for_its_machine_and_shape(packed_llama: dict[str, Path], cache: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     gguf, onnx = (open_artifact(packed_llama[name]) for name in ("gguf", "onnx"))
-    assert tuned.remember(gguf, {1: 50.0, 2: 100.0}) == tuned.recall(gguf) == 2
-    assert tuned.recall(onnx) == 0
-    tuned.remember(onnx, {1: 100.0, 2: 50.0})
-    assert (tuned.recall(gguf), tuned.recall(onnx)) == (2, 1)
-    monkeypatch.setattr(tuned, "allowed_cores", lambda: 1)  # a container with less
-    assert tuned.recall(gguf) == 0
-    monkeypatch.setattr(tuned, "allowed_cores", lambda: 4)
-    monkeypatch.setattr(tuned, "processor", lambda: "another processor")
-    assert tuned.recall(gguf) == 0
+    assert remembered_threads.remember(gguf, {1: 50.0, 2: 100.0}) == remembered_threads.recall(gguf) == 2
+    assert remembered_threads.recall(onnx) == 0
+    remembered_threads.remember(onnx, {1: 100.0, 2: 50.0})
+    assert (remembered_threads.recall(gguf), remembered_threads.recall(onnx)) == (2, 1)
+    monkeypatch.setattr(remembered_threads, "allowed_cores", lambda: 1)  # a container with less
+    assert remembered_threads.recall(gguf) == 0
+    monkeypatch.setattr(remembered_threads, "allowed_cores", lambda: 4)
+    monkeypatch.setattr(remembered_threads, "processor", lambda: "another processor")
+    assert remembered_threads.recall(gguf) == 0
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "\0", '"x"'])
@@ -94,27 +95,27 @@ def test_a_broken_memory_is_said_and_costs_only_itself(content: str, packed_llam
     cache.write_text(content)
     artifact = open_artifact(packed_llama["gguf"])
     with caplog.at_level(logging.WARNING):
-        assert tuned.recall(artifact) == 0
+        assert remembered_threads.recall(artifact) == 0
     assert bool(caplog.records) == (content in ("{", "\0"))
-    tuned.remember(artifact, {1: 1.0})
-    assert tuned.recall(artifact) == 1
+    remembered_threads.remember(artifact, {1: 1.0})
+    assert remembered_threads.recall(artifact) == 1
 
 
 @pytest.mark.parametrize("threads", [0, -1, 5, "2", None, 1.5, True])
 def test_a_number_that_cannot_be_is_not_taken(threads: object, packed_llama: dict[str, Path], cache: Path) -> None:
     artifact = open_artifact(packed_llama["gguf"])
-    tuned.remember(artifact, {1: 1.0})
+    remembered_threads.remember(artifact, {1: 1.0})
     table = json.loads(cache.read_text())
     next(iter(table.values()))["threads"] = threads
     cache.write_text(json.dumps(table))
-    assert tuned.recall(artifact) == (1 if threads is True else 0)
+    assert remembered_threads.recall(artifact) == (1 if threads is True else 0)
 
 
 def test_a_folder_that_cannot_be_written_is_no_failure(packed_llama: dict[str, Path], tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch,
                                                        caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(tuned, "_file", lambda: tmp_path / "file" / "threads.json")
+    monkeypatch.setattr(remembered_threads, "_file", lambda: tmp_path / "file" / "threads.json")
     with caplog.at_level(logging.WARNING):
-        assert tuned.remember(open_artifact(packed_llama["gguf"]), {1: 50.0, 2: 100.0}) == 2
+        assert remembered_threads.remember(open_artifact(packed_llama["gguf"]), {1: 50.0, 2: 100.0}) == 2
     assert "cannot remember" in caplog.text

@@ -15,7 +15,7 @@ from edgestill.models.errors import ArtifactError
 from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
 from edgestill.quantize.source.checkpoint import Checkpoint
 from edgestill.quantize.source.float_model import FloatModel
-from edgestill.runtime.text import Codec
+from edgestill.runtime.text.codec import Codec
 
 from . import proving
 from .test_students import content

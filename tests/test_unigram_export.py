@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from edgestill.quantize import export, verify
 from edgestill.runtime import load
-from edgestill.runtime.embed import Embedder
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.rows import Row
-from edgestill.runtime.text import Codec
+from edgestill.runtime.data.reader import Row
+from edgestill.runtime.encoders.embedder import Embedder
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.text.codec import Codec
 
 from . import proving, tiny, unigram
 

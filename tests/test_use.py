@@ -12,8 +12,8 @@ import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import UsageError
 from edgestill.runtime import load
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.loading import load_streams
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.loading.load import load_streams
 
 PROMPT, OTHER = "turn off the kitchen light", "play some music"
 SIZE = 24

@@ -21,7 +21,7 @@ from edgestill.quantize.methods import scale_search
 from edgestill.quantize.proof import certificate, packed_file, reference
 from edgestill.quantize.proof.checks import agreement, tensors
 from edgestill.quantize.source.checkpoint import Checkpoint
-from edgestill.runtime import gguf_header
+from edgestill.runtime.files import gguf_header
 
 from . import gguf_files, proving
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgestill.runtime.engines import gguf
-from edgestill.runtime.width import Width, processor_seconds
+from edgestill.runtime.machine.busy_cores import Width, processor_seconds
 
 from . import packed, tiny
 

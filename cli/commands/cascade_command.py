@@ -38,8 +38,8 @@ def command(small: Path, next_model: str | None, rows: Path, targets: tuple[floa
     are what must be agreed with. The threshold is chosen on one half of the rows and judged on the other; JSON objects
     have one a field, and are kept when every field is sure. Intervals are at 95 % and choose the threshold anew.
     """
-    from ...runtime.cascade import fit_threshold, saving
-    from ...runtime.evaluate import spaced
+    from ...runtime.evaluation.cascade import fit_threshold, saving
+    from ...runtime.evaluation.evaluate import spaced
 
     read = inputs.read_rows(rows, columns, split="validation")
     chosen = [read[index] for index in spaced(range(len(read)), limit)]

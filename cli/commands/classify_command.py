@@ -38,8 +38,8 @@ def command(artifact: Path, texts: tuple[str, ...], pair: str | None, top: int, 
     With -o the labels go to a file, and what is shown sums them up.
     """
     from ...runtime import load
-    from ...runtime.bulk import check_abstain, classify_into, record
-    from ...runtime.classify import Classifier
+    from ...runtime.encoders.bulk import check_abstain, classify_into, record
+    from ...runtime.encoders.classifier import Classifier
 
     wanted = inputs.read_texts(texts, columns, pair)
     model = load(artifact, threads=threads)

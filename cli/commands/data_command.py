@@ -41,7 +41,7 @@ def check(data: Path, test: Path | None, tokenizer: Path | None, columns: tuple[
     rows, test rows that stand in the training rows, labels that no training row has, messages, calls or tools that
     the student's chat template leaves out.
     """
-    from ...runtime.row_checks import check_data
+    from ...runtime.data.checks import check_data
 
     run, base = inputs.read_run(data, test, columns, overrides)
     report = check_data(run.data, base, lambda rows: tokenizers.codec_of(run, base, rows, tokenizer))
@@ -77,8 +77,8 @@ def show(data: Path, split: str, count: int, tokenizer: Path | None, columns: tu
     DATA is a run file (.toml) or a data file. What stands between \u27e6 and \u27e7 is learned, the rest is read.
     """
     from ...models.errors import UsageError
-    from ...runtime.rows import load_splits
-    from ...runtime.token_checks import shown
+    from ...runtime.data.reader import load_splits
+    from ...runtime.data.token_checks import shown
 
     run, base = inputs.read_run(data, None, columns, overrides)
     splits = load_splits(run.data, base, inputs.LEDGER)

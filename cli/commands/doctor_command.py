@@ -45,8 +45,8 @@ def command(as_json: bool) -> int:
 def _machine() -> dict[str, Any]:
     import psutil
 
-    from ...runtime.profiling.processor import processor
-    from ...runtime.threads import allowed_cores
+    from ...runtime.machine.cores import allowed_cores
+    from ...runtime.machine.processor import processor
 
     return {
         "python": platform.python_version(), "python_path": sys.executable, "system": platform.platform(),

@@ -29,7 +29,7 @@ def command(artifact: Path, texts: tuple[str, ...], batch: int, out: Path | None
     how alike (cosine) each text is to the first one; --json prints the vectors.
     """
     from ...runtime import load
-    from ...runtime.embed import Embedder, unit
+    from ...runtime.encoders.embedder import Embedder, unit
 
     wanted = inputs.single(inputs.read_texts(texts))
     model = load(artifact, threads=threads)

@@ -130,7 +130,7 @@ def _app_places(source: Path, task: Task | None, names: tuple[str, ...], schemes
 
 def _write_apps(packed: Path, names: tuple[str, ...], out: Path, dry_run: bool, as_json: bool) -> None:
     from ...quantize import apps
-    from ...runtime.foreign import open_model
+    from ...runtime.loading.foreign import open_model
 
     artifact = open_model(packed)
     places = {f"{artifact.manifest.scheme} {name}": apps.checked_place(artifact, name, out) for name in names}

@@ -51,7 +51,7 @@ def command(
     if out.exists() and not dry_run:
         raise UsageError(f"{out}: already exists", "choose another -o/--out, or remove it first")
     models = [starting.model(name) if name else None for name in (student, teacher)]
-    from ...runtime.rows import read_rows
+    from ...runtime.data.reader import read_rows
 
     mapping = inputs.read_columns(columns)
     rows = read_rows(data, mapping, skip_bad, inputs.LEDGER)

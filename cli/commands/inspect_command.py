@@ -21,7 +21,7 @@ def command(artifact: Path, as_json: bool) -> None:
     Reads the manifest and checks that every file stands with its size; `edgestill verify` checks the hashes. Of a
     .gguf file, an ONNX folder or a Hugging Face folder it shows what the headers say.
     """
-    from ...runtime.foreign import open_model
+    from ...runtime.loading.foreign import open_model
 
     opened = open_model(artifact)
     if as_json:

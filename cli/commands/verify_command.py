@@ -12,7 +12,7 @@ from .. import inputs, options, output, progress, quiet
 if TYPE_CHECKING:
     from ...quantize.proof.certificate import Certificate
     from ...quantize.proof.float_answers import Witness
-    from ...runtime.rows import Row
+    from ...runtime.data.reader import Row
 
 
 @click.command("verify", epilog=options.example(

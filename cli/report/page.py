@@ -179,7 +179,7 @@ def _curve(lines: Sequence[dict[str, float]], key: str) -> list[tuple[float, flo
 
 
 def _data(summary: Summary) -> str:
-    """The check of the rows, as runtime/row_checks.py writes it."""
+    """The check of the rows, as runtime/data/checks.py writes it."""
     splits, findings = summary.data.get("splits") or {}, summary.data.get("findings") or []
     if not splits:
         return ""

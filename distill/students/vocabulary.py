@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ...models.errors import UsageError
 
 if TYPE_CHECKING:
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 """What nobody reads of a generation config that says greedy, and what transformers then refuses to save anew."""

@@ -17,11 +17,11 @@ from ...models import files, kinds, outputs
 from ...models.artifact import FOREIGN, Artifact
 from ...models.errors import UsageError
 from ...models.scheme import Scheme
-from ...runtime.configs import classifier_config
-from ...runtime.foreign import codec_of
+from ...runtime.files.model_files import classifier_config
+from ...runtime.loading.foreign import codec_of
 
 if TYPE_CHECKING:
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 TEMPLATES = Path(__file__).parent / "templates"
 _WORDS = {"generate": "generator", "classify": "classifier", "embed": "embedder"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...models.outputs import SIGMOID, SIGMOID_SCORE, SOFTMAX
-from ...runtime.classify import head_of
+from ...runtime.encoders.classifier import head_of
 from . import _literals
 
 if TYPE_CHECKING:

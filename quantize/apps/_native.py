@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...models.artifact import Artifact
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 GENERATE, ENCODE = ("profile.h", "generator.h"), ("profile.h", "answer.h", "tokenizer.h", "tokenizer.cpp")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...models.errors import DataError
-from ...runtime.engine import DEFAULT_CONTEXT
+from ...runtime.engines._base import DEFAULT_CONTEXT
 from ..source.chat_turns import ODD
 from . import _literals
 
 if TYPE_CHECKING:
     from ...models.artifact import Artifact
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 _MARK = "edgestill-prompt"
 _HINT = "serve the model with a program that renders its template, such as edgestill serve"

@@ -16,7 +16,7 @@ from ..source import corpus
 from . import _literals
 
 if TYPE_CHECKING:
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 REMOVED, BLANK, SPACED, HANGUL = 1, 2, 3, 4
 """What becomes of a range of characters: nothing, a blank, itself between blanks, the letters of its syllable."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...models.artifact import Artifact
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 FITS = {("generate", "gguf"): "android/generate", ("classify", "onnx"): "android/encode",
         ("embed", "onnx"): "android/encode"}

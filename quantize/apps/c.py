@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...models.artifact import Artifact
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 FITS = {("generate", "gguf"): "c/generate", ("classify", "onnx"): "c/encode", ("embed", "onnx"): "c/encode"}
 NOTE = ""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...models.artifact import Artifact
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 FITS = {("generate", "gguf"): "ios/generate", ("classify", "onnx"): "ios/encode", ("embed", "onnx"): "ios/encode"}
 NOTE = "written, and neither built nor run here: that needs Xcode, see README.md"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...models import files
 from ...models.scheme import HALF, Scheme
-from ...runtime.classify import head_of
+from ...runtime.encoders.classifier import head_of
 from ..layouts.transformers_js import PIPELINES
 from . import _model
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...models.artifact import Artifact
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 FITS = {("generate", "onnx"): "web", ("classify", "onnx"): "web", ("embed", "onnx"): "web"}
 NOTE = "needs transformers.js: run npm install --ignore-scripts in its folder"

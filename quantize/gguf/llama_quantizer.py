@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import EdgestillError
-from ...runtime import gguf_header
 from ...runtime.engines._llama import library
+from ...runtime.files import gguf_header
 from ..grid.codes import by_rows
 
 MIXTURES = ("Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "IQ4_NL", "IQ4_XS")

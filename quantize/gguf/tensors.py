@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import ArtifactError
-from ...runtime import gguf_header
+from ...runtime.files import gguf_header
 from ..grid.codes import Encode, by_rows, fits, to_bytes
 from ..grid.scaled_grids import GRIDS
 from ..source.checkpoint import Checkpoint

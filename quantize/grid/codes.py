@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...models.errors import ArtifactError
 from ...models.scheme import BLOCK_SIZE
-from ...runtime.threads import allowed_cores
+from ...runtime.machine.cores import allowed_cores
 from .scaled_grids import Q4_0, Grid
 
 Part = TypeVar("Part")

@@ -12,7 +12,7 @@ from . import CACHE_LENGTH
 
 if TYPE_CHECKING:
     from ...models.artifact import Artifact, Manifest
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 FORMAT = "gguf"
 FILE = "Modelfile"

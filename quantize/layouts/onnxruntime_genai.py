@@ -9,7 +9,7 @@ from ...models import files
 
 if TYPE_CHECKING:
     from ...models.artifact import Artifact, Manifest
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 FORMAT = "onnx"
 FILE = "genai_config.json"

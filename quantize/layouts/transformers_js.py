@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from ...models import files, outputs
 from ...models.errors import ArtifactError
 from ...models.scheme import HALF, MIXED, Scheme
-from ...runtime.classify import head_of
-from ...runtime.head import THRESHOLD
+from ...runtime.encoders.classifier import head_of
+from ...runtime.encoders.head import THRESHOLD
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ...models.artifact import Artifact, Manifest
-    from ...runtime.text import Codec
+    from ...runtime.text.codec import Codec
 
 FORMAT = "onnx"
 DTYPES = {"fp32": "fp32", "int8": "q8", "int4": "q4", HALF: "q4f16", MIXED: "q4"}

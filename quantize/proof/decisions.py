@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.head import Head
+from ...runtime.encoders.head import Head
 from .certificate import Check, rounded
 from .limits import Limits
 

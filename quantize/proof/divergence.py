@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.threads import allowed_cores
+from ...runtime.machine.cores import allowed_cores
 
 Floats = NDArray[np.floating]
 Part = TypeVar("Part")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from ...runtime.data import learned_tokens
+
 if TYPE_CHECKING:
     from .packed_file import Subject
 
@@ -36,6 +38,6 @@ def seconds(subject: Subject, decode_tokens: int) -> float:
     steps = decode_tokens
     if not subject.quick:
         tokens += sum(map(len, subject.reference.beyond_ids))
-        tokens += sum(len(subject.prompts.prompt_ids(row)) for row in subject.test_rows)
+        tokens += sum(len(learned_tokens.prompt_ids(subject.prompts, row)) for row in subject.test_rows)
         steps += len(subject.test_rows) * subject.answer_tokens
     return tokens * token + steps * step

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from ...models.errors import DataError
 from ...models.runfile import Export
 from ...models.task import Task
-from ...runtime.answered import said
-from ...runtime.embed import nearest_answers
-from ...runtime.encoder import Text
-from ...runtime.evaluate import evaluate_answers
-from ...runtime.row_fit import fit
-from ...runtime.rows import Row, rows_digest
-from ...runtime.text import Codec
+from ...runtime.data import learned_tokens
+from ...runtime.data.answers import said
+from ...runtime.data.reader import Row, rows_digest
+from ...runtime.encoders.embedder import nearest_answers
+from ...runtime.encoders.encoder import Text
+from ...runtime.evaluation.evaluate import evaluate_answers
+from ...runtime.evaluation.row_fit import fit
+from ...runtime.text.codec import Codec
 from ..grid.calibration import Calibration, measure
 from ..grid.encode import Encoder
 from ..source import corpus
@@ -98,7 +99,7 @@ class Witness:
         if self.kind == "embed":
             return row.kind == "label" or bool(row.answer)
         room = self.model.context_length - answer_tokens(self.codec, self._held_out, self.origin.task)
-        return row.kind == "chat" and bool(row.answer) and len(self.codec.prompt_ids(row)) <= room
+        return row.kind == "chat" and bool(row.answer) and len(learned_tokens.prompt_ids(self.codec, row)) <= room
 
     def _sequences(self) -> Iterator[tuple[list[int], Sequence[int]]]:
         """Held-out rows first: calibration was fitted to the others. Without any rows, the built-in corpus."""
@@ -129,7 +130,8 @@ class Witness:
             answers = nearest_answers(lambda texts: np.stack([self._vector(self._text_ids(text)[0]) for text in texts]),
                                       rows)
         else:
-            ids = self.model.answers([self.codec.prompt_ids(row) for row in rows], sorted(self.codec.stop_ids),
+            prompts = [learned_tokens.prompt_ids(self.codec, row) for row in rows]
+            ids = self.model.answers(prompts, sorted(self.codec.stop_ids),
                                      answer_tokens(self.codec, rows, self.origin.task))
             answers = [said(self.codec, answer, self.codec.decode(answer), row)
                        for answer, row in zip(ids, rows, strict=True)]
@@ -167,4 +169,4 @@ def held_out(rows: Sequence[Row], test_rows: Sequence[Row], count: int) -> list[
 
 def _ids(codec: Codec, row: Row) -> list[int]:
     ends = not row.messages or bool(row.turns)
-    return codec.training_ids(row)[0] if ends else codec.prompt_ids(row)
+    return learned_tokens.training_ids(codec, row)[0] if ends else learned_tokens.prompt_ids(codec, row)

@@ -11,9 +11,9 @@ from typing import Any
 from ...models import family
 from ...models.artifact import Artifact
 from ...models.errors import ArtifactError, UsageError
-from ...runtime import limited
-from ...runtime.foreign import codec_of, is_foreign, open_model, place
-from ...runtime.rows import Row
+from ...runtime.data.reader import Row
+from ...runtime.files import limited_process
+from ...runtime.loading.foreign import codec_of, is_foreign, open_model, place
 from ..source.model_folder import Source
 from . import duration, reference
 from .certificate import Check
@@ -40,7 +40,7 @@ def prove(artifact: Artifact, against: Path | str | Witness, rows: Sequence[Row]
     _check_kinship(artifact, known.origin)
     with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
         known.reference.write(Path(folder))
-        outcome = limited.run(__name__, {
+        outcome = limited_process.run(__name__, {
             "path": str(place(artifact)), "reference": folder, "folder": str(known.origin.folder),
             "task": asdict(known.origin.task), "threads": threads, "quick": quick,
             "rows": [asdict(row) for row in rows]}, artifact.model_bytes())
@@ -54,7 +54,7 @@ def prove(artifact: Artifact, against: Path | str | Witness, rows: Sequence[Row]
     return checks
 
 
-def _late(name: str, outcome: limited.Outcome) -> Check:
+def _late(name: str, outcome: limited_process.Outcome) -> Check:
     """Not run for want of time, with what it would have needed: no fault of the file."""
     needs = [item["needs_s"] for item in outcome.found if "needs_s" in item]
     about = f"; all checks take about {needs[-1]:,.0f} s here" if needs else ""
@@ -119,4 +119,4 @@ def _work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    limited.serve(_work)
+    limited_process.serve(_work)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...models import kinds
 from ...models.errors import DataError
-from ...runtime.rows import Row
+from ...runtime.data.reader import Row
 from ..layouts import CACHE_LENGTH
 from .certificate import Check
 from .clients import Chat

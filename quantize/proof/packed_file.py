@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from ...models import kinds, progress
 from ...models.artifact import Artifact
 from ...models.task import Task
-from ...runtime import gguf_header
-from ...runtime.answered import said
-from ...runtime.classify import Classifier, head_of
-from ...runtime.embed import Embedder, nearest_answers
-from ...runtime.foreign import codec_of
-from ...runtime.row_fit import fit
-from ...runtime.rows import Row, rows_digest
-from ...runtime.text import Codec
+from ...runtime.data import learned_tokens
+from ...runtime.data.answers import said
+from ...runtime.data.reader import Row, rows_digest
+from ...runtime.encoders.classifier import Classifier, head_of
+from ...runtime.encoders.embedder import Embedder, nearest_answers
+from ...runtime.evaluation.row_fit import fit
+from ...runtime.files import gguf_header
+from ...runtime.loading.foreign import codec_of
+from ...runtime.text.codec import Codec
 from . import divergence, hopeless, limits
 from .reference import Reference
 
@@ -147,7 +148,7 @@ class Subject:
         if self._engine is None:
             room = max(map(len, (*self.reference.sequences, *self.reference.beyond_ids)), default=1)
             for row in self.test_rows:
-                room = max(room, len(self.prompts.prompt_ids(row)) + self.answer_tokens)
+                room = max(room, len(learned_tokens.prompt_ids(self.prompts, row)) + self.answer_tokens)
             limit = self.artifact.manifest.dimensions.get("context", room)
             if self.format == "gguf":  # llama.cpp has no windows for some families: their files end where one would
                 limit = min(limit, gguf_header.read(self.artifact.model_path).dimension("context_length") or limit)
@@ -241,7 +242,8 @@ class Subject:
         made: list[list[int]] = []
         for row in rows:
             progress.at(f"prove {self.artifact.manifest.scheme}: answers", len(made), len(rows))
-            made.append(self.greedy(self.prompts.prompt_ids(row), self.answer_tokens, partial(self._hopeless, row)))
+            prompt = learned_tokens.prompt_ids(self.prompts, row)
+            made.append(self.greedy(prompt, self.answer_tokens, partial(self._hopeless, row)))
         return [said(self.prompts, ids, self.prompts.decode(ids), row) for ids, row in zip(made, rows, strict=True)]
 
     @cached_property

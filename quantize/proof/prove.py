@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ...models.artifact import Artifact, versions
 from ...models.errors import ArtifactError, UsageError
-from ...runtime.foreign import UNVERIFIED, is_foreign, is_stranger, open_model
-from ...runtime.rows import Row
+from ...runtime.data.reader import Row
+from ...runtime.loading.foreign import UNVERIFIED, is_foreign, is_stranger, open_model
 from . import certificate, foreign_file, grade, other_programs, reference
 from .certificate import Certificate, Check, check_hashes
 from .packed_file import Subject

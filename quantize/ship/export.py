@@ -15,7 +15,7 @@ from ...models.errors import UsageError
 from ...models.runfile import Export, check_budget, kind_config
 from ...models.scheme import CODED, MIXED, Scheme
 from ...models.task import Task
-from ...runtime.rows import Row, rows_digest
+from ...runtime.data.reader import Row, rows_digest
 from .. import apps, layouts
 from ..grid.calibration import Calibration
 from ..grid.codes_in_torch import Coded

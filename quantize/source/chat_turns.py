@@ -11,7 +11,7 @@ from copy import copy
 from dataclasses import dataclass
 
 from ...models.errors import DataError
-from ...runtime.text import Codec
+from ...runtime.text.codec import Codec
 
 TALKS = ("u", "uau", "su", "suauau")
 ROLES = {"s": "system", "u": "user", "a": "assistant"}

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ...models.errors import ArtifactError
 from ...models.family import Family, of_config
-from ...runtime import unembedded
-from ...runtime.configs import check_folder
-from ...runtime.text import Codec
+from ...runtime.files.model_files import check_folder
+from ...runtime.text import unembedded
+from ...runtime.text.codec import Codec
 from . import folder_checks
 
 MADE_BY = "give a folder that tune, distill or save_pretrained wrote"
@@ -143,7 +143,7 @@ class Checkpoint:
         if size is not None and size != self.vocabulary_size:
             raise ArtifactError(f"{self.folder}: config.json says vocab_size = {size}, the embedding has "
                                 f"{self.vocabulary_size} rows", "save config and weights together again")
-        unembedded.check_ids(self.folder, Codec.from_folder(self.folder), self.vocabulary_size)
+        unembedded.check_ids(self.folder, Codec.from_folder(self.folder).tokenizer, self.vocabulary_size)
 
 
 def stored(folder: Path, config: Mapping[str, Any], family: Family) -> dict[str, Entry]:

@@ -18,7 +18,7 @@ from ...models import progress
 from ...models.errors import ArtifactError
 from ...models.family import of_config
 from ...models.task import Task
-from ...runtime import unembedded
+from ...runtime.text import unembedded
 from .folder_checks import as_whole
 
 ANSWER_BATCH = 128

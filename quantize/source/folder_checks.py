@@ -11,7 +11,7 @@ from typing import Any
 
 from ...models import files
 from ...models.errors import ArtifactError
-from ...runtime.configs import read_table
+from ...runtime.files.model_files import read_table
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 CODE_KEYS = ("auto_map", "_attn_implementation_internal", "custom_pipelines")

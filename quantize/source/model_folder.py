@@ -15,10 +15,10 @@ from ...models.artifact import MANIFEST, is_artifact, open_artifact
 from ...models.errors import UsageError
 from ...models.scheme import Scheme
 from ...models.task import Task
-from ...runtime import unembedded
-from ...runtime.configs import classifier_config
-from ...runtime.head import Head
-from ...runtime.tokenizer_files import PROCESSOR_TEMPLATE
+from ...runtime.encoders.head import Head
+from ...runtime.files.model_files import classifier_config
+from ...runtime.text import unembedded
+from ...runtime.text.tokenizer_files import PROCESSOR_TEMPLATE
 from . import sentence_transformers
 from .checkpoint import Checkpoint
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import ArtifactError
-from ..engine import Cache, check_ids, rows_per_pass
-from ..use import CLOSED
+from ._base import Cache, check_ids, rows_per_pass
+from ._exclusive_use import CLOSED
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import ArtifactError, EdgestillError
-from ..use import CLOSED
+from ._exclusive_use import CLOSED
 from ._llama import MESSAGES, library
 
 if TYPE_CHECKING:

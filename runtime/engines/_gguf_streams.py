@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..engine import check_ids
-from ..exactness import exact_rows
-from ..use import CLOSED, Use, closed
-from .gguf import SHARED_TOKENS, GgufEngine, batch_of, failed
+from ._base import check_ids
+from ._batch_exactness import exact_rows
+from ._exclusive_use import CLOSED, Use, closed
+from ._gguf_engine import SHARED_TOKENS, GgufEngine, batch_of, failed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from ...models.errors import MissingExtra
-from ..lean import submodule
-from ..threads import wait_briefly
+from ..files.import_submodule import submodule
+from ..machine.cores import wait_briefly
 
 MESSAGES: deque[str] = deque(maxlen=8)
 """The last warnings and errors that llama.cpp logged: they say why a file was refused."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .onnx import OnnxEngine
+from ._onnx_engine import OnnxEngine
 
 if TYPE_CHECKING:
     from pathlib import Path

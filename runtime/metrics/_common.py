@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import DataError, UsageError
-from ..row_faults import RowFault
-from ..row_formats import parse_json
-from ..row_shapes import Row
+from ..data.faults import RowFault
+from ..data.formats import parse_json
+from ..data.shapes import Row
 
 Scores = NDArray[np.float64]
 _NOT_JSON = object()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...models.errors import UsageError
-from ..row_shapes import Row
+from ..data.shapes import Row
 from ._common import Context, NoConfig, Scores, names, same_answer
 
 KINDS = ("chat", "label", "labels")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...models.errors import DataError
-from ..row_shapes import Row
+from ..data.shapes import Row
 from ._common import Context, Scores, is_json, json_value, same_value
 
 KINDS = ("chat",)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...models.errors import MissingExtra, UsageError
-from ..row_shapes import Row
+from ..data.shapes import Row
 from ._common import Context, NoConfig, Scores, is_json, json_value
 
 KINDS = ("chat",)

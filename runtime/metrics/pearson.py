@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..row_shapes import Row
+from ..data.shapes import Row
 from ._common import Context, NoConfig, Scores, correlation, numbers
 
 KINDS = ("score",)

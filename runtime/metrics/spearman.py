@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..row_shapes import Row
+from ..data.shapes import Row
 from ._common import Context, NoConfig, Scores, correlation, numbers
 
 KINDS = ("score",)

@@ -16,9 +16,9 @@ import sys  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
-    from ..classify import Classifier
-    from ..embed import Embedder
-    from ..generate import Generator
+    from ..encoders.classifier import Classifier
+    from ..encoders.embedder import Embedder
+    from ..generation.generator import Generator
 
 
 def main() -> None:
@@ -38,8 +38,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
     Where `token_seconds` is given, a prompt's answer ends after that long.
     """
-    from ..generate import Generator
-    from ..loading import load
+    from ..generation.generator import Generator
+    from ..loading.load import load
 
     model = load(job["path"], threads=job["threads"], context=job["context"], check_hashes=job["check_hashes"])
     result: dict[str, Any] = {"load_ms": (time.perf_counter() - STARTED) * 1000}
@@ -53,7 +53,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _generate(model: Generator, job: dict[str, Any]) -> dict[str, Any]:
-    from ..sampling import greedy
+    from ..generation.sampling import greedy
 
     engine, codec, clock = model.engine, model.codec, time.perf_counter_ns
     runs: list[dict[str, Any]] = []
@@ -86,7 +86,7 @@ def _generate(model: Generator, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(model: Classifier | Embedder, job: dict[str, Any]) -> dict[str, Any]:
-    from ..classify import Classifier
+    from ..encoders.classifier import Classifier
 
     answer = model.classify if isinstance(model, Classifier) else model.embed
     times: list[float] = []

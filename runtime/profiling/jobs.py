@@ -12,11 +12,12 @@ import numpy as np
 
 from ...models import errors
 from ...models.errors import EdgestillError, UsageError
-from ..limited import command
+from ..data import learned_tokens
+from ..files.limited_process import command
 
 if TYPE_CHECKING:
-    from ..rows import Row
-    from ..text import Codec
+    from ..data.reader import Row
+    from ..text.codec import Codec
 
 
 def prompt_of(codec: Codec, rows: Sequence[Row] | None, length: int, index: int) -> list[int]:
@@ -24,7 +25,7 @@ def prompt_of(codec: Codec, rows: Sequence[Row] | None, length: int, index: int)
     if rows:
         ids: list[int] = []
         while len(ids) < length:
-            more = codec.prompt_ids(rows[index % len(rows)])
+            more = learned_tokens.prompt_ids(codec, rows[index % len(rows)])
             if not more and index >= len(rows):
                 raise UsageError("the rows hold no tokens", "give rows with text, or none")
             ids += more

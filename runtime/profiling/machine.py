@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...models.artifact import versions
-from ..threads import allowed_cores
-from .processor import processor
+from ..machine.cores import allowed_cores
+from ..machine.processor import processor
 
 _UNITS = 1024
 

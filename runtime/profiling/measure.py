@@ -12,16 +12,16 @@ import numpy as np
 
 from ...models.artifact import Artifact
 from ...models.errors import UsageError
-from ..engine import DEFAULT_CONTEXT
-from ..foreign import codec_of, is_stranger, open_model, place, try_out
+from ..engines._base import DEFAULT_CONTEXT
+from ..loading.foreign import codec_of, is_stranger, open_model, place, try_out
 from . import machine
 from .jobs import prompt_of, run
 from .sweep import tune
 
 if TYPE_CHECKING:
-    from ..encoder import TextEncoder
-    from ..generate import Generator
-    from ..rows import Row
+    from ..data.reader import Row
+    from ..encoders.encoder import TextEncoder
+    from ..generation.generator import Generator
 
 _LOADS = 3
 """Fresh processes whose start is timed."""

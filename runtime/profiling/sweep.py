@@ -10,9 +10,9 @@ import statistics
 from typing import Any
 
 from ...models.artifact import Artifact
-from ..foreign import codec_of, is_stranger, place
-from ..threads import candidates
-from ..tuned import remember
+from ..loading.foreign import codec_of, is_stranger, place
+from ..machine.cores import candidates
+from ..machine.remembered_threads import remember
 from .jobs import prompt_of, run
 
 _PROMPT, _TOKENS, _TEXTS = 8, 48, 12

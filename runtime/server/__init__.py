@@ -11,7 +11,7 @@ from ...models.errors import EdgestillError, MissingExtra, UsageError
 from ...models.outputs import SOFTMAX
 
 if TYPE_CHECKING:
-    from .station import Station
+    from .work_queue import Station
 
 __all__ = ["serve"]
 SHORTEST_KEY = 16
@@ -39,9 +39,9 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
         from .running import Server, bind
     except ImportError as error:
         raise MissingExtra(error.name or "starlette", "serve") from error
-    from ..remote import Remote
+    from ..generation.remote import Remote
     from .fallback import Fallback
-    from .station import Station
+    from .work_queue import Station
 
     check_address(host, key)
     if fallback and threshold is None and not shadow:
@@ -78,9 +78,9 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
 
 def _fastest(path: Path) -> int:
     """The number of threads that a measurement of the model speaks for."""
-    from ..foreign import open_model
+    from ..loading.foreign import open_model
+    from ..machine.remembered_threads import recall
     from ..profiling.sweep import tune
-    from ..tuned import recall
 
     artifact = open_model(path)
     return recall(artifact) or tune(artifact)[0]
@@ -98,7 +98,7 @@ def check_address(host: str, key: str) -> None:
 
 def check_heads(stations: Sequence[Station]) -> None:
     """UsageError for a classifier with a head that does not say how sure it is of one answer."""
-    from ..classify import Classifier
+    from ..encoders.classifier import Classifier
 
     for station in stations:
         if isinstance(station.model, Classifier) and station.model.head.kind != SOFTMAX:

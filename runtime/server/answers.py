@@ -10,14 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...models.errors import EdgestillError
-from .asked import Asked, Part
+from .admission import as_json, refusal_of
+from .client_watch import EventStream, Visit
 from .counters import Counters
 from .fallback import Fallback
-from .fields import Refusal
-from .gate import as_json, refusal_of
-from .replies import Reply, counted, event, together
-from .station import Station
-from .visit import EventStream, Visit
+from .requests import Asked, Part
+from .responses import Reply, counted, event, together
+from .validation import Refusal
+from .work_queue import Station
 
 HEADER = "x-edgestill-answered-by"
 """Who gave an answer: model or fallback."""

@@ -13,19 +13,19 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-from ..classify import Classifier
-from ..embed import Embedder
-from ..encoder import Text
-from ..generate import Generator
-from . import asked, fields, known
+from ..encoders.classifier import Classifier
+from ..encoders.embedder import Embedder
+from ..encoders.encoder import Text
+from ..generation.generator import Generator
+from . import known, requests, validation
+from .admission import Gate, as_json, body_of
 from .answers import Answers
+from .client_watch import Visit
 from .counters import Counters
 from .fallback import Fallback
-from .fields import Refusal
-from .gate import Gate, as_json, body_of
-from .replies import ChatReply, TextReply
-from .station import Station, Work
-from .visit import Visit
+from .responses import ChatReply, TextReply
+from .validation import Refusal
+from .work_queue import Station, Work
 
 _PAGE = Path(__file__).with_name("page.html")
 _PAGE_RULES = ("default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'; "
@@ -58,25 +58,25 @@ class Service:
     async def chat(self, request: Request) -> Response:
         """Answers to a conversation; a classifier answers with its label."""
         body, station = await self._asked(request, Generator, Classifier)
-        wanted = asked.chat(body, self._fallback is not None)
-        return await self._answers.of(request, station, asked.streaming(body), wanted, ChatReply)
+        wanted = requests.chat(body, self._fallback is not None)
+        return await self._answers.of(request, station, requests.streaming(body), wanted, ChatReply)
 
     async def completion(self, request: Request) -> Response:
         """How texts go on."""
         body, station = await self._asked(request, Generator)
-        return await self._answers.of(request, station, asked.streaming(body), asked.completion(body), TextReply)
+        return await self._answers.of(request, station, requests.streaming(body), requests.completion(body), TextReply)
 
     async def embeddings(self, request: Request) -> Response:
         """Vectors of texts."""
         body, station = await self._asked(request, Embedder)
         known.check(body, known.EMBEDDING)
-        texts, form = fields.inputs(body, "input"), body.get("encoding_format") or "float"
+        texts, form = validation.inputs(body, "input"), body.get("encoding_format") or "float"
         if form not in ("float", "base64"):
             raise Refusal(f"encoding_format: {str(form)[:40]!r}, known are float and base64", "encoding_format")
-        size = fields.number(body, "dimensions", 1, 2**20, True)
+        size = validation.number(body, "dimensions", 1, 2**20, True)
         if size not in (None, station.model.dimensions):
             raise Refusal(f"dimensions: {size}, this model's vectors have {station.model.dimensions}", "dimensions")
-        cut = fields.number(body, "truncate_prompt_tokens", -1, -1, True) is not None
+        cut = validation.number(body, "truncate_prompt_tokens", -1, -1, True) is not None
 
         def vectors(model: Embedder, cancel: threading.Event) -> Iterator[dict[str, Any]]:
             read = [_read(model, text, cut) for text in texts]  # what is too long is refused before one is computed
@@ -97,12 +97,12 @@ class Service:
         probabilities, the `top_k` likeliest or all, or scores. One text may stand before several of `text_pair`."""
         body, station = await self._asked(request, Classifier)
         known.check(body, known.CLASSIFY)
-        texts = fields.texts(body, "text", fields.INPUTS)
+        texts = validation.texts(body, "text", validation.INPUTS)
         if not texts:
             raise Refusal("text: a string or strings are needed", "text")
-        count = fields.number(body, "top_k", 1, 2**20, True)
+        count = validation.number(body, "top_k", 1, 2**20, True)
         inputs: list[Text] = list(texts)
-        if pairs := fields.texts(body, "text_pair", fields.INPUTS):
+        if pairs := validation.texts(body, "text_pair", validation.INPUTS):
             firsts = texts * len(pairs) if len(texts) == 1 else texts
             if len(firsts) != len(pairs):
                 raise Refusal(f"text_pair: {len(pairs)} second texts for {len(texts)} first ones", "text_pair")
@@ -151,8 +151,8 @@ class Service:
         if only is not None:
             request.state.model = only.name
             only.check_room()  # reading a long body through takes longer than refusing it
-        body = fields.parse(data)
-        station = self._named(fields.text(body, "model", 1024), only)
+        body = validation.parse(data)
+        station = self._named(validation.text(body, "model", 1024), only)
         if not isinstance(station.model, kinds):
             raise Refusal(f"model: {station.name} is made to {station.model.artifact.manifest.task.kind}, and does not "
                           f"answer {request.url.path}", "model")
@@ -184,8 +184,8 @@ def _read(model: Embedder, text: str | list[int], cut: bool) -> tuple[list[int],
     if isinstance(text, str):
         found = model.codec.encoding(text) if cut else model.whole(text)
         return found.ids, bool(found.overflowing)
-    size = model.context or fields.TOKENS
-    fields.token_ids(text[:size] if cut else text, "input", size, model.codec.vocabulary_size)
+    size = model.context or validation.TOKENS
+    validation.token_ids(text[:size] if cut else text, "input", size, model.codec.vocabulary_size)
     return text[:size], len(text) > size
 
 

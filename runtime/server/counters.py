@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from .station import Station
+from .work_queue import Station
 
 _HELP = {
     "edgestill_requests_total": "Requests by path, model and status.",

@@ -13,18 +13,18 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..answer import Generation
-from ..answered import apart
-from ..cascade import ANSWER, called, confidences, is_sure, said
-from ..generate import Generator
-from ..handover import request
+from ..data.answers import apart
+from ..evaluation.cascade import ANSWER, called, confidences, is_sure, said
+from ..evaluation.handover import request
+from ..generation.generator import Generator
+from ..generation.remote import Remote, RemoteError
+from ..generation.result import Generation
 from ..metrics._common import same_answer
-from ..remote import Remote, RemoteError
-from .asked import Part
 from .counters import Counters
-from .fields import Refusal
 from .labels import Labelled
-from .station import Station, Work
+from .requests import Part
+from .validation import Refusal
+from .work_queue import Station, Work
 
 LOG = logging.getLogger("edgestill.server")
 WORKERS, PLACES = 8, 64

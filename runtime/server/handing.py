@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..handover import response_format
+from ..evaluation.handover import response_format
 from .structures import structure
 from .thinking import switches
 

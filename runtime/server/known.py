@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..metrics._common import same_value
-from .fields import Refusal
+from .validation import Refusal
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...models.outputs import SIGMOID, SOFTMAX
-from ..answer import Generation, Piece
-from ..classify import Classifier
+from ..encoders.classifier import Classifier
+from ..generation.result import Generation, Piece
 from . import known
-from .fields import Refusal
+from .validation import Refusal
 
 _MEANINGLESS = ("tools", "tool_choice", "logprobs", "top_logprobs", "logit_bias", "stop", "stop_token_ids",
                 "chat_template_kwargs", "reasoning_effort", "enable_thinking",

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..tool_grammar import FUNCTION_NAME
-from . import fields, known
-from .fields import Refusal
+from ..generation.tool_grammar import FUNCTION_NAME
+from . import known, validation
+from .validation import Refusal
 
 _NEEDED = ("system", "developer", "user", "tool")
 """Roles whose messages are nothing without content."""
@@ -17,7 +17,7 @@ _NEEDED = ("system", "developer", "user", "tool")
 def messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The conversation; Refusal names the field that is wrong."""
     found = [_message(one, f"messages[{place}]")
-             for place, one in enumerate(fields.tables(body, "messages", fields.MESSAGES))]
+             for place, one in enumerate(validation.tables(body, "messages", validation.MESSAGES))]
     if not found:
         raise Refusal("messages: at least one message is needed", "messages")
     return found
@@ -25,7 +25,8 @@ def messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def tools(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The functions that may be called, as models are told of them: without what speaks to the server alone."""
-    return [_tool(one, f"tools[{place}]") for place, one in enumerate(fields.tables(body, "tools", fields.TOOLS))]
+    given = validation.tables(body, "tools", validation.TOOLS)
+    return [_tool(one, f"tools[{place}]") for place, one in enumerate(given)]
 
 
 def choice(body: Mapping[str, Any], offered: list[dict[str, Any]]) -> tuple[Any, list[dict[str, Any]]]:
@@ -38,16 +39,16 @@ def choice(body: Mapping[str, Any], offered: list[dict[str, Any]]) -> tuple[Any,
         if wanted == "required" and not offered:
             raise Refusal("tool_choice: required, and there are no tools to choose from", "tool_choice")
         return wanted or "auto", [] if wanted == "none" else offered
-    table = fields.object_(body, "tool_choice")
+    table = validation.object_(body, "tool_choice")
     known.check(table, known.CHOICE, "tool_choice")
     if table.get("type") == "allowed_tools":
         where = "tool_choice.allowed_tools"
-        allowed = fields.object_(table, "allowed_tools", where)
+        allowed = validation.object_(table, "allowed_tools", where)
         known.check(allowed, known.ALLOWED, where)
         if allowed.get("mode", "auto") not in ("auto", "required"):
             raise Refusal(f"{where}.mode: {str(allowed['mode'])[:40]!r}, known are auto and required", f"{where}.mode")
         names = [_chosen(one, f"{where}.tools[{place}]", offered) for place, one in enumerate(
-            fields.tables({f"{where}.tools": allowed.get("tools")}, f"{where}.tools", fields.TOOLS))]
+            validation.tables({f"{where}.tools": allowed.get("tools")}, f"{where}.tools", validation.TOOLS))]
         if not names:
             raise Refusal(f"{where}.tools: at least one is needed", f"{where}.tools")
         return allowed.get("mode", "auto"), [one for one in offered if one["function"]["name"] in names]
@@ -58,9 +59,9 @@ def choice(body: Mapping[str, Any], offered: list[dict[str, Any]]) -> tuple[Any,
 def _chosen(table: Mapping[str, Any], where: str, offered: list[dict[str, Any]]) -> str:
     """The name of one of the tools `offered`."""
     _function_alone(table, where)
-    function = fields.object_(table, "function", f"{where}.function")
+    function = validation.object_(table, "function", f"{where}.function")
     known.check(function, known.CHOSEN, f"{where}.function")
-    name = fields.text(function, "name", where=f"{where}.function.name")
+    name = validation.text(function, "name", where=f"{where}.function.name")
     names = [one["function"]["name"] for one in offered]
     if name not in names:
         raise Refusal(f"{where}.function.name: {name[:80]!r} is not among the tools: {', '.join(names) or 'none'}",
@@ -72,18 +73,18 @@ def _tool(tool: dict[str, Any], where: str) -> dict[str, Any]:
     if tool.get("type", "function") == "function":
         known.check(tool, known.TOOL, where)
     _function_alone(tool, where)
-    function = fields.object_(tool, "function", f"{where}.function")
+    function = validation.object_(tool, "function", f"{where}.function")
     known.check(function, known.FUNCTION, f"{where}.function")
-    name = fields.text(function, "name", where=f"{where}.function.name")
+    name = validation.text(function, "name", where=f"{where}.function.name")
     if not FUNCTION_NAME.fullmatch(name):
         raise Refusal(f"{where}.function.name: {name[:80]!r}, 1 to 64 letters, digits, _, - and . are the limits",
                       f"{where}.function.name")
-    parameters = fields.object_(function, "parameters", f"{where}.function.parameters")
+    parameters = validation.object_(function, "parameters", f"{where}.function.parameters")
     if parameters.get("type", "object") != "object":
         raise Refusal(f"{where}.function.parameters: the JSON schema of an object was expected",
                       f"{where}.function.parameters")
-    fields.text(function, "description", where=f"{where}.function.description")
-    fields.flag({f"{where}.function.strict": function.get("strict")}, f"{where}.function.strict")
+    validation.text(function, "description", where=f"{where}.function.description")
+    validation.flag({f"{where}.function.strict": function.get("strict")}, f"{where}.function.strict")
     kept = {key: value for key, value in function.items()
             if key in ("name", "description", "parameters") and value is not None}
     return {"type": "function", "function": kept}
@@ -104,19 +105,19 @@ def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
     if content is None and role in _NEEDED:
         raise Refusal(f"{where}.content: is missing", f"{where}.content", code="missing_required_parameter")
     if isinstance(content, list):  # joined as rows are, and as vLLM and llama-server join them
-        content = "\n".join(_text_part(part, f"{where}.content[{place}]") for place, part in
-                            enumerate(fields.tables({f"{where}.content": content}, f"{where}.content", fields.INPUTS)))
-    words = fields.text({"content": content}, "content", where=f"{where}.content")
+        parts = validation.tables({f"{where}.content": content}, f"{where}.content", validation.INPUTS)
+        content = "\n".join(_text_part(part, f"{where}.content[{place}]") for place, part in enumerate(parts))
+    words = validation.text({"content": content}, "content", where=f"{where}.content")
     found: dict[str, Any] = {"role": role, "content": words}
     for name in ("name", "tool_call_id"):
         if message.get(name) is not None:
-            found[name] = fields.text(message, name, where=f"{where}.{name}")
+            found[name] = validation.text(message, name, where=f"{where}.{name}")
     if role == "assistant":
         for name in ("reasoning", "reasoning_content"):  # vLLM's word, and that of templates and llama-server
-            if text := fields.text(message, name, where=f"{where}.{name}"):
+            if text := validation.text(message, name, where=f"{where}.{name}"):
                 found["reasoning_content"] = text
         called = f"{where}.tool_calls"
-        calls = fields.tables({called: message.get("tool_calls")}, called, fields.TOOLS)
+        calls = validation.tables({called: message.get("tool_calls")}, called, validation.TOOLS)
         if calls:
             found["tool_calls"] = [_call(call, f"{called}[{place}]") for place, call in enumerate(calls)]
         elif content is None and "reasoning_content" not in found:
@@ -132,22 +133,22 @@ def _text_part(part: dict[str, Any], where: str) -> str:
     known.check(part, known.TEXT_PART, where)
     if part.get("text") is None:
         raise Refusal(f"{where}.text: is missing", f"{where}.text", code="missing_required_parameter")
-    return fields.text(part, "text", where=f"{where}.text")
+    return validation.text(part, "text", where=f"{where}.text")
 
 
 def _call(call: dict[str, Any], where: str) -> dict[str, Any]:
     """An earlier call with its arguments as an object, which templates are written for."""
     _function_alone(call, where)
     known.check(call, known.CALL, where)
-    function = fields.object_(call, "function", f"{where}.function")
+    function = validation.object_(call, "function", f"{where}.function")
     known.check(function, known.CALLED, f"{where}.function")
-    name = fields.text(function, "name", where=f"{where}.function.name")
-    written = fields.text(function, "arguments", where=f"{where}.function.arguments")
+    name = validation.text(function, "name", where=f"{where}.function.name")
+    written = validation.text(function, "arguments", where=f"{where}.function.arguments")
     try:
         arguments = json.loads(written or "{}")
     except (ValueError, RecursionError):
         raise Refusal(f"{where}.function.arguments: no JSON", f"{where}.function.arguments") from None
     if not isinstance(arguments, dict):
         raise Refusal(f"{where}.function.arguments: the JSON of an object was expected", f"{where}.function.arguments")
-    return {"type": "function", "id": fields.text(call, "id", where=f"{where}.id"),
+    return {"type": "function", "id": validation.text(call, "id", where=f"{where}.id"),
             "function": {"name": name, "arguments": arguments}}

@@ -8,8 +8,8 @@ from typing import Any
 
 import uvicorn
 
+from .admission import HEADER_BYTES, Gate
 from .door import IDLE_SECONDS, Door
-from .gate import HEADER_BYTES, Gate
 
 _LAST_SECONDS = 5
 """How long answers may go on once the server is told to stop."""

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import fields, known
-from .fields import Refusal
+from . import known, validation
+from .validation import Refusal
 
 
 def structure(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -18,20 +18,21 @@ def structure(body: Mapping[str, Any]) -> dict[str, Any]:
         raise Refusal(f"{asked[0][0]} and {asked[1][0]} cannot both bind one answer", asked[1][0])
     if asked:
         return {asked[0][1]: asked[0][2]}
-    return {"schema": False} if fields.object_(body, "response_format").get("type") == "text" else {}
+    return {"schema": False} if validation.object_(body, "response_format").get("type") == "text" else {}
 
 
 def _asked(body: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """The field, the option that it sets, and the value, of each that binds the answer."""
-    yield from _formats(fields.object_(body, "response_format"))
+    yield from _formats(validation.object_(body, "response_format"))
     yield from _spelled(body, {"regex": "regex", "choices": "choices", "grammar": "grammar"}, "")
     yield from _spelled(body, {"guided_json": "schema", "guided_regex": "regex", "guided_choice": "choices",
                                "guided_grammar": "grammar", "json_schema": "schema"}, "")
-    outputs = fields.object_(body, "structured_outputs")
+    outputs = validation.object_(body, "structured_outputs")
     known.check(outputs, known.STRUCTURED, "structured_outputs")
     yield from _spelled(outputs, {"json": "schema", "regex": "regex", "choice": "choices", "grammar": "grammar"},
                         "structured_outputs.")
-    if fields.flag({"structured_outputs.json_object": outputs.get("json_object")}, "structured_outputs.json_object"):
+    wanted_object = {"structured_outputs.json_object": outputs.get("json_object")}
+    if validation.flag(wanted_object, "structured_outputs.json_object"):
         yield "structured_outputs.json_object", "schema", {"type": "object"}
 
 
@@ -41,19 +42,20 @@ def _formats(wanted: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     if wanted and kind not in ("text", "json_object", "json_schema"):
         raise Refusal(f"response_format.type: {str(kind)[:40]!r}, known are text, json_object and json_schema",
                       "response_format.type")
-    where, outer = "response_format.json_schema", fields.object_(wanted, "json_schema", "response_format.json_schema")
+    where = "response_format.json_schema"
+    outer = validation.object_(wanted, "json_schema", where)
     known.check(outer, known.JSON_SCHEMA, where)
-    fields.text(outer, "name", 1024, f"{where}.name")
-    fields.flag({f"{where}.strict": outer.get("strict")}, f"{where}.strict")
+    validation.text(outer, "name", 1024, f"{where}.name")
+    validation.flag({f"{where}.strict": outer.get("strict")}, f"{where}.strict")
     given = outer.get("schema") if "schema" in outer else wanted.get("schema")  # the latter is llama-server's place
     if kind == "json_schema":
         if not given:
             raise Refusal(f"{where}.schema: a JSON schema is needed", f"{where}.schema")
-        yield "response_format", "schema", fields.object_({"schema": given}, "schema", f"{where}.schema")
+        yield "response_format", "schema", validation.object_({"schema": given}, "schema", f"{where}.schema")
     elif outer or (kind == "text" and given is not None):
         raise Refusal(f"response_format.type: {kind!r} takes no schema, json_schema does", "response_format.type")
     elif kind == "json_object":
-        schema = fields.object_({"schema": given}, "schema", "response_format.schema")
+        schema = validation.object_({"schema": given}, "schema", "response_format.schema")
         yield "response_format", "schema", schema or {"type": "object"}
 
 
@@ -68,8 +70,8 @@ def _spelled(table: Mapping[str, Any], options: Mapping[str, str], before: str) 
                     value = json.loads(value)
                 except (ValueError, RecursionError):
                     raise Refusal(f"{where}: no JSON schema", where) from None
-            yield where, option, fields.object_({where: value}, where)
+            yield where, option, validation.object_({where: value}, where)
         elif option == "choices":
-            yield where, option, fields.texts({where: value}, where, fields.INPUTS)
+            yield where, option, validation.texts({where: value}, where, validation.INPUTS)
         else:
-            yield where, option, fields.text({where: value}, where)
+            yield where, option, validation.text({where: value}, where)

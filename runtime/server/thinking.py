@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .. import answered
-from ..answer import Piece
-from ..template import THINKING as THINKING
-from ..text import Codec
-from . import fields
-from .fields import Refusal
+from ..data import answers
+from ..generation.result import Piece
+from ..text.chat_template import THINKING as THINKING
+from ..text.codec import Codec
+from . import validation
+from .validation import Refusal
 
 EFFORT = "reasoning_effort"
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -19,24 +19,24 @@ _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 def check(body: Mapping[str, Any]) -> None:
     """Refusal for fields about reasoning that are wrong whatever the model is."""
-    fields.object_(body, "chat_template_kwargs")
-    fields.flag(body, THINKING)
-    fields.flag(body, "include_reasoning")
+    validation.object_(body, "chat_template_kwargs")
+    validation.flag(body, THINKING)
+    validation.flag(body, "include_reasoning")
     if body.get("reasoning_format") not in (None, "none", "auto", "deepseek"):
         raise Refusal(f"reasoning_format: {str(body['reasoning_format'])[:40]!r}, known are none, auto and deepseek",
                       "reasoning_format", code="unsupported_value")
-    effort = fields.text(body, EFFORT)
+    effort = validation.text(body, EFFORT)
     if effort and effort not in _EFFORTS:
         raise Refusal(f"{EFFORT}: {effort[:40]!r}, known are {', '.join(_EFFORTS)}", EFFORT)
     for name in ("thinking_token_budget", "thinking_budget_tokens"):
-        if fields.number(body, name, -1, fields.TOKENS, True) not in (None, -1, 0):
+        if validation.number(body, name, -1, validation.TOKENS, True) not in (None, -1, 0):
             raise Refusal(f"{name}: {body[name]} is not supported, only 0 (none) and -1 (no limit)", name,
                           code="unsupported_value")
 
 
 def switches(body: Mapping[str, Any]) -> dict[str, Any]:
     """A checked request's chat_template_kwargs, with what its switch or a budget of none mean."""
-    found = dict(fields.object_(body, "chat_template_kwargs"))
+    found = dict(validation.object_(body, "chat_template_kwargs"))
     if body.get(THINKING) is not None:
         found.setdefault(THINKING, body[THINKING])
     if 0 in (body.get("thinking_token_budget"), body.get("thinking_budget_tokens")):
@@ -70,7 +70,7 @@ def apart(codec: Codec, pieces: Iterable[Piece], on: bool) -> Iterator[tuple[Pie
     if end not in codec.decode(codec.encode(end)):  # special tokens are not in the text: ids tell, once all are there
         for piece in pieces:
             if piece.done is not None:
-                thoughts, words, _ = answered.apart(codec, piece.done.ids, piece.done.text)
+                thoughts, words, _ = answers.apart(codec, piece.done.ids, piece.done.text)
                 yield replace(piece, text=words, logprobs=piece.done.logprobs), thoughts
         return
     split = Thoughts((start, end))

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from edgestill.models import kinds
 from edgestill.runtime import load
-from edgestill.runtime.generate import Generator
-from edgestill.runtime.loading import load_streams
-from edgestill.runtime.server.station import Station
+from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.loading.load import load_streams
+from edgestill.runtime.server.work_queue import Station
 
 from ..serving import Running, running
 

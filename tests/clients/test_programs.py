@@ -11,7 +11,7 @@ from edgestill.models.artifact import open_artifact
 from edgestill.quantize.proof.clients import transformers_js
 from edgestill.quantize.proof.other_programs import MOST_TIES, NEAR_TIE
 from edgestill.runtime import load
-from edgestill.runtime.template import ChatTemplate
+from edgestill.runtime.text.chat_template import ChatTemplate
 
 from . import programs
 from .browser import with_package

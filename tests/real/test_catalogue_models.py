@@ -18,9 +18,9 @@ from edgestill.models.artifact import open_artifact
 from edgestill.quantize import export
 from edgestill.quantize.proof.prove import verify
 from edgestill.runtime import load
-from edgestill.runtime.loading import load_streams
-from edgestill.runtime.rows import read_rows
-from edgestill.runtime.server.station import Station
+from edgestill.runtime.data.reader import read_rows
+from edgestill.runtime.loading.load import load_streams
+from edgestill.runtime.server.work_queue import Station
 
 from .. import catalogue_models as models
 from ..serving import running

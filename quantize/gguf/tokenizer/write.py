@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....models.errors import ArtifactError, DataError
-from ....runtime.text import Codec
+from ....runtime.text.codec import Codec
 from ...source.tokenizer_rules import BLANK, Difference, Rules, refused, steps
 from . import byte_level, sentencepiece, unigram, wordpiece
 

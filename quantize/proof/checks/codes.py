@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from ....models.scheme import MIXED
-from ....runtime import gguf_header
+from ....runtime.files import gguf_header
 from ...gguf.llama_quantizer import MIXTURES
 from ...gguf.tensors import FLOATS, as_in_checkpoint, plan, stored
 from ...source.checkpoint import Checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ....runtime import gguf_header
+from ....runtime.files import gguf_header
 from ...gguf import metadata
 from ...source.checkpoint import Checkpoint
 from ..certificate import Check

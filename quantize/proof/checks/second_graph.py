@@ -8,7 +8,7 @@ import numpy as np
 
 from ....models import kinds
 from ....models.scheme import Scheme
-from ....runtime.foreign import is_foreign
+from ....runtime.loading.foreign import is_foreign
 from ...layouts import transformers_js
 from ..certificate import Check, rounded
 from ..divergence import Divergence, decisive, join, kl

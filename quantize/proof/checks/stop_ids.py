@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ....runtime.foreign import is_foreign
+from ....runtime.loading.foreign import is_foreign
 from ..certificate import Check
 from ..packed_file import Subject
 

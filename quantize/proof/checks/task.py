@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....runtime.evaluate import evaluate_answers
-from ....runtime.intervals import bootstrap, matched, mcnemar
-from ....runtime.rows import rows_digest
+from ....runtime.data.reader import rows_digest
+from ....runtime.evaluation.evaluate import evaluate_answers
+from ....runtime.evaluation.intervals import bootstrap, matched, mcnemar
 from .. import grade
 from ..certificate import Check, rounded
 from ..packed_file import Subject

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ....models.artifact import Artifact, is_of_model
 from ....models.scheme import MIXED, bits_of
-from ....runtime import gguf_header, onnx_header
+from ....runtime.files import gguf_header, onnx_header
 from ...gguf.llama_quantizer import MIXTURES
 from ...gguf.tensors import FLOATS, Tensor, plan, stored, wanted
 from ...grid.codes import dequantize

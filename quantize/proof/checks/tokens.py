@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from ....models.errors import ArtifactError, DataError
-from ....runtime.text import Codec
+from ....runtime.text.codec import Codec
 from ...gguf.tokenizer.write import differences
 from ..certificate import Check, rounded
 from ..packed_file import Subject

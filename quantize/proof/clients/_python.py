@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from ....models.artifact import Artifact
-from ....runtime import limited
+from ....runtime.files import limited_process
 from ...layouts import CACHE_LENGTH
 from . import SECONDS, Chat, Said
 
@@ -20,8 +20,8 @@ def version(package: str) -> str | None:
 
 
 def ask(module: str, artifact: Artifact, chats: Sequence[Chat], tokens: int) -> Said:
-    """What `python -m module` finds, one object a chat; the module serves it (see runtime/limited.py)."""
+    """What `python -m module` finds, one object a chat; the module serves it (see runtime/files/limited_process.py)."""
     job = {"folder": str(artifact.folder), "file": str(artifact.model_path), "chats": list(chats), "tokens": tokens,
            "context": min(artifact.manifest.dimensions.get("context", CACHE_LENGTH), CACHE_LENGTH)}
-    outcome = limited.run(module, job, artifact.model_bytes(), SECONDS)
+    outcome = limited_process.run(module, job, artifact.model_bytes(), SECONDS)
     return Said(outcome.found, outcome.error.message if outcome.error else outcome.crash)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ....models.artifact import Artifact
-from ....runtime import limited
+from ....runtime.files import limited_process
 from . import Chat, Said, _python
 
 NAME = "onnxruntime-genai"
@@ -47,4 +47,4 @@ def _work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    limited.serve(_work)
+    limited_process.serve(_work)

@@ -1,0 +1,1 @@
+"""Models that read a text at once: classifiers, rerankers and embedders."""

@@ -1,0 +1,1 @@
+"""Strict readers of files that anyone may have written, and processes with bounds on memory and time."""

@@ -1,0 +1,1 @@
+"""Text from decoders: options, sampling, constraints, guesses, and what came of it."""
