@@ -39,7 +39,7 @@ _OPTIONS = (
                  help="The answer is one of these texts; repeat it."),
     click.option("--grammar", type=_FILE, metavar="FILE", help="Lark or GBNF grammar file of the answer."),
     click.option("--lookup", is_flag=True,
-                 help="Guess tokens from the prompt's own words where that is faster; the answer stays the same."),
+                 help="Guess tokens from what the prompt repeats, from 50M parameters on; the answer stays the same."),
     click.option("--draft", type=click.Path(path_type=Path), metavar="ARTIFACT",
                  help="Smaller model of the same vocabulary that guesses tokens; the answer stays the same."),
     click.option("--state", type=_FILE, metavar="FILE",

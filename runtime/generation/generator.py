@@ -13,10 +13,11 @@ from ...models.errors import ContextError, UsageError
 from ..data.answers import apart
 from ..engines._base import EXTEND, check_ids
 from ..text.token_stream import StopStrings
+from .context_shift import common, shifted
 from .logprobs import Places, TokenLogprob, token_logprob
 from .options import Options
 from .result import Generation, Piece, generation, parsed
-from .run import Cancel, Run, common, shifted
+from .run import Cancel, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -218,14 +219,17 @@ class Generator:
                              "make it again with this model: model.prefix(…)")
 
     def _let_guess(self, run: Run, draft: Generator | None) -> None:
-        if draft is not None or run.options.lookup:
-            self._guessing.join(run, draft)
+        if draft is not None:
+            self._guessing.join(run, draft.engine, draft.codec)
+        elif run.options.lookup:
+            self._guessing.join(run)
 
     @cached_property
     def _guessing(self) -> Guessing:
         from .guessing import Guessing
 
-        return Guessing(self)
+        sizes = self.artifact.manifest.dimensions if self.artifact is not None else {}
+        return Guessing(self.engine, self.codec, sizes.get("parameters"))
 
     def _constraint(self, options: Options, free: bool, tools: Messages = ()) -> Constraint | None:
         """What binds the answer; the task's schema does not when it is `free`."""

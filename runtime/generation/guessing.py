@@ -8,58 +8,50 @@ from typing import TYPE_CHECKING
 from ...models.errors import UsageError
 from ..engines._batch_exactness import exact_rows
 from .prompt_lookup import Lookup
-from .speculation import LONGEST, Draft, Speculator
+from .speculation import GUESSES, Draft, Speculator
 
 if TYPE_CHECKING:
-    from .generator import Generator
+    from ..engines._base import Engine
+    from ..text.codec import Codec
     from .run import Run
+
+SMALLEST = 50_000_000
+"""Parameters below which a token costs too little for the prompt to be searched: lookup is off."""
 
 
 class Guessing:
-    """The guessers of one model, with what they have learned from answer to answer."""
+    """Lets a draft, or the text before, guess the answers of one engine."""
 
-    def __init__(self, model: Generator) -> None:
-        self._model = model
-        self._drafts: tuple[Generator, Speculator] | None = None
+    def __init__(self, engine: Engine, codec: Codec, parameters: int | None) -> None:
+        """`parameters` are those of the model, where they are known."""
+        self._engine, self._codec, self._parameters = engine, codec, parameters
 
-    def join(self, run: Run, draft: Generator | None) -> None:
-        """Let `draft`, or the words before, guess the tokens of an answer that has not begun.
+    def join(self, run: Run, draft: Engine | None = None, codec: Codec | None = None) -> None:
+        """Let `draft`, whose codec is `codec`, or the text before guess the tokens of an answer that has not begun.
 
         Whatever is drawn, or told of probabilities, must come from the very numbers of passes without guesses: where
         passes of several rows round otherwise, nothing is guessed then.
         Raises UsageError for a draft that does not fit, and for models that cannot go back.
         """
-        speculator = self._speculator(run, draft)
-        redone = run.options.temperature == 0 and run.options.logprobs is None
-        longest = LONGEST if redone else self._exact_rows - 1
-        if longest:
-            run.speculator, run.longest, run.doubted = speculator, longest, longest >= self._exact_rows
-            run.draft = None if draft is None else draft.engine
-
-    def _speculator(self, run: Run, draft: Generator | None) -> Speculator:
-        model, name = self._model, "lookup" if draft is None else "draft"
-        if (draft is not None and run.options.lookup) or draft is model:
+        if draft is not None and (run.options.lookup or draft is self._engine):
             raise UsageError("generate: draft and lookup cannot both guess, and a model cannot guess for itself",
                              "give one of them")
-        if not all(one.engine.rewinds for one in (model, draft) if one is not None):
+        if codec is not None and codec.tokenizer.get_vocab() != self._codec.tokenizer.get_vocab():
+            raise UsageError(f"draft: another vocabulary ({codec.vocabulary_size} tokens, this one has "
+                             f"{self._codec.vocabulary_size})", "draft with a model of the same family")
+        if not all(one.rewinds for one in (self._engine, draft) if one is not None):
+            name = "lookup" if draft is None else "draft"
             raise UsageError(f"{name}: the model keeps a running state, which cannot go back where a guess is wrong",
                              f"leave out {name}")
-        if draft is None:
-            return self._lookup
-        if self._drafts is None or self._drafts[0] is not draft:
-            if draft.codec.tokenizer.get_vocab() != model.codec.tokenizer.get_vocab():
-                raise UsageError(f"draft: another vocabulary ({draft.codec.vocabulary_size} tokens, this one has "
-                                 f"{model.codec.vocabulary_size})", "draft with a model of the same family")
-            self._drafts = draft, Speculator(Draft(draft.engine, model.engine.vocabulary_size))
-        return self._drafts[1]
-
-    @cached_property
-    def _lookup(self) -> Speculator:
-        codec = self._model.codec
-        return Speculator(Lookup(lambda token: codec.decode([token], False)))
+        if draft is None and self._parameters is not None and self._parameters < SMALLEST:
+            return
+        redone = run.options.temperature == 0 and run.options.logprobs is None
+        most = GUESSES if redone else self._exact_rows - 1
+        if most:
+            drafter = Lookup() if draft is None else Draft(draft, self._engine.vocabulary_size)
+            run.speculator, run.doubted, run.draft = Speculator(drafter, most), most >= self._exact_rows, draft
 
     @cached_property
     def _exact_rows(self) -> int:
-        engine = self._model.engine
-        with engine.use.alone():
-            return exact_rows(engine, LONGEST + 1)
+        with self._engine.use.alone():
+            return exact_rows(self._engine, GUESSES + 1)

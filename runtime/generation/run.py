@@ -8,7 +8,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...models.errors import EdgestillError, UsageError
+from ...models.errors import EdgestillError
+from .context_shift import common, shifted
 from .logprobs import TokenLogprob, token_logprob
 from .options import Options
 from .sampling import Chooser, greedy, lead
@@ -54,8 +55,6 @@ class Run:
     cancel: Cancel | None = None
     prefix: Prefix | None = None
     speculator: Speculator | None = None
-    longest: int = 0
-    """Most guesses in a pass."""
     draft: Engine | None = None
     """Guesses, and is as busy as `engine` meanwhile."""
     doubted: bool = False
@@ -113,7 +112,7 @@ class Run:
             raw = None if top is None else logits.copy()
             token = choose(logits)
             if doubt and lead(logits, token) < NEAR:
-                rows, place, drafts = (self._again(sure, since, place if drafts else None),), 0, 0
+                rows, place, drafts = (self._again(sure, since, place if drafts else 0),), 0, 0
                 sure, since, doubt = engine.position, [], False
                 token = choose(rows[0])
             self.last = time.perf_counter()
@@ -154,7 +153,7 @@ class Run:
             if not feed:
                 continue
             if drafts and self.speculator is not None:
-                self.speculator.settle(place)
+                self.speculator.right += place
                 if place < drafts:
                     engine.truncate(engine.position - (drafts - place))
                 place = drafts = 0
@@ -171,24 +170,19 @@ class Run:
             if self.doubted and not doubt:
                 sure, since = engine.position, []
 
-    def _again(self, sure: int, since: Sequence[Sequence[int]], right: int | None) -> NDArray[np.float32]:
+    def _again(self, sure: int, since: Sequence[Sequence[int]], right: int) -> NDArray[np.float32]:
         """Read what was said since `sure` again, in the passes of an answer without guesses; logits of the last token.
         `right` guesses of a last pass were right."""
         assert self.speculator is not None  # or there would be no doubt
-        if right is not None:
-            self.speculator.settle(right)
-        started = time.perf_counter()
+        self.speculator.right += right
         self.engine.truncate(sure)
         for said in since:
             logits = self.engine.decode(said[0]) if len(said) == 1 else self.engine.prefill(said)
-        self.speculator.lose(time.perf_counter() - started)
         return logits
 
     def _begin(self) -> NDArray[np.float32] | None:
         """Read the prompt, or what the cache lacks of it; logits of its last token, None when it is cancelled."""
         engine, prompt = self.engine, self.prompt
-        if self.speculator is not None:
-            self.speculator.begin(self.longest)
         exact = self.options.reuse != "all"
         usable = 0 if self.options.reuse == "none" else min(common(engine.held, prompt), len(prompt) - 1)
         engine.rewind(usable, exact)
@@ -213,24 +207,3 @@ class Run:
         kept = shifted([*self.engine.held, *feed], self.head(), self.engine.context_length)
         self.engine.rewind(min(common(self.engine.held, kept), len(kept) - 1))
         return kept[self.engine.position:]
-
-
-def common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Leading tokens that both have."""
-    size = min(len(first), len(second))
-    if first[:size] == second[:size]:
-        return size
-    return next((index for index in range(size) if first[index] != second[index]), size)
-
-
-def shifted(ids: list[int], head: int, room: int) -> list[int]:
-    """`ids` without the oldest half behind the first `head`, again until they and one more fit into `room` tokens.
-
-    UsageError when the head alone is too long.
-    """
-    if head + 2 > room:
-        raise UsageError(f"the system message has {head} tokens, the context holds {room} with the conversation",
-                         "shorten it, or load the model with a larger context")
-    while len(ids) + 1 > room:
-        ids = ids[:head] + ids[head + (len(ids) - head + 1) // 2:]
-    return ids
