@@ -72,7 +72,7 @@ lint: setup
 # mypy refuses a folder whose name is no identifier, so the package is linked under its own name.
 types: setup
 	mkdir -p .types && ln -sfn "$(CURDIR)" .types/edgestill
-	MYPYPATH=.types $(BIN)/mypy -p edgestill.models -p edgestill.runtime -p edgestill.quantize -p edgestill.cli
+	MYPYPATH=.types $(BIN)/mypy -p edgestill.models -p edgestill.runtime -p edgestill.quantize -p edgestill.distill -p edgestill.cli
 
 contracts: setup
 	$(BIN)/lint-imports

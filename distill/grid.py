@@ -102,7 +102,8 @@ def places_of(weight: NDArray[np.float32], codes: Codes) -> NDArray[np.float32]:
     scales = np.repeat(codes.scales.astype(np.float32), BLOCK_SIZE, axis=1)
     off = np.divide(weight, scales, out=chosen.copy(), where=scales != 0) - chosen
     inside = np.minimum(np.abs(off), np.clip(1 - np.abs(off), 0, 0.5 - MARGIN))
-    return chosen + np.copysign(inside, off)
+    starts: NDArray[np.float32] = chosen + np.copysign(inside, off)
+    return starts
 
 
 def steps(places: Tensor) -> Tensor:

@@ -106,9 +106,9 @@ class _Tensors:
         if all(name in known for name in self.four_bit):
             return self
         prefix = f"{model.base_model_prefix}."
-        four_bit, wide = ({name if name in known else prefix + name: value for name, value in table.items()}
-                          for table in (self.four_bit, self.wide))
-        return _Tensors(self.checkpoint, four_bit, wide, prefix)
+        names = {name: name if name in known else prefix + name for name in (*self.four_bit, *self.wide)}
+        return _Tensors(self.checkpoint, {names[name]: turned for name, turned in self.four_bit.items()},
+                        {names[name]: type for name, type in self.wide.items()}, prefix)
 
     def stored(self, name: str) -> NDArray[np.float32]:
         """A tensor as it is stored, float32."""

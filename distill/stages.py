@@ -139,7 +139,7 @@ def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | N
     return replace(run, task=task), folder, splits
 
 
-def settle(run: RunFile, source: Source, splits: Mapping[str, Sequence[Row]]) -> RunFile:
+def settle(run: RunFile, source: Source, splits: Splits) -> RunFile:
     """The run with the options of the chat template that its rows ask for: see learned_tokens.settled."""
     if run.task.kind != "generate":
         return run
@@ -147,7 +147,7 @@ def settle(run: RunFile, source: Source, splits: Mapping[str, Sequence[Row]]) ->
     return replace(run, task=replace(run.task, template_options=options))
 
 
-def _fill_task(task: Task, splits: dict[str, list[Row]]) -> tuple[Task, dict[str, list[Row]]]:
+def _fill_task(task: Task, splits: Splits) -> tuple[Task, Splits]:
     """The task with its labels and its head, and the rows as it takes them; DataError for rows that do not fit it."""
     first = splits["train"][0]
     if task.kind == "embed":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 RANGE = (0.05, 20.0)
 
 
-def fit(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def fit(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     """The temperature T in RANGE that makes softmax(logits / T) most likely to give the labels.
 
     logits [n, classes], labels [n]. Guo and others 2017 (arXiv 1706.04599). The likelihood has one peak along 1 / T,
@@ -23,7 +23,7 @@ def fit(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
                               math.log(RANGE[0]), math.log(RANGE[1])))
 
 
-def nll(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: float = 1.0,
+def nll(logits: NDArray[np.floating], labels: NDArray[np.int64], temperature: float = 1.0,
         smoothing: float = 0.0) -> float:
     """Mean negative log-likelihood in nats of the labels at a temperature; the share `smoothing` of each target is
     spread over all classes."""
