@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..runtime.machine.cores import wait_briefly
 from .grid_aware import grid_aware
 from .merge import merge
-from .stages import distill, prepare_student, tune, tune_teacher
+from .verbs import distill, prepare_student, tune, tune_teacher
 
 wait_briefly()  # before anything of it imports torch
 

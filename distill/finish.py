@@ -19,7 +19,7 @@ from ..models.toml_text import to_toml
 from ..runtime.text.codec import Codec
 from ..runtime.text.template_defaults import write_template
 from .loading import copy_tokenizer, parameters, save_model, write_trimmed_tokenizer
-from .progress import METRICS, TENSORBOARD
+from .training_log import METRICS, TENSORBOARD
 
 WEIGHTS = "model.safetensors"
 

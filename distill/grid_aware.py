@@ -25,10 +25,7 @@ from ..runtime.text.codec import Codec
 from . import finish, loop
 from .batches import everything
 from .grid import Grid
-from .loading import load_model
-from .objectives import read_losses
-from .stages import Splits, read_run, settle, student_source
-from .training import (
+from .job import (
     SOFT,
     Bench,
     Job,
@@ -41,6 +38,9 @@ from .training import (
     text_objectives,
     validate,
 )
+from .loading import load_model
+from .objectives import read_losses
+from .verbs import Splits, read_run, settle, student_source
 
 if TYPE_CHECKING:
     from ..quantize.source.checkpoint import Checkpoint

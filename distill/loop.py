@@ -25,7 +25,7 @@ from . import machine
 from .batches import Schedule
 from .checkpoint import State, Store
 from .objectives import Objective
-from .progress import Metrics, Progress
+from .training_log import Metrics, Progress
 
 if TYPE_CHECKING:
     from torch import Tensor

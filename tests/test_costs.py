@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from edgestill.cli import costs, forecast, resolve
-from edgestill.cli.costs import Cost, Lengths, Shape
-from edgestill.cli.stages import Plan
+from edgestill.cli.pipeline import costs, forecast, resolve
+from edgestill.cli.pipeline.costs import Cost, Lengths, Shape
+from edgestill.cli.pipeline.plan import Plan
 from edgestill.distill import machine
 from edgestill.models.runfile import Export
 from edgestill.runtime.data.reader import Row

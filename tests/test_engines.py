@@ -185,8 +185,7 @@ def test_logits_of_one_pass_are_bounded() -> None:
 
 def test_onnx_cache_grows_while_decoding(packed_llama: dict[str, Path], wanted: NDArray[np.float32],
                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    module = kinds.load("runtime.engines", "onnx")
-    monkeypatch.setattr(module, "_FIRST_CAPACITY", 4)
+    monkeypatch.setattr("edgestill.runtime.engines._onnx_engine._FIRST_CAPACITY", 4)
     grown = opened("onnx", packed_llama["onnx"])
     same(grown.prefill(IDS[:3]), wanted[2])
     for place, token in enumerate(IDS[3:], start=3):

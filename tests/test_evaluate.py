@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class Coin:
 class Bigrams:
     """A model of 20 tokens, one a character, that looks at the token before only; 0 begins, 1 ends."""
 
-    context_length = 64
+    context_length, options, template, stop_ids = 64, MappingProxyType({}), None, frozenset([1])
 
     def __init__(self, bos: int | None = 0, eos: int | None = 1) -> None:
         self.table = np.random.default_rng(0).normal(0, 2, (20, 20)).astype(np.float32)
@@ -54,11 +54,10 @@ class Bigrams:
     def plain_ids(self, text: str) -> list[int]:
         return ([self.bos_id] if self.bos_id is not None else []) + [ord(letter) - ord("a") + 2 for letter in text]
 
-    def training_ids(self, row: Row) -> tuple[list[int], int]:
-        prompt = self.plain_ids(row.question)
-        return [*prompt, *self.plain_ids(row.answer)[1:], 1], len(prompt)
+    def prompt(self, messages: Sequence[Any], tools: Sequence[Any], direct: bool) -> str:
+        return "".join(message["content"] for message in messages)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], skip: bool = True) -> str:
         return "".join(chr(token - 2 + ord("a")) for token in ids if token > 1)
 
     def logits(self, ids: Sequence[int]) -> Any:

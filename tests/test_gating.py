@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgestill.cli import comparing, gather, gating, measure, starting
+from edgestill.cli.commands import comparing, starting
 from edgestill.cli.output import plain
-from edgestill.cli.report import render
-from edgestill.cli.summary import FILE, GateResult, Measure, ModelSummary, Summary, read_summary
+from edgestill.cli.pipeline import evaluate, gather
+from edgestill.cli.pipeline import gates as gating
+from edgestill.cli.report import ranking, render
+from edgestill.cli.report.summary import FILE, GateResult, Measure, ModelSummary, Summary, read_summary
 from edgestill.models.errors import UsageError
 from edgestill.models.runfile import Export, Gates, RunFile
 from edgestill.runtime.data.reader import Row
@@ -69,8 +71,8 @@ def test_a_student_may_be_asked_to_beat_its_teacher() -> None:
 def test_a_number_of_the_profile_is_known_with_its_direction() -> None:
     measured = {name for name in Profile.__dataclass_fields__ if name.endswith(("_ms", "_bytes", "_per_s"))}
     assert measured | {"model_bytes"} == set(measures.NUMBERS)
-    assert gating.higher_is_better("decode_tokens_per_s") and not gating.higher_is_better("latency_ms_p99")
-    assert not gating.higher_is_better("perplexity") and gating.higher_is_better("field_match:intent")
+    assert ranking.higher_is_better("decode_tokens_per_s") and not ranking.higher_is_better("latency_ms_p99")
+    assert not ranking.higher_is_better("perplexity") and ranking.higher_is_better("field_match:intent")
     assert measures.split("token_ms_max") == ("token_ms", "max")
     assert measures.split("ttft_ms_p99")[0] not in measures.NUMBERS
 
@@ -93,8 +95,8 @@ def test_the_best_file_of_the_report_is_the_one_with_the_least_loss() -> None:
 
 def test_a_diverged_model_is_written_and_read_back(tmp_path: Path) -> None:
     found = evaluate_answers([""] * 8, TEXTS, ["perplexity"], likelihoods=lambda: np.full((8, 3), math.nan))
-    measure.Kept("student", "student", found).write(tmp_path / "kept.json")
-    read = measure.Kept.read(tmp_path / "kept.json").evaluation
+    evaluate.Kept("student", "student", found).write(tmp_path / "kept.json")
+    read = evaluate.Kept.read(tmp_path / "kept.json").evaluation
     assert isinstance(read, Evaluation) and math.isnan(read.metrics["perplexity"].value)
     summary = Summary("t", "generate", "perplexity", 8, [shipped(perplexity=math.nan)])
     (tmp_path / FILE).write_text(json.dumps(plain(summary)))
@@ -104,8 +106,9 @@ def test_a_diverged_model_is_written_and_read_back(tmp_path: Path) -> None:
 def test_what_a_gate_needs_is_measured_besides_what_suits_the_rows() -> None:
     chats = [Row(messages=({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}))]
     wanted = ["nats_per_token", "agreement", "field_match:x"]
-    assert measure.metrics_for(chats, None, None, wanted) == ["exact_match", "nats_per_token", "field_match:x"]
-    assert measure.metrics_for(chats, None, ["a"], wanted, model=False) == ["exact_match", "agreement", "field_match:x"]
+    assert evaluate.metrics_for(chats, None, None, wanted) == ["exact_match", "nats_per_token", "field_match:x"]
+    found = evaluate.metrics_for(chats, None, ["a"], wanted, model=False)
+    assert found == ["exact_match", "agreement", "field_match:x"]
 
 
 @pytest.mark.parametrize("rows", [

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from edgestill.cli import main, stages
+from edgestill.cli import main
+from edgestill.cli.pipeline import plan as stages
 from edgestill.distill import grid_aware, loop
 from edgestill.distill.grid import Grid, half_scales, places_of, steps
 from edgestill.distill.loading import load_model
@@ -335,7 +336,7 @@ def test_a_run_exports_four_bits_from_the_grid_and_all_else_from_the_float_stude
     assert main.call(["run", str(home / "whole.toml"), "-o", str(tmp_path / "out"), "--dry-run", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert "teach the student its 4-bit grid" in [stage["name"] for stage in shown["stages"]]
-    from edgestill.cli import resolve
+    from edgestill.cli.pipeline import resolve
 
     made = stages.Plan(resolve.read(home / "whole.toml"), tmp_path / "out", "", lambda line: None)
     needs = {stage.name: stage.needs for stage in made.stages}

@@ -7,6 +7,7 @@ import re
 import sys
 import tomllib
 import zipfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,45 @@ from . import wheels
 from .wheels import ROOT, tracked
 
 ROOMS = ("models", "runtime", "quantize", "distill", "cli")
-LONGEST_FILE = 400
+LONGEST_FILE, LONGEST_TEST = 300, 400
 
 
 def test_no_file_is_longer_than_the_limit() -> None:
     lengths = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in tracked("*.py")}
-    assert lengths and {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
+    assert lengths and {name: n for name, n in lengths.items()
+                        if n > (LONGEST_TEST if name.startswith("tests/") else LONGEST_FILE)} == {}
+
+
+def test_no_module_imports_one_that_imports_it() -> None:
+    """Not at the top, not inside a function, and not for its types alone."""
+    files = {tuple(Path(name).with_suffix("").parts): name for name in tracked(*(f"{room}/*.py" for room in ROOMS))}
+    modules = {path[:-1] if path[-1] == "__init__" else path: name for path, name in files.items()}
+    imports = {module: imported(module, name, modules) for module, name in modules.items()}
+    assert circle(imports) == [] and sum(map(len, imports.values())) > 1000
+    one, other = ("a", "one"), ("a", "other")
+    assert circle({one: {other}, other: {one}}) and circle({one: {other}, other: set()}) == []
+
+
+def imported(module: tuple[str, ...], name: str, modules: Collection[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """The modules of the project that a file imports anywhere in it."""
+    package = module if name.endswith("__init__.py") else module[:-1]
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            origin = (*package[:len(package) - node.level + 1], *(node.module or "").split("."))
+            origin = tuple(part for part in origin if part)
+            targets = [(*origin, alias.name) for alias in node.names]
+            found |= {target if target in modules else origin for target in targets}
+    return found & set(modules) - {module}
+
+
+def circle(imports: Mapping[tuple[str, ...], set[tuple[str, ...]]]) -> list[tuple[str, ...]]:
+    """What is left when modules without imports are taken away, again and again: circles, and what leads into them."""
+    left = {module: set(others) for module, others in imports.items()}
+    while free := [module for module, others in left.items() if not others & left.keys()]:
+        for module in free:
+            del left[module]
+    return sorted(left)
 
 
 def test_the_root_holds_no_other_python_file() -> None:

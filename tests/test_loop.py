@@ -17,7 +17,7 @@ import torch
 from edgestill.distill import loop, machine, temperature
 from edgestill.distill.batches import Batch, Schedule
 from edgestill.distill.checkpoint import Store
-from edgestill.distill.progress import METRICS, Metrics, Progress
+from edgestill.distill.training_log import METRICS, Metrics, Progress
 from edgestill.models.errors import TrainingError, UsageError
 from edgestill.models.runfile import Training
 

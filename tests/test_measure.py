@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from edgestill.cli import gather, measure
+from edgestill.cli.pipeline import evaluate, gather
 from edgestill.models.task import Task
 from edgestill.runtime.data.reader import Row
 from edgestill.runtime.text.codec import Codec
@@ -29,7 +29,7 @@ def schema_file(tmp_path: Path) -> Path:
 
 
 def test_a_float_decoder_answers_freely_and_under_a_schema(tiny_llama: Path, schema_file: Path) -> None:
-    subject = measure.FloatSubject(tiny_llama, Task(schema=str(schema_file), max_new_tokens=40))
+    subject = evaluate.FloatSubject(tiny_llama, Task(schema=str(schema_file), max_new_tokens=40))
     rows = [asked("turn on the light"), asked("x"), asked("turn off the fan in the kitchen please")]
     free = subject.evaluate(rows)
     assert not free.constrained and free.metrics["json_validity"].value < 1.0
@@ -40,7 +40,7 @@ def test_a_float_decoder_answers_freely_and_under_a_schema(tiny_llama: Path, sch
 
 def test_a_float_classifier_gives_its_own_labels(tiny_bert: Path) -> None:
     labels = ["light", "music", "weather"]
-    subject = measure.FloatSubject(tiny_bert, Task(kind="classify", labels=labels))
+    subject = evaluate.FloatSubject(tiny_bert, Task(kind="classify", labels=labels))
     rows = [Row(text="turn off the kitchen light", label="light"), Row(text="play some music", label="music")]
     found = subject.evaluate(rows)
     ids = Codec.from_folder(tiny_bert).encode(rows[0].text, add_special_tokens=True)
@@ -48,24 +48,24 @@ def test_a_float_classifier_gives_its_own_labels(tiny_bert: Path) -> None:
 
 
 def test_a_float_decoder_reads_plain_text(tiny_llama: Path) -> None:
-    subject = measure.FloatSubject(tiny_llama, Task())
+    subject = evaluate.FloatSubject(tiny_llama, Task())
     found = subject.evaluate([Row(text="turn off the kitchen light in ten minutes"), Row(text="play some music")])
     assert found.metrics["bits_per_character"].value > 0 and subject.parameters > 50_000
 
 
 def test_the_baseline_is_the_nearest_rows_answer() -> None:
     train = [asked("turn on the light", "A"), asked("play some music", "B")]
-    kept = measure.baseline(train, [asked("please turn on the light", "A")], None)
+    kept = evaluate.baseline(train, [asked("please turn on the light", "A")], None)
     assert kept is not None and kept.role == "baseline" and kept.evaluation.answers == ["A"]
-    assert measure.baseline([Row(text="some text")], [Row(text="other text")], None) is None
+    assert evaluate.baseline([Row(text="some text")], [Row(text="other text")], None) is None
 
 
 def test_an_evaluation_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     train = [asked("turn on the light", "A"), asked("play some music", "B")]
-    kept = measure.baseline(train, train, None)
+    kept = evaluate.baseline(train, train, None)
     assert kept is not None
     kept.write(tmp_path / "kept.json")
-    assert measure.Kept.read(tmp_path / "kept.json") == kept
+    assert evaluate.Kept.read(tmp_path / "kept.json") == kept
 
 
 def test_the_ratio_is_of_means_over_the_same_rows() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgestill.cli import main, named
+from edgestill.cli import main
+from edgestill.cli.commands import named_models
 from edgestill.models.errors import UsageError
 
 COMMIT = "c" * 40
@@ -46,26 +47,26 @@ def test_a_catalogue_name_is_packed_once(downloaded: list[Path], capsys: pytest.
         assert main.call(call) == 0
         assert json.loads(capsys.readouterr().out)["text"] is not None
     assert [path.name for path in downloaded] == [COMMIT]
-    made = named.model(Path("smollm2-135m"))
+    made = named_models.model(Path("smollm2-135m"))
     assert made.name == "smollm2-135m" and made.parent.name == COMMIT and len(list(made.parent.iterdir())) == 1
 
 
 def test_what_lies_here_comes_before_the_catalogue(downloaded: list[Path], tmp_path: Path) -> None:
     (tmp_path / "smollm2-135m").mkdir()
     here = Path("smollm2-135m")
-    assert named.model(here) == named.source(here) == here and not downloaded
-    assert named.model(Path("out/gguf")) == Path("out/gguf")
+    assert named_models.model(here) == named_models.source(here) == here and not downloaded
+    assert named_models.model(Path("out/gguf")) == Path("out/gguf")
 
 
 def test_export_starts_from_a_catalogue_name(downloaded: list[Path]) -> None:
-    assert named.source(Path("smollm2-135m")).name == COMMIT and not downloaded
+    assert named_models.source(Path("smollm2-135m")).name == COMMIT and not downloaded
 
 
 @pytest.mark.parametrize(("name", "message"), [
     ("smollm2-153m", "did you mean 'smollm2-135m'"), ("minilm-l6", "answers nothing before it is trained")])
 def test_names_that_lead_nowhere(downloaded: list[Path], name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        named.model(Path(name))
+        named_models.model(Path(name))
 
 
 def test_a_model_that_is_not_here_is_asked_of_the_hub(downloaded: list[Path], tmp_path: Path,

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from edgestill.cli import main, pipeline
+from edgestill.cli import main
+from edgestill.cli.pipeline import engine
 
 ROOMS = ("kitchen", "bedroom", "office", "garage", "hallway", "attic", "garden", "balcony")
 THINGS = ("light", "fan", "heater", "radio", "lamp")
@@ -65,7 +66,7 @@ certify_rows = 4
 def modified(folder: Path) -> dict[str, int]:
     """Every file below `folder` but the lock and when it was last written."""
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*")
-            if path.is_file() and path.name != pipeline.LOCK}
+            if path.is_file() and path.name != engine.LOCK}
 
 
 def test_a_run_writes_every_output(made: tuple[Path, Path]) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from edgestill.cli import cascading, main
+from edgestill.cli import main
+from edgestill.cli.commands import cascading
 from edgestill.models.errors import EdgestillError, UsageError
 from edgestill.runtime.evaluation.cascade import ask_remote
 from edgestill.runtime.generation import remote

@@ -13,7 +13,7 @@ import pytest
 from edgestill.cli import main
 from edgestill.cli.output import plain
 from edgestill.cli.report import charts, render
-from edgestill.cli.summary import GateResult, Measure, ModelSummary, Summary, read_summary
+from edgestill.cli.report.summary import GateResult, Measure, ModelSummary, Summary, read_summary
 from edgestill.models import files
 from edgestill.models.errors import EdgestillError
 

@@ -217,7 +217,7 @@ def test_data_check_proves_that_all_of_a_row_reaches_the_ids(tmp_path: Path, tin
 
 
 def test_init_counts_tools_and_template_in_the_students_tokens(tmp_path: Path, tiny_llama: Path) -> None:
-    from edgestill.cli import starting
+    from edgestill.cli.commands import starting
     from edgestill.runtime.text.codec import Codec
 
     path = jsonl(tmp_path / "rows.jsonl", [talk(USER | {"content": "x " * count}, SAID | {"content": "y" * 90})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgestill.cli import inputs, resolve
-from edgestill.cli.stages import Plan
+from edgestill.cli import inputs
+from edgestill.cli.pipeline import resolve
+from edgestill.cli.pipeline.plan import Plan
 from edgestill.runtime.data.reader import questions
 from edgestill.runtime.data.row import Row
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from edgestill.cli import cascading
+from edgestill.cli.commands import cascading
 from edgestill.cli.main import call
 from edgestill.models.errors import UsageError
 from edgestill.models.outputs import SIGMOID

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgestill.cli import packages, pipeline, resolve
-from edgestill.cli.stages import Plan
+from edgestill.cli.pipeline import engine, packages, resolve
+from edgestill.cli.pipeline.plan import Plan
 from edgestill.models import hub, runfile
 from edgestill.models.errors import UsageError
 from edgestill.runtime.data.reader import Row, rows_digest
@@ -61,7 +61,7 @@ def keys(folder: Path, *overrides: str) -> dict[str, tuple[str, dict[str, str]]]
     """Stage → its key before anything was made, and the versions it was made with."""
     path = folder / "run.toml"
     plan = Plan(resolve.read(path, overrides), folder / "out", "title", print, runfile.read(path, overrides))
-    return {stage.name: (pipeline._key(stage, {}), dict(stage.versions)) for stage in plan.stages}
+    return {stage.name: (engine._key(stage, {}), dict(stage.versions)) for stage in plan.stages}
 
 
 def changed(folder: Path, before: dict[str, Any], *overrides: str) -> set[str]:
@@ -179,7 +179,7 @@ def test_a_hub_model_is_known_by_its_commit(home: Path, tmp_path: Path, monkeypa
 
     def planned() -> str:
         plan = Plan(resolve.read(path, [name]), home / "out", "title", print, fetch=False)
-        return next(pipeline._key(stage, {}) for stage in plan.stages if stage.name == TEACHER)
+        return next(engine._key(stage, {}) for stage in plan.stages if stage.name == TEACHER)
 
     unknown = planned()
     repository = tmp_path / "models--HuggingFaceTB--SmolLM2-135M-Instruct"
@@ -243,7 +243,7 @@ def test_training_is_given_the_rows_that_its_key_was_made_of(home: Path, monkeyp
 
 
 def test_a_trainings_own_key_holds_a_schema_by_its_content(tmp_path: Path) -> None:
-    from edgestill.distill.training import task_facts
+    from edgestill.distill.job import task_facts
     from edgestill.models.task import Task
 
     def facts(name: str, text: str) -> dict[str, Any]:

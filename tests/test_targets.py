@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from edgestill.cli.measure import FloatSubject
+from edgestill.cli.pipeline.evaluate import FloatSubject
 from edgestill.distill import distill, targets, tune
 from edgestill.distill.batches import Schedule, tokenize
 from edgestill.distill.classes import load_teacher

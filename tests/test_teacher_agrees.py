@@ -10,11 +10,11 @@ import pytest
 import torch
 from edgestill.distill import prepare_student
 from edgestill.distill.batches import Schedule, tokenize
+from edgestill.distill.job import Job, text_objectives
 from edgestill.distill.loading import load_model
 from edgestill.distill.objectives import read_losses
-from edgestill.distill.progress import Progress
 from edgestill.distill.sources import resolve
-from edgestill.distill.training import Job, text_objectives
+from edgestill.distill.training_log import Progress
 from edgestill.models.runfile import Distill, RunFile, read
 from edgestill.runtime.data.reader import load_splits
 from edgestill.runtime.text.codec import Codec
@@ -65,7 +65,8 @@ def test_a_copy_with_fewer_tokens_has_nothing_to_learn(losses: Callable[..., tup
 def test_another_place_or_another_numbering_is_much_to_learn(losses: Callable[..., tuple[float, float]],
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     """What the test above would see: a teacher read one position early, and one that is not told whose ids it reads."""
-    from edgestill.distill import objectives, training
+    from edgestill.distill import job as training
+    from edgestill.distill import objectives
 
     read_at = objectives.hidden_states
 

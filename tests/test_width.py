@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgestill.runtime.engines import gguf
+from edgestill.runtime.engines._gguf_engine import SHARED_TOKENS, GgufEngine
 from edgestill.runtime.machine.busy_cores import Width, processor_seconds
 
 from . import packed, tiny
@@ -88,10 +88,10 @@ def test_the_number_is_free_as_long_as_it_changes_no_bit(tmp_path: Path) -> None
     source = tiny.decoder(tmp_path / "source", "llama", max_position_embeddings=1024)
     path = packed.pack(source, tmp_path / "q8", "gguf:Q8_0") / "model.gguf"
     ids = [int(token) for token in np.random.default_rng(0).integers(5, 380, 600)]
-    start, end = gguf.SHARED_TOKENS - 8, gguf.SHARED_TOKENS
+    start, end = SHARED_TOKENS - 8, SHARED_TOKENS
     found = []
     for threads in (1, 2):
-        engine = gguf.GgufEngine(path, threads, 1024, False)
+        engine = GgufEngine(path, threads, 1024, False)
         engine.prefill(ids[:start])
         found.append([engine.decode(token).tobytes() for token in ids[start:end]])
         if threads == 2:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .. import cascading, inputs, options, output, progress
+from .. import inputs, options, output, progress_lines
+from . import cascading
 
 
 @click.command("cascade", epilog=options.example(
@@ -45,7 +46,7 @@ def command(small: Path, next_model: str | None, rows: Path, targets: tuple[floa
     chosen = [read[index] for index in spaced(range(len(read)), limit)]
     first = cascading.opened(small, threads)
     second = cascading.following(next_model, first, model, system, threads) if next_model else None
-    with progress.bar("asking") as advance:
+    with progress_lines.bar("asking") as advance:
         cases, small_seconds, next_seconds = cascading.cases(first, second, chosen, advance)
     fits = [fit_threshold(cases, target) for target in targets]
     found = output.plain({

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from .. import answering, options, output
+from .. import options, output
+from . import answering
 
 
 @click.command("chat", epilog=options.example("edgestill chat out/gguf-Q4_0 --temperature 0.7",

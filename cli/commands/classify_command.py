@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ...models.errors import UsageError
-from .. import inputs, options, output, progress
+from .. import inputs, options, output, progress_lines
 
 
 @click.command("classify", epilog=options.example(
@@ -48,7 +48,7 @@ def command(artifact: Path, texts: tuple[str, ...], pair: str | None, top: int, 
         verb = model.artifact.manifest.task.kind
         raise UsageError(f"{artifact}: is made to {verb} and gives no labels", f"edgestill {verb} {artifact} TEXT")
     if out is not None:
-        with progress.bar("classifying") as advance:
+        with progress_lines.bar("classifying") as advance:
             summary = classify_into(out, model, wanted, top, abstain, batch, advance)
         if as_json:
             output.result(summary)

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from ...models.errors import UsageError
-from .. import comparing, inputs, options, output
+from .. import inputs, options, output
+from . import comparing
 
 
 @click.command("compare", epilog=options.example(

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from .. import inputs, options, output, tokenizers
+from .. import inputs, options, output
+from . import student_tokenizer
 
 
 @click.group("data", epilog=options.example("edgestill data check run.toml", "edgestill data check train.jsonl"))
@@ -44,7 +45,7 @@ def check(data: Path, test: Path | None, tokenizer: Path | None, columns: tuple[
     from ...runtime.data.checks import check_data
 
     run, base = inputs.read_run(data, test, columns, overrides)
-    report = check_data(run.data, base, lambda rows: tokenizers.codec_of(run, base, rows, tokenizer))
+    report = check_data(run.data, base, lambda rows: student_tokenizer.codec_of(run, base, rows, tokenizer))
     if out is not None:
         from ...models import files
 
@@ -82,7 +83,7 @@ def show(data: Path, split: str, count: int, tokenizer: Path | None, columns: tu
 
     run, base = inputs.read_run(data, None, columns, overrides)
     splits = load_splits(run.data, base, inputs.LEDGER)
-    codec = tokenizers.codec_of(run, base, splits["train"], tokenizer)
+    codec = student_tokenizer.codec_of(run, base, splits["train"], tokenizer)
     if codec is None:
         raise UsageError("data show: the student's tokenizer does not lie on this machine",
                          "give a model folder: --tokenizer FOLDER")

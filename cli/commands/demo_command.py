@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .. import options, running
+from .. import options
+from . import running
 
 
 @click.command("demo", epilog=options.example("edgestill demo", "edgestill demo -o out/demo --set distill.steps=100"))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .. import inputs, named, options, output, progress
+from .. import inputs, options, output, progress_lines
+from . import named_models
 
 
 @click.command(
@@ -40,8 +41,8 @@ def command(artifact: Path, rows: Path, metrics: tuple[str, ...], limit: int, co
     from ...runtime import evaluate, load
 
     chosen = inputs.read_rows(rows, columns, overrides, skip_bad=skip_bad)
-    model = load(named.model(artifact), threads=threads)
-    with progress.bar("evaluating") as advance:
+    model = load(named_models.model(artifact), threads=threads)
+    with progress_lines.bar("evaluating") as advance:
         found = evaluate(model, chosen, metrics=metrics, limit=limit, constrain=constrain, progress=advance)
     if out is not None:
         from ...models import files

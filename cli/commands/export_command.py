@@ -14,7 +14,8 @@ from ...models.files import refuse_non_empty
 from ...models.runfile import Export, check_budget, kind_config
 from ...models.scheme import MIXED, Scheme
 from ...models.task import Task
-from .. import inputs, named, options, output, progress, quiet
+from .. import inputs, options, output, progress_lines, quiet
+from . import named_models
 
 
 @click.command("export", epilog=options.example(
@@ -67,7 +68,7 @@ def command(source: Path, base: str, targets: tuple[str, ...], rows_file: Path |
     for folder in folders.values():
         refuse_non_empty(folder)
     task = inputs.read_task(rows_file, overrides) if rows_file else None
-    source = source if dry_run and not with_apps else named.source(source)
+    source = source if dry_run and not with_apps else named_models.source(source)
     places = _app_places(source, task, with_apps, schemes, out)
     if dry_run:
         _show(folders | places, as_json)
@@ -80,7 +81,7 @@ def command(source: Path, base: str, targets: tuple[str, ...], rows_file: Path |
             test = inputs.read_rows(rows_file, columns, overrides, "test", skip_bad)
     from ...quantize import export
 
-    with quiet.stdout_kept_clean(), progress.shown():
+    with quiet.stdout_kept_clean(), progress_lines.shown():
         if base:
             from ...distill import merge
 

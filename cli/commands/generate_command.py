@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from ...models.errors import UsageError
-from .. import answering, options, output
+from .. import options, output
+from . import answering
 
 
 @click.command("generate", epilog=options.example(

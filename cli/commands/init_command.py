@@ -8,7 +8,8 @@ import click
 
 from ...models import files
 from ...models.errors import UsageError
-from .. import inputs, options, output, starting
+from .. import inputs, options, output
+from . import starting
 
 
 @click.command(

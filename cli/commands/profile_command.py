@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .. import named, options, output, quiet
+from .. import options, output, quiet
+from . import named_models
 
 
 @click.command(
@@ -47,7 +48,7 @@ def command(
     from ...runtime import profile
 
     with quiet.stdout_kept_clean():
-        found = profile(named.model(artifact), prompt_tokens=prompt_tokens, new_tokens=new_tokens, warmup=warmup,
+        found = profile(named_models.model(artifact), prompt_tokens=prompt_tokens, new_tokens=new_tokens, warmup=warmup,
                         repeats=repeats, threads=threads)
     if found.raw["per_s_by_threads"]:
         output.note(f"{found.threads} threads; steps/s by threads: " + ", ".join(

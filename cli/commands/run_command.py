@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .. import inputs, options, running
+from .. import inputs, options
+from . import running
 
 
 @click.command("run", epilog=options.example(

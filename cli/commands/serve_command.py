@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from ...models.errors import UsageError
-from .. import cascading, named, options, output
+from .. import options, output
+from . import cascading, named_models
 
 
 @click.command("serve", epilog=options.example(
@@ -66,5 +67,5 @@ def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **s
                         f"({cascading.shown(threshold)}) are handed on to {settings['fallback']}{share}")
         output.note(f"serving at {url}")
 
-    folders = [named.model(path) for path in artifacts]
+    folders = [named_models.model(path) for path in artifacts]
     serve(folders, host, port, key=api_key, ready=ready, threshold=threshold, **settings)

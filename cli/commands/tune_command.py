@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .. import inputs, options, training
+from .. import inputs, options
+from . import training
 
 
 @click.command("tune", epilog=options.example(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import inputs, options, output, progress, quiet
+from .. import inputs, options, output, progress_lines, quiet
 
 if TYPE_CHECKING:
     from ...quantize.proof.certificate import Certificate
@@ -47,7 +47,7 @@ def command(artifacts: tuple[Path, ...], rows: Path | None, against: Path | None
 
     chosen = inputs.read_rows(rows, columns, overrides, skip_bad=skip_bad) if rows else None
     certificates = {}
-    with quiet.stdout_kept_clean(), progress.shown():
+    with quiet.stdout_kept_clean(), progress_lines.shown():
         witness = _witness(against, chosen) if against else None
         for artifact in artifacts:
             certificates[str(artifact)] = verify(artifact, chosen, threads, witness, clients, quick)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..summary import Summary, read_summary
 from .page import render
+from .summary import Summary, read_summary
 
 __all__ = ["render", "write"]
 

@@ -8,10 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..gating import rank
 from ..output import cell, is_share, percent, size
-from ..summary import Measure, ModelSummary, Summary
 from . import charts
+from .ranking import rank
+from .summary import Measure, ModelSummary, Summary
 
 STYLE = Path(__file__).with_name("style.css")
 PROFILE_COLUMNS = ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s", "latency_ms", "texts_per_s",

@@ -105,12 +105,11 @@ def check_data(data: Data, base: Path, codec_of: Callable[[Sequence[Row]], Codec
     """Read and check the files of a run file's [data] table; bad rows become findings instead of errors. `codec_of`
     gives the tokenizer for the training rows.
 
-    Splits that are shares of the training rows are not made here: their rows are checked as training rows.
-    Raises DataError only for what keeps a whole file from being read, or leaves no row in it.
+    Shares of the training rows are not made here: their rows are checked as training rows. Raises DataError only for
+    what keeps a whole file from being read, or leaves no row in it.
     """
     splits: dict[str, list[Row]] = {}
-    bad: dict[str, list[BadRow]] = {}
-    unread: dict[str, dict[str, None]] = {}
+    bad, unread = dict[str, list[BadRow]](), dict[str, dict[str, None]]()
     unseen = optional(data.columns)
     for name in SPLITS:
         if getattr(data, name):

@@ -219,17 +219,14 @@ class Generator:
                              "make it again with this model: model.prefix(…)")
 
     def _let_guess(self, run: Run, draft: Generator | None) -> None:
-        if draft is not None:
-            self._guessing.join(run, draft.engine, draft.codec)
-        elif run.options.lookup:
-            self._guessing.join(run)
+        if draft is not None or run.options.lookup:
+            self._guessing.join(run, *((draft.engine, draft.codec) if draft is not None else ()))
 
     @cached_property
     def _guessing(self) -> Guessing:
         from .guessing import Guessing
 
-        sizes = self.artifact.manifest.dimensions if self.artifact is not None else {}
-        return Guessing(self.engine, self.codec, sizes.get("parameters"))
+        return Guessing(self.engine, self.codec, self.artifact)
 
     def _constraint(self, options: Options, free: bool, tools: Messages = ()) -> Constraint | None:
         """What binds the answer; the task's schema does not when it is `free`."""
@@ -286,8 +283,7 @@ class Generator:
                 if watch.hit:
                     run.finish_reason = "stop"
                     break
-        text = "" if watch.hit else watch.push(stream.flush())
-        text += watch.flush()
+        text = ("" if watch.hit else watch.push(stream.flush())) + watch.flush()
         if watch.hit:
             run.finish_reason = "stop"
         parts.append(text)

@@ -11,6 +11,7 @@ from .prompt_lookup import Lookup
 from .speculation import GUESSES, Draft, Speculator
 
 if TYPE_CHECKING:
+    from ...models.artifact import Artifact
     from ..engines._base import Engine
     from ..text.codec import Codec
     from .run import Run
@@ -22,9 +23,10 @@ SMALLEST = 50_000_000
 class Guessing:
     """Lets a draft, or the text before, guess the answers of one engine."""
 
-    def __init__(self, engine: Engine, codec: Codec, parameters: int | None) -> None:
-        """`parameters` are those of the model, where they are known."""
-        self._engine, self._codec, self._parameters = engine, codec, parameters
+    def __init__(self, engine: Engine, codec: Codec, artifact: Artifact | None) -> None:
+        """The model's, which says how many parameters it has."""
+        self._engine, self._codec = engine, codec
+        self._parameters = artifact.manifest.dimensions.get("parameters") if artifact is not None else None
 
     def join(self, run: Run, draft: Engine | None = None, codec: Codec | None = None) -> None:
         """Let `draft`, whose codec is `codec`, or the text before guess the tokens of an answer that has not begun.

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgestill.cli.costs import Lengths, Shape
-from edgestill.cli.targets import propose
+from edgestill.cli.commands.proposed_targets import propose
+from edgestill.cli.pipeline.costs import Lengths, Shape
 from edgestill.distill import tune
 from edgestill.models import catalogue, family
 from edgestill.models.artifact import open_artifact

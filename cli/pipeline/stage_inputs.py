@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models import files, hub
-from ..models.runfile import Export, Loop, RunFile
+from ...models import files, hub
+from ...models.runfile import Export, Loop, RunFile
 
 if TYPE_CHECKING:
-    from ..runtime.data.reader import Row
+    from ...runtime.data.reader import Row
 
 _PLACES = ("dir", "train", "validation", "test", "columns", "validation_share", "test_share", "skip_bad")
 """Keys of [data] that say which rows there are; the rows' own digests stand for them."""
@@ -32,7 +32,7 @@ class Reads:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        from ..runtime.data.reader import rows_digest
+        from ...runtime.data.reader import rows_digest
 
         return {name: rows_digest(rows) for name, rows in self._rows.items()}
 
@@ -72,7 +72,7 @@ class Reads:
         student = self._run.student
         table = {key: value for key, value in asdict(student).items() if key not in ("model", "base")}
         if student.template:
-            from ..distill.templates import read
+            from ...distill.templates import read
 
             table["template"] = read(student.template, Path())
         base = [self._model(student.base, "", "student.base")] if student.base else []
@@ -81,8 +81,8 @@ class Reads:
 
     def export(self, export: Export, certify_rows: int) -> dict[str, Any]:
         """One target: its settings, the rows that calibrate and those that judge."""
-        from ..quantize.proof.float_answers import held_out
-        from ..runtime.data.reader import rows_digest
+        from ...quantize.proof.float_answers import held_out
+        from ...runtime.data.reader import rows_digest
 
         judges = held_out(self._rows["train"], self._rows["test"], certify_rows)
         return {**self.rows("train"), "judges": rows_digest(judges), "export": asdict(export),
@@ -100,8 +100,8 @@ class Reads:
         return self._models[name, revision]
 
     def _find(self, name: str, revision: str, key: str) -> Any:
-        from ..distill.sources import hub_name, located, resolve, weights_digest
-        from ..quantize.source.folder_checks import is_adapter
+        from ...distill.sources import hub_name, located, resolve, weights_digest
+        from ...quantize.source.folder_checks import is_adapter
 
         if is_adapter(Path(name)):  # with its base it becomes a model; alone it is refused when it is trained
             return {"sha256": weights_digest(Path(name))}

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.errors import UsageError
-from .gating import higher_is_better
+from ...models.errors import UsageError
+from ..report.ranking import higher_is_better
 
 if TYPE_CHECKING:
-    from ..runtime.data.reader import Row
-    from ..runtime.evaluation.evaluate import Evaluation
-    from ..runtime.evaluation.intervals import Interval
+    from ...runtime.data.reader import Row
+    from ...runtime.evaluation.evaluate import Evaluation
+    from ...runtime.evaluation.intervals import Interval
 
 MEASURES = (
     "file_bytes",
@@ -66,7 +66,7 @@ def compare_quality(items: Sequence[Path], rows: Sequence[Row] | None, metrics: 
 
     Raises UsageError for an artifact without rows, and for evaluations of different rows.
     """
-    from ..runtime.evaluation.evaluate import compare
+    from ...runtime.evaluation.evaluate import compare
 
     found = {str(item): _evaluation(item, rows, metrics, limit, constrain, threads) for item in items}
     first, *others = found
@@ -94,8 +94,8 @@ def verdict(metric: str, difference: Interval) -> str:
 
 def _evaluation(item: Path, rows: Sequence[Row] | None, metrics: Sequence[str], limit: int, constrain: bool,
                 threads: int) -> Evaluation:
-    from ..runtime import evaluate, load
-    from ..runtime.evaluation.evaluate import Evaluation
+    from ...runtime import evaluate, load
+    from ...runtime.evaluation.evaluate import Evaluation
 
     if item.suffix == ".json":
         return Evaluation.from_json(_json(item))

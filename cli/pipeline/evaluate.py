@@ -13,13 +13,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.task import Task
-from ..runtime.data import learned_tokens
+from ...models.task import Task
+from ...runtime.data import learned_tokens
 
 if TYPE_CHECKING:
-    from ..runtime.data.reader import Row
-    from ..runtime.evaluation.evaluate import Evaluation
-    from ..runtime.generation.constraints import Constraint, Grammars
+    from ...runtime.data.reader import Row
+    from ...runtime.evaluation.evaluate import Evaluation
+    from ...runtime.generation.constraints import Constraint, Grammars
 
 Progress = Callable[[int, int], None]
 SMALL_PARAMETERS = 16_000_000
@@ -32,7 +32,7 @@ def metrics_for(rows: Sequence[Row], schema: dict[str, Any] | None, reference: S
                 wanted: Sequence[str], model: bool = True) -> list[str]:
     """The metrics that suit the rows, and those of `wanted` that can be measured: without a `model` only those of
     answers, without a `reference` no agreement."""
-    from ..runtime.evaluation.evaluate import by_answers, default_metrics
+    from ...runtime.evaluation.evaluate import by_answers, default_metrics
 
     more = [name for name in wanted if (model or by_answers(name)) and (reference is not None or name != "agreement")]
     return list(dict.fromkeys([*default_metrics(rows, schema, reference), *more]))
@@ -44,8 +44,8 @@ def baseline(train: Sequence[Row], test: Sequence[Row], schema: dict[str, Any] |
 
     `wanted` are metrics that are measured besides those that suit the rows, here and below.
     """
-    from ..distill.baselines import trivial_answers
-    from ..runtime.evaluation.evaluate import evaluate_answers
+    from ...distill.baselines import trivial_answers
+    from ...runtime.evaluation.evaluate import evaluate_answers
 
     started = time.perf_counter()
     found = trivial_answers(train, test)
@@ -61,10 +61,10 @@ def baseline(train: Sequence[Row], test: Sequence[Row], schema: dict[str, Any] |
 def shipped(artifact: Path, rows: Sequence[Row], reference: Sequence[str] | None, threads: int, constrain: bool,
             wanted: Sequence[str] = (), progress: Progress | None = None) -> tuple[Evaluation, Evaluation | None]:
     """An exported file through the runtime, and once more held to the task's schema when `constrain`."""
-    from ..runtime import evaluate, load
-    from ..runtime.encoders.classifier import Classifier
-    from ..runtime.evaluation.evaluate import by_answers, schema_of
-    from ..runtime.evaluation.row_fit import fit
+    from ...runtime import evaluate, load
+    from ...runtime.encoders.classifier import Classifier
+    from ...runtime.evaluation.evaluate import by_answers, schema_of
+    from ...runtime.evaluation.row_fit import fit
 
     model = load(artifact, threads=threads)
     fitted = fit(rows, model.head) if isinstance(model, Classifier) else rows
@@ -81,8 +81,8 @@ class FloatSubject:
 
     def __init__(self, folder: Path, task: Task) -> None:
         """`folder`: a Hugging Face folder; `task`: with the path of its schema made whole."""
-        from ..quantize.source.float_model import FloatModel
-        from ..runtime.text.codec import Codec
+        from ...quantize.source.float_model import FloatModel
+        from ...runtime.text.codec import Codec
 
         self.model = FloatModel.from_folder(folder)
         self.codec = Codec.from_folder(folder, task)
@@ -110,7 +110,7 @@ class FloatSubject:
 
         `constrain` holds answers to the task's schema.
         """
-        from ..distill import machine
+        from ...distill import machine
 
         # The threads of a small model wait for each other longer than they compute, most of all on a busy machine.
         with machine.use_threads(1 if self.parameters < SMALL_PARAMETERS else machine.threads()):
@@ -118,9 +118,9 @@ class FloatSubject:
 
     def _evaluate(self, rows: Sequence[Row], reference: Sequence[str] | None, constrain: bool,
                   wanted: Sequence[str]) -> Evaluation:
-        from ..runtime.data.reader import rows_digest
-        from ..runtime.evaluation.evaluate import evaluate, evaluate_answers
-        from ..runtime.evaluation.likelihood import row_likelihoods
+        from ...runtime.data.reader import rows_digest
+        from ...runtime.evaluation.evaluate import evaluate, evaluate_answers
+        from ...runtime.evaluation.likelihood import row_likelihoods
 
         if rows[0].kind == "text":
             return evaluate(self, rows, metrics_for(rows, self.schema, reference, wanted))
@@ -135,12 +135,12 @@ class FloatSubject:
         return replace(found, constrained=constrain, rows_sha256=digest)
 
     def _answers(self, rows: Sequence[Row], constrain: bool) -> list[str]:
-        from ..runtime.data.answers import said
+        from ...runtime.data.answers import said
 
         prompts = [learned_tokens.prompt_ids(self.codec, row) for row in rows]
         processor = None
         if constrain and self.schema is not None:
-            from ..runtime.generation.constraints import Grammars
+            from ...runtime.generation.constraints import Grammars
 
             processor = partial(SchemaProcessor, Grammars(self.codec, self.model.vocabulary_size), self.schema,
                                 self.codec.stop_ids)
@@ -149,10 +149,10 @@ class FloatSubject:
 
     def _labels(self, rows: Sequence[Row]) -> tuple[list[str], Sequence[Row]]:
         """What the classifier says of each row, and the rows as its head answers them."""
-        from ..models.artifact import is_artifact, open_artifact
-        from ..runtime.encoders.head import Head
-        from ..runtime.evaluation.row_fit import fit
-        from ..runtime.files.model_files import classifier_config
+        from ...models.artifact import is_artifact, open_artifact
+        from ...runtime.encoders.head import Head
+        from ...runtime.evaluation.row_fit import fit
+        from ...runtime.files.model_files import classifier_config
 
         # A trained model's own task has what its training found: labels, head and thresholds.
         folder = self.model.folder
@@ -213,7 +213,7 @@ class Kept:
 
     def write(self, path: Path) -> None:
         """Write the file in one step."""
-        from ..models import files
+        from ...models import files
 
         files.write_json(path, {
             "name": self.name, "role": self.role, "parameters": self.parameters, "model_bytes": self.model_bytes,
@@ -223,7 +223,7 @@ class Kept:
     @classmethod
     def read(cls, path: Path) -> Kept:
         """Read what `write` wrote."""
-        from ..runtime.evaluation.evaluate import Evaluation
+        from ...runtime.evaluation.evaluate import Evaluation
 
         table = json.loads(path.read_text(encoding="utf-8"))
         table["evaluation"] = Evaluation.from_json(table["evaluation"])

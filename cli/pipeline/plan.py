@@ -9,20 +9,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..models import files, progress, toml_text
-from ..models.artifact import open_artifact
-from ..models.errors import UsageError
-from ..models.runfile import Export, RunFile, Training
-from ..models.scheme import CODED, Scheme
-from ..runtime.machine.processor import processor
-from . import gating, measure, packages, resolve
+from ...models import files, progress, toml_text
+from ...models.artifact import open_artifact
+from ...models.errors import UsageError
+from ...models.runfile import Export, RunFile, Training
+from ...models.scheme import CODED, Scheme
+from ...runtime.machine.processor import processor
+from . import evaluate as measure
+from . import gates, packages, resolve
+from .engine import Stage
 from .layout import BASELINE, DATA, GRID, LABELS, REPORT, STUDENT, SUMMARY, TEACHER, evaluation_file, profile_file
-from .pipeline import Stage
-from .reads import Reads
+from .stage_inputs import Reads
 
 if TYPE_CHECKING:
-    from ..quantize.proof.float_answers import Witness
-    from ..runtime.data.reader import Row
+    from ...quantize.proof.float_answers import Witness
+    from ...runtime.data.reader import Row
 
 NO_VERSIONS: Mapping[str, str] = MappingProxyType({})
 SMALL_BYTES = 32_000_000
@@ -48,20 +49,20 @@ class Plan:
             raise UsageError("data: there are no test rows to measure on", "name a file in data.test, or set "
                              "data.test_share above 0")
         self.schema = measure.read_schema(run.task)
-        gating.check_rows(run, self.rows["test"], self.schema)
+        gates.check_rows(run, self.rows["test"], self.schema)
         self._build(Reads(run, self.rows, fetch))
 
     @cached_property
     def splits(self) -> dict[str, list[Row]]:
         """The rows as they were given, read once for all stages of this process."""
-        from ..runtime.data.reader import load_splits
+        from ...runtime.data.reader import load_splits
 
         return load_splits(self.run.data, Path("/"), ledger=self.folder / "bad-rows.jsonl")
 
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
         """The splits to train and to measure on: every turn of a test conversation that is learned is asked."""
-        from ..runtime.data.reader import questions
+        from ...runtime.data.reader import questions
 
         return questions(self.splits, self.run.data.learn)
 
@@ -70,11 +71,11 @@ class Plan:
         """Metrics that gates name, besides those that suit the rows."""
         reference = [""] if self.has_teacher else None
         usual = measure.metrics_for(self.rows["test"], self.schema, reference, ())
-        return sorted(name for name in gating.metrics(self.run.gates) if name not in usual)
+        return sorted(name for name in gates.metrics(self.run.gates) if name not in usual)
 
     def _witness(self, student: str) -> Witness:
         """The float model of a student's folder, loaded and asked once for all exports of this process."""
-        from ..quantize.proof.float_answers import Witness
+        from ...quantize.proof.float_answers import Witness
 
         if student not in self._witnesses:
             self._witnesses[student] = Witness(self.folder / student, self.rows["train"], self.rows["test"],
@@ -157,12 +158,12 @@ class Plan:
         """The teacher's Hugging Face folder: the tuned one, or where its name leads."""
         if self.tunes_teacher:
             return self.folder / TEACHER
-        from ..distill.sources import resolve as find
+        from ...distill.sources import resolve as find
 
         return find(self.run.teacher["model"], self.run.teacher.get("revision", ""), key="teacher.model").folder
 
     def _check_data(self, path: Path) -> None:
-        from ..runtime.data.checks import check_splits
+        from ...runtime.data.checks import check_splits
 
         report = check_splits(self.splits)
         for finding in report.findings:
@@ -177,22 +178,22 @@ class Plan:
             kept.write(path)
 
     def _tune_teacher(self, path: Path) -> None:
-        from ..distill import tune_teacher
+        from ...distill import tune_teacher
 
         tune_teacher(self.run, path, splits=self.rows)
 
     def _distill(self, path: Path) -> None:
-        from ..distill import distill
+        from ...distill import distill
 
         distill(self.run, path, teacher=self._tuned_teacher(), splits=self.rows)
 
     def _tune(self, path: Path) -> None:
-        from ..distill import tune
+        from ...distill import tune
 
         tune(self.run, path, splits=self.rows)
 
     def _tune_labels(self, path: Path) -> None:
-        from ..distill import tune
+        from ...distill import tune
 
         tune(resolve.labels_run(self.run), path, teacher=self._tuned_teacher(), splits=self.rows)
 
@@ -224,13 +225,13 @@ class Plan:
         return kept.evaluation.answers or None
 
     def _grid_aware(self, path: Path) -> None:
-        from ..distill import grid_aware
+        from ...distill import grid_aware
 
         grid_aware(self.run, path, student=self.folder / STUDENT, splits=self.rows)
 
     def _export(self, export: Export, folder: str, path: Path) -> None:
-        from ..quantize import export as pack
-        from ..quantize.proof import certificate, grade
+        from ...quantize import export as pack
+        from ...quantize.proof import certificate, grade
 
         made = pack(self._witness(folder), [export], path.parent)
         for target, artifact in made.items():
@@ -248,8 +249,8 @@ class Plan:
         measure.Kept(target, "shipped", free, held, parameters, artifact.model_bytes()).write(path)
 
     def _profile(self, name: str, path: Path) -> None:
-        from ..runtime import profile
-        from .output import plain
+        from ...runtime import profile
+        from ..output import plain
 
         wanted = self.run.profile
         found = profile(self.folder / name, prompt_tokens=wanted.prompt_tokens, new_tokens=wanted.new_tokens,
@@ -257,12 +258,12 @@ class Plan:
         files.write_json(path, plain(found))
 
     def _summary(self, path: Path) -> None:
+        from ..output import plain
         from .gather import Finished, gather
-        from .output import plain
 
         files.write_json(path, plain(gather(Finished(self.run, self.folder, self.title, self.shown, self.stages))))
 
     def _report(self, path: Path) -> None:
-        from .report import write
+        from ..report import write
 
         write(self.folder, path)

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models import catalogue
-from ..models.errors import ArtifactError, UsageError
-from ..models.family import of_config
-from ..models.scheme import CODED, MIXED, Scheme
-from ..runtime.files.model_files import read_table
+from ...models import catalogue
+from ...models.errors import ArtifactError, UsageError
+from ...models.family import of_config
+from ...models.scheme import CODED, MIXED, Scheme
+from ...runtime.files.model_files import read_table
 
 if TYPE_CHECKING:
-    from ..models.runfile import Export
-    from ..runtime.data.reader import Row
+    from ...models.runfile import Export
+    from ...runtime.data.reader import Row
 
 TRAINING, FORWARD, DECODING = 0.8, 0.45, 0.12
 """Share of the matrix rate that training, reading and decoding (in batches, in torch) reach."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..models.runfile import Export
-from ..models.scheme import MIXED
-from . import costs
+from ...models.runfile import Export
+from ...models.scheme import MIXED
+from ..pipeline import costs
 
 if TYPE_CHECKING:
-    from ..models.family import Family
-    from .costs import Lengths, Shape
+    from ...models.family import Family
+    from ..pipeline.costs import Lengths, Shape
 
 IN_GOOD_TIME = 45 * 60.0
 """Seconds that one file may take."""

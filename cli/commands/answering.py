@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..models.errors import DataError, UsageError
-from . import named
+from ...models.errors import DataError, UsageError
+from . import named_models
 
 if TYPE_CHECKING:
-    from ..runtime.generation.generator import Generator
-    from ..runtime.generation.prompt_cache import Prefix
+    from ...runtime.generation.generator import Generator
+    from ...runtime.generation.prompt_cache import Prefix
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -56,10 +56,10 @@ def answer_options(function: F) -> F:
 
 def opened(path: Path, threads: int, purpose: str) -> Generator:
     """A loaded generator; UsageError for a model of another kind."""
-    from ..runtime import load
-    from ..runtime.generation.generator import Generator
+    from ...runtime import load
+    from ...runtime.generation.generator import Generator
 
-    path = named.model(path)
+    path = named_models.model(path)
     model = load(path, threads=threads)
     if not isinstance(model, Generator):
         verb = model.artifact.manifest.task.kind

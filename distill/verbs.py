@@ -21,11 +21,11 @@ from ..runtime.data.reader import Row, load_splits, rows_digest
 from ..runtime.text.codec import Codec
 from . import finish, targets
 from .checkpoint import locked
+from .job import Job, run_job, task_facts
 from .loading import load_model, new_model
 from .merge import merged_student
 from .sources import Source, check, check_tokenizer, resolve, weights_digest
 from .templates import read, with_template
-from .training import Job, run_job, task_facts
 
 TEACHERS = "distill.teachers"
 Splits = Mapping[str, Sequence[Row]]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from ..models import runfile
-from ..models.errors import UsageError
-from ..models.runfile import RunFile, Training
-from . import gating
+from ...models import runfile
+from ...models.errors import UsageError
+from ...models.runfile import RunFile, Training
+from . import gates
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
@@ -60,7 +60,7 @@ def check(run: RunFile) -> None:
             )
     if run.task.schema and not Path(run.task.schema).is_file():
         raise UsageError(f"task.schema: {run.task.schema}: no such file", "paths are relative to the run file")
-    gating.check(run)
+    gates.check(run)
 
 
 def labels_run(run: RunFile) -> RunFile:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..models import artifact, files, progress
-from ..models.errors import ArtifactError, EdgestillError
+from ...models import artifact, files, progress
+from ...models.errors import ArtifactError, EdgestillError
 
 LEDGER = "stages.json"
 LOCK = ".lock"

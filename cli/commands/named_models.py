@@ -6,10 +6,10 @@ import difflib
 import os
 from pathlib import Path
 
-from ..models import catalogue, hub
-from ..models.errors import UsageError
-from ..models.user_cache import user_cache
-from . import output, progress, quiet
+from ...models import catalogue, hub
+from ...models.errors import UsageError
+from ...models.user_cache import user_cache
+from .. import output, progress_lines, quiet
 
 TARGET = "gguf:Q8_0"
 """What a catalogue model is packed as: the smallest type that loses next to nothing whatever the model's size."""
@@ -25,7 +25,7 @@ def source(path: Path) -> Path:
     if path.exists() or name not in catalogue.names():
         _refuse_near(path)
         return path
-    from ..distill.sources import resolve
+    from ...distill.sources import resolve
 
     return resolve(name).folder
 
@@ -47,10 +47,10 @@ def model(path: Path) -> Path:
     folder = known or source(path)
     made = user_cache() / "models" / folder.name / name
     if not made.is_dir():
-        from ..quantize import export
+        from ...quantize import export
 
         output.note(f"{name}: packed as {TARGET} and proven, once; it is kept in {made}")
-        with quiet.stdout_kept_clean(), progress.shown():
+        with quiet.stdout_kept_clean(), progress_lines.shown():
             packed = export(folder, [TARGET], out=made.with_name(f"{name}.packing"))
         os.rename(packed[TARGET], made)
         made.with_name(f"{name}.packing").rmdir()

@@ -9,14 +9,15 @@ from typing import Any
 
 import click
 
-from ..models import files, kinds, runfile, toml_text
-from ..models.errors import CheckFailed
-from ..models.progress import duration
-from . import forecast, output, pipeline, progress, quiet, resolve
-from .costs import Cost
-from .gating import measured
-from .stages import Plan
-from .summary import ModelSummary, Summary, read_summary
+from ...models import files, kinds, runfile, toml_text
+from ...models.errors import CheckFailed
+from ...models.progress import duration
+from .. import output, progress_lines, quiet
+from ..pipeline import engine, forecast, resolve
+from ..pipeline.costs import Cost
+from ..pipeline.gates import measured
+from ..pipeline.plan import Plan
+from ..report.summary import ModelSummary, Summary, read_summary
 
 DEMO_ROWS = {"train": 6400, "validation": 300, "test": 500}
 DEMO_TITLE = "A voice assistant for the home"
@@ -32,9 +33,9 @@ def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json:
     if dry_run:
         _show_plan(plan, out, as_json)
         return
-    with quiet.stdout_kept_clean(), progress.shown():
+    with quiet.stdout_kept_clean(), progress_lines.shown():
         _tell_costs(plan)
-        pipeline.run(plan.stages, plan.folder, output.note)
+        engine.run(plan.stages, plan.folder, output.note)
     summary = read_summary(plan.folder)
     if as_json:
         output.result(summary)
@@ -62,7 +63,7 @@ def demo(out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> N
 
 def write_demo_rows(folder: Path) -> None:
     """Write the grammar's rows as JSONL files, unless they stand there already."""
-    from ..models.demo import grammar
+    from ...models.demo import grammar
 
     for split, count in DEMO_ROWS.items():
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in grammar.rows(split, count))
@@ -87,7 +88,7 @@ def show(summary: Summary, out: Path) -> None:
 
 def _tell_costs(plan: Plan) -> None:
     """Minutes and memory of what is to be done, before it is."""
-    wanted = [name for name, state, _ in pipeline.plan(plan.stages, plan.folder) if state == "make"]
+    wanted = [name for name, state, _ in engine.plan(plan.stages, plan.folder) if state == "make"]
     for line in forecast.lines(forecast.forecast(plan), wanted) if wanted else ():
         output.note(line)
 
@@ -110,7 +111,7 @@ def _cost_cells(cost: Cost | None) -> list[str]:
 
 
 def _show_plan(plan: Plan, out: Path, as_json: bool) -> None:
-    lines, costs = pipeline.plan(plan.stages, plan.folder), forecast.forecast(plan)
+    lines, costs = engine.plan(plan.stages, plan.folder), forecast.forecast(plan)
     if as_json:
         output.result({"out": out, "run": plan.run, "stages": [
             {"name": name, "state": state, "output": path, "cost": costs.get(name)} for name, state, path in lines]})

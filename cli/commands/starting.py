@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..models import catalogue, family, kinds
-from ..models.errors import ArtifactError, UsageError
-from ..models.runfile import RunFile, Training
-from ..models.strict import build
-from ..runtime.files.model_files import read_table
-from . import costs, targets
+from ...models import catalogue, family, kinds
+from ...models.errors import ArtifactError, UsageError
+from ...models.runfile import RunFile, Training
+from ...models.strict import build
+from ...runtime.files.model_files import read_table
+from ..pipeline import costs
+from . import proposed_targets
 
 if TYPE_CHECKING:
-    from ..models.family import Family
-    from ..models.runfile import Export
-    from ..runtime.data.reader import Row
+    from ...models.family import Family
+    from ...models.runfile import Export
+    from ...runtime.data.reader import Row
 
 DEFAULT_STUDENT = {"generate": "smollm2-135m", "classify": "minilm-l6"}
 TASKS = ("generate", "classify")
@@ -145,7 +146,7 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
         metric=METRICS.get(kind, "exact_match"),
         template=template,
         counted=counted is not None,
-        exports=targets.propose(task, chosen.family, costs.shape(chosen.name),
+        exports=proposed_targets.propose(task, chosen.family, costs.shape(chosen.name),
                                 costs.Lengths(len(rows), sum(whole) * len(rows) // len(whole), 0)),
     )
 
@@ -201,7 +202,7 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
     else:
         lines += ["", "[tune]  # training on labels alone; add [teacher] and [distill] to learn from a larger model",
                   "epochs = 3.0", *training]
-    lines += targets.lines(start.exports)
+    lines += proposed_targets.lines(start.exports)
     loss = start.metric in LOSSES
     lines += [
         "",
@@ -224,8 +225,8 @@ def _lacks_tools(rows: Sequence[Row], name: str) -> bool:
     folder = Path(name)
     if not folder.is_dir() or not any(row.tools for row in rows):
         return False
-    from ..runtime.text.codec import Codec
-    from ..runtime.text.tool_calls import ToolFormat
+    from ...runtime.text.codec import Codec
+    from ...runtime.text.tool_calls import ToolFormat
 
     try:
         ToolFormat.of(Codec.from_folder(folder).render)
@@ -254,17 +255,16 @@ def _name(name: str, base: Path) -> str:
 def _counted(rows: Sequence[Row], task: str, student: str, template: str) -> tuple[list[int], list[int]] | None:
     """The tokens of rows as they are trained on, tools and template included, and of their answers; None where the
     student's tokenizer is not on this machine. Of many rows, some of them, evenly spaced."""
-    from ..models.runfile import Student
-    from ..models.task import Task
-    from . import tokenizers
+    from ...models.runfile import Student
+    from ...models.task import Task
+    from ...runtime.data import learned_tokens
+    from . import student_tokenizer
 
     rows = rows[:: -(-len(rows) // COUNTED_ROWS)]
     run = RunFile(task=Task(kind=task), student=Student(model=student, template=template))
-    codec = tokenizers.codec_of(run, Path(), rows)
+    codec = student_tokenizer.codec_of(run, Path(), rows)
     if codec is None:
         return None
-    from ..runtime.data import learned_tokens
-
     whole, answers = [], []
     for row in rows:
         found = learned_tokens.sequences(codec, row) if row.messages else []

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..models import catalogue
+from ...models import catalogue
 
 if TYPE_CHECKING:
-    from ..models.runfile import RunFile
-    from ..runtime.data.reader import Row
-    from ..runtime.text.codec import Codec
+    from ...models.runfile import RunFile
+    from ...runtime.data.reader import Row
+    from ...runtime.text.codec import Codec
 
 FILES = ("tokenizer*.json", "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/*",
          "generation_config.json", "config.json")
@@ -40,8 +40,8 @@ def folder_of(model: str, revision: str = "", base: Path | None = None) -> Path 
 def codec_of(run: RunFile, base: Path, rows: Sequence[Row], given: Path | None = None) -> Codec | None:
     """The student's tokenizer and template as training uses them on `rows`; of the folder `given`, where there is one.
     None where neither lies on this machine."""
-    from ..runtime.data.learned_tokens import settled
-    from ..runtime.text.codec import Codec
+    from ...runtime.data.learned_tokens import settled
+    from ...runtime.text.codec import Codec
 
     model = run.student.model or str(run.teacher.get("model", ""))
     folder = given or folder_of(model, run.student.revision, base)
@@ -50,7 +50,7 @@ def codec_of(run: RunFile, base: Path, rows: Sequence[Row], given: Path | None =
     codec = Codec.from_folder(folder, replace(run.task, template_options={}))
     template = ""
     if run.student.template and given is None:
-        from ..distill.templates import read
+        from ...distill.templates import read
 
         template = read(run.student.template, base)
     codec = codec.changed(run.task.template_options, template)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.progress import duration
+from ...models.progress import duration
+from ..output import size
 from . import costs
 from .costs import Cost, Lengths, Shape
-from .output import size
 
 if TYPE_CHECKING:
-    from .stages import Plan
+    from .plan import Plan
 
 WORTH_TELLING = 30.0
 """Seconds."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from ..models import runfile, toml_text
-from ..models.artifact import open_artifact
-from . import output, progress, quiet
+from ...models import runfile, toml_text
+from ...models.artifact import open_artifact
+from .. import output, progress_lines, quiet
 
 
 def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
@@ -24,11 +24,11 @@ def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_ru
         else:
             click.echo(toml_text.to_toml(run), nl=False)
         return
-    from .. import distill
+    from ... import distill
 
     if verb == "distill" and run.grid_aware and not run.teacher:
         verb = "grid_aware"
-    with quiet.stdout_kept_clean(), progress.shown():
+    with quiet.stdout_kept_clean(), progress_lines.shown():
         folder = getattr(distill, verb)(run_file, out, overrides)
     artifact = open_artifact(folder)
     if as_json:

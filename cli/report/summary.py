@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..models.errors import ArtifactError
-from ..models.strict import build, limited
+from ...models.errors import ArtifactError
+from ...models.strict import build, limited
 
 FILE = "summary.json"
 

@@ -25,9 +25,9 @@ from .batches import Schedule, TokenSet, tokenize
 from .checkpoint import locked
 from .loading import load_model
 from .objectives import ClassObjective, Objective, Term, TextObjective, TextTeacher, class_logits, read_losses
-from .progress import Progress
 from .sources import Source, weights_digest
 from .students.vocabulary import token_map
+from .training_log import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor

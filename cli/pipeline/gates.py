@@ -11,17 +11,17 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..models import kinds
-from ..models.errors import EdgestillError, MissingExtra, UsageError
-from ..models.runfile import Gates, RunFile
-from ..runtime.profiling import measures
-from .summary import GateResult, ModelSummary
+from ...models import kinds
+from ...models.errors import EdgestillError, MissingExtra, UsageError
+from ...models.runfile import Gates, RunFile
+from ...runtime.profiling import measures
+from ..report.ranking import RATIO, higher_is_better
+from ..report.summary import GateResult, ModelSummary
 
 if TYPE_CHECKING:
-    from ..runtime.data.reader import Row
+    from ...runtime.data.reader import Row
 
 METRICS = "runtime.metrics"
-RATIO = "ratio_to_teacher"
 
 
 def check(run: RunFile) -> None:
@@ -51,7 +51,7 @@ def check(run: RunFile) -> None:
 
 def check_rows(run: RunFile, rows: Sequence[Row], schema: dict[str, Any] | None) -> None:
     """UsageError for a gate on a metric that these test rows do not allow; its hint names those that they do."""
-    from ..runtime.evaluation.evaluate import check_metrics, suitable
+    from ...runtime.evaluation.evaluate import check_metrics, suitable
 
     for full, _, name in _metrics(run.gates):
         try:
@@ -66,26 +66,6 @@ def check_rows(run: RunFile, rows: Sequence[Row], schema: dict[str, Any] | None)
 def metrics(gates: Gates) -> list[str]:
     """The metrics that gates name, each once."""
     return list(dict.fromkeys(name for _, _, name in _metrics(gates)))
-
-
-def higher_is_better(name: str) -> bool:
-    """The direction of anything that a gate may name. UsageError for an unknown metric."""
-    number = measures.NUMBERS.get(measures.split(name)[0])
-    if number is not None:
-        return number.higher_is_better
-    if name == RATIO:
-        return True
-    from ..runtime.evaluation.evaluate import higher_is_better as of_metric
-
-    return of_metric(name)
-
-
-def rank(model: ModelSummary, metric: str) -> float:
-    """By which the best file is found: more is better whatever the metric, and no number is worst."""
-    value = model.metrics[metric].value if metric in model.metrics else math.nan
-    if math.isnan(value):
-        return -math.inf
-    return value if higher_is_better(metric) else -value
 
 
 def judge(gates: Gates, models: Sequence[ModelSummary]) -> list[GateResult]:
@@ -139,7 +119,7 @@ def _profiled() -> list[str]:
 
 
 def _is_share(name: str) -> bool:
-    from ..runtime.evaluation.evaluate import metric
+    from ...runtime.evaluation.evaluate import metric
 
     return bool(metric(name)[0].SHARE)
 

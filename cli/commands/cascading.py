@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.errors import UsageError
+from ...models.errors import UsageError
 
 if TYPE_CHECKING:
-    from ..runtime.data.reader import Row
-    from ..runtime.encoders.classifier import Classifier
-    from ..runtime.evaluation.cascade import Case
-    from ..runtime.generation.generator import Generator
+    from ...runtime.data.reader import Row
+    from ...runtime.encoders.classifier import Classifier
+    from ...runtime.evaluation.cascade import Case
+    from ...runtime.generation.generator import Generator
 
 Progress = Callable[[int, int], None] | None
 KEY = "EDGESTILL_NEXT_KEY"
@@ -24,9 +24,9 @@ KEY = "EDGESTILL_NEXT_KEY"
 
 def opened(path: Path, threads: int) -> Generator | Classifier:
     """A model that says how sure it is; UsageError for one that gives vectors, several labels or scores."""
-    from ..runtime import load
-    from ..runtime.encoders.classifier import Classifier
-    from ..runtime.encoders.embedder import Embedder
+    from ...runtime import load
+    from ...runtime.encoders.classifier import Classifier
+    from ...runtime.encoders.embedder import Embedder
 
     model = load(path, threads=threads)
     if isinstance(model, Embedder):
@@ -38,7 +38,7 @@ def opened(path: Path, threads: int) -> Generator | Classifier:
 
 def following(name: str, small: Generator | Classifier, model: str, system: str, threads: int) -> Any:
     """The model that answers where `small` is not sure: an artifact, or what is behind a URL."""
-    from ..runtime.generation.remote import Remote
+    from ...runtime.generation.remote import Remote
 
     if "://" not in name:
         if model or system:
@@ -90,8 +90,8 @@ def cases(small: Any, next: Any, rows: Sequence[Row], progress: Progress) -> tup
 
     UsageError for rows that have none then.
     """
-    from ..runtime.evaluation.cascade import Case, ask, ask_remote
-    from ..runtime.generation.remote import Remote
+    from ...runtime.evaluation.cascade import Case, ask, ask_remote
+    from ...runtime.generation.remote import Remote
 
     if next is None and not all(row.answer for row in rows):
         raise UsageError("the rows hold no answers to agree with", "name the next model, or give labelled rows")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..models import artifact
-from ..models.runfile import Export
-from ..models.scheme import Scheme
+from ...models import artifact
+from ...models.runfile import Export
+from ...models.scheme import Scheme
 
 _TEXT = ("tokenizers", "jinja2", "numpy")
 _TORCH = (*_TEXT, "torch", "transformers", "safetensors")

@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models import artifact, toml_text
-from ..models.runfile import RunFile
-from ..models.scheme import Scheme
-from ..quantize.proof.grade import told
-from . import gating, measure
+from ...models import artifact, toml_text
+from ...models.runfile import RunFile
+from ...models.scheme import Scheme
+from ...quantize.proof.grade import told
+from ..report.summary import Measure, ModelSummary, Summary
+from . import evaluate, gates
+from .engine import LEDGER, Stage
 from .layout import BASELINE, DATA, LABELS, STUDENT, TEACHER, evaluation_file, profile_file
-from .pipeline import LEDGER, Stage
-from .summary import Measure, ModelSummary, Summary
 
 if TYPE_CHECKING:
-    from ..runtime.evaluation.evaluate import Evaluation
+    from ...runtime.evaluation.evaluate import Evaluation
 
 
 MAIN = ("accuracy", "exact_match", "bits_per_character", "perplexity")
@@ -59,7 +59,7 @@ def gather(plan: Finished) -> Summary:
         test_rows=student.evaluation.metrics[main].n,
         models=models,
         data=json.loads((plan.folder / DATA).read_text(encoding="utf-8")),
-        gates=gating.judge(plan.run.gates, models),
+        gates=gates.judge(plan.run.gates, models),
         stages=[
             {"name": stage.name, "seconds": ledger[stage.name].get("seconds")}
             for stage in plan.stages
@@ -74,14 +74,14 @@ def _main(evaluation: Evaluation) -> str:
     return next((name for name in MAIN if name in evaluation.metrics), next(iter(evaluation.metrics)))
 
 
-def _evaluation(plan: Finished, name: str) -> measure.Kept | None:
+def _evaluation(plan: Finished, name: str) -> evaluate.Kept | None:
     if not plan.writes(evaluation_file(name)):
         return None
     path = plan.folder / evaluation_file(name)
-    return measure.Kept.read(path) if _read_json(path) else None  # plain text has no baseline
+    return evaluate.Kept.read(path) if _read_json(path) else None  # plain text has no baseline
 
 
-def _model(plan: Finished, name: str, folder: str | None, teacher: measure.Kept | None) -> ModelSummary | None:
+def _model(plan: Finished, name: str, folder: str | None, teacher: evaluate.Kept | None) -> ModelSummary | None:
     kept = _evaluation(plan, name)
     if kept is None:
         return None
@@ -105,7 +105,7 @@ def _model(plan: Finished, name: str, folder: str | None, teacher: measure.Kept 
 
 def ratio(values: Sequence[Any], teacher: Sequence[Any], metric: str = "exact_match") -> Measure | None:
     """A metric's scores beside the teacher's, as a ratio of which higher is better; None where it cannot be divided."""
-    from ..runtime.evaluation.ratio import ratio as beside
+    from ...runtime.evaluation.ratio import ratio as beside
 
     found = beside(values, teacher, metric)
     return Measure(**asdict(found)) if found else None
