@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from . import tiny
-from .test_gguf_sentencepiece import gemma, sentence_piece
-from .test_gguf_tokenizer import trained
+from .quantize.test_gguf_sentencepiece import gemma, sentence_piece
+from .quantize.test_gguf_tokenizer import trained
 
 FACTS = Path(__file__).parent / "facts"
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "dim": 64, "hidden_dim": 128, "n_embd": 64, "n_positions": 256,

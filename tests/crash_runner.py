@@ -74,7 +74,7 @@ def line(folder: Path, stride: int) -> dict[str, Any]:
     progress.find_spec = lambda name: None  # TensorBoard takes seconds to start, and nothing depends on it
 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    test_loop = import_module("tests.test_loop")
+    test_loop = import_module("tests.distill.test_loop")
 
     def train(work: Path) -> Callable[[], None]:
         def run() -> None:
