@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,8 @@ def _train(job: Job, terms: list[Term], adapter: tuple[Any, Any], bench: Bench) 
     model = load_model(job.student.folder, task, settings.seed).to(bench.device)
     if job.classify and model.config.pad_token_id is None:
         model.config.pad_token_id = codec.pad_id or codec.eos_id
+    if int(sets["train"].lengths.max()) > schedules["train"].micro_batch_tokens:  # one row is more than a whole batch
+        machine.recompute_layers(model)
     model, merge = adapter[0].attach(model, adapter[1], task.kind, settings.seed)
     needs_teacher = any(term.module.TEACHER for term in terms)
     if needs_teacher and job.teacher is None:
@@ -136,11 +139,10 @@ def _train(job: Job, terms: list[Term], adapter: tuple[Any, Any], bench: Bench) 
     make, chooses = _class_objectives if job.classify else text_objectives, job.classify and task.head == SOFTMAX
     objectives = make(job, model, terms, teacher, codec, schedules, precision, bench.progress)
 
-    def check() -> dict[str, float]:
-        return validate(model, objectives["validation"], schedules["validation"], chooses, precision)
-
-    outcome = loop.train(model, objectives["train"], schedules["train"], check if "validation" in sets else None,
-                         settings, bench.work, bench.description, bench.progress, SOFT)
+    check = partial(validate, model, objectives["validation"], schedules["validation"], chooses, precision) \
+        if "validation" in sets else None
+    outcome = loop.train(model, objectives["train"], schedules["train"], check, settings, bench.work,
+                         bench.description, bench.progress, SOFT)
     extra: dict[str, Any] = {}
     if job.classify and "validation" in sets:
         task, extra = targets.calibrate(task, *_all_logits(model, schedules["validation"], precision))
@@ -173,8 +175,8 @@ def make_schedules(job: Job, codec: Codec, bench: Bench, sets: Mapping[str, Toke
 
 def micro_batch_tokens(job: Job, device: str) -> int:
     """Padded tokens of a forward pass: what the run file says, or what the model's activations leave room for."""
-    config = read_table(job.student.folder / "config.json")
-    return job.settings.micro_batch_tokens or machine.micro_batch_tokens(config, device)
+    fits = machine.micro_batch_tokens(read_table(job.student.folder / "config.json"), device)
+    return job.settings.micro_batch_tokens or fits
 
 
 def text_objectives(job: Job, model: Any, terms: list[Term], source: Source | None, codec: Codec,
@@ -287,11 +289,9 @@ def checks(outcome: loop.Outcome, sets: Mapping[str, TokenSet]) -> dict[str, Any
         "training": {"steps": outcome.steps, "tokens": outcome.tokens, "seconds": round(outcome.seconds, 3),
                      "tokens_per_s": round(outcome.tokens_per_s, 1), "rows": len(sets["train"]),
                      "rows_left_out": sets["train"].left_out, "stopped_early": outcome.stopped_early}}
-    if outcome.validation:
-        found["validation"] = {**outcome.validation, "n": len(sets["validation"]), "step": outcome.best_step}
-    else:
-        found["validation"] = {"not_run": "there are no validation rows"}
-    return found
+    measured = {**outcome.validation, "n": len(sets["validation"]), "step": outcome.best_step} \
+        if outcome.validation else {"not_run": "there are no validation rows"}
+    return {**found, "validation": measured}
 
 
 def _device() -> str:

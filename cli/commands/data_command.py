@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .. import inputs, options, output
-from . import student_tokenizer
+from ..pipeline import student_tokenizer
 
 
 @click.group("data", epilog=options.example("edgestill data check run.toml", "edgestill data check train.jsonl"))

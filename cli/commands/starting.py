@@ -258,7 +258,7 @@ def _counted(rows: Sequence[Row], task: str, student: str, template: str) -> tup
     from ...models.runfile import Student
     from ...models.task import Task
     from ...runtime.data import learned_tokens
-    from . import student_tokenizer
+    from ..pipeline import student_tokenizer
 
     rows = rows[:: -(-len(rows) // COUNTED_ROWS)]
     run = RunFile(task=Task(kind=task), student=Student(model=student, template=template))

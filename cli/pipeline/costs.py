@@ -15,19 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...models import catalogue
-from ...models.errors import ArtifactError, UsageError
+from ...models.errors import ArtifactError, DataError, UsageError
 from ...models.family import of_config
 from ...models.scheme import CODED, MIXED, Scheme
+from ...runtime.data import learned_tokens
 from ...runtime.files.model_files import read_table
 
 if TYPE_CHECKING:
     from ...models.runfile import Export
     from ...runtime.data.reader import Row
+    from ...runtime.text.codec import Codec
 
 TRAINING, FORWARD, DECODING = 0.8, 0.45, 0.12
 """Share of the matrix rate that training, reading and decoding (in batches, in torch) reach."""
 SHIPPED_READING, SHIPPED_DECODING = 2.5, 0.45
 """The same for a shipped 4-bit file in its engine, against the float32 rate: decoding waits for memory."""
+COUNTED_ROWS = 200
+"""Most rows of a split whose tokens are counted."""
 CHARACTERS = 3.5
 """Characters of a token, where the tokenizer is not at hand."""
 CALIBRATION_PASSES = {"gptq": 2.0, "scale_search": 1.2}
@@ -93,15 +97,29 @@ def shape(model: str) -> Shape | None:
     return Shape(found, int(config.get("vocab_size") or 0))
 
 
-def lengths(rows: Sequence[Row], count: Any = None) -> Lengths:
-    """Tokens of rows: by `count` (text → tokens), else by their characters."""
-    def tokens(text: str) -> float:
-        return len(text) / CHARACTERS if count is None else count(text)
+def lengths(rows: Sequence[Row], codec: Codec | None = None, learn: str = "last") -> Lengths:
+    """Tokens of rows as a model reads and answers them, of many rows by some; without a codec by their characters.
 
-    answers = sum(tokens(row.answer) for row in rows)
-    prompts = sum(tokens(row.text) + sum(tokens(str(message.get("content") or "")) for message in row.prompt_messages)
-                  for row in rows)
-    return Lengths(len(rows), round(prompts), round(answers))
+    `learn` says which answers of a conversation count, as in learned_tokens.sequences.
+    """
+    some = rows[::-(-len(rows) // COUNTED_ROWS) or 1]
+    counted = [_tokens(row, codec, learn) for row in some]
+    share = len(rows) / max(1, len(some))
+    prompts, answers = (round(share * sum(numbers)) for numbers in zip(*counted, strict=True)) if counted else (0, 0)
+    return Lengths(len(rows), prompts, answers)
+
+
+def _tokens(row: Row, codec: Codec | None, learn: str) -> tuple[float, float]:
+    """Of a row's prompt and its answers."""
+    if codec is not None:
+        try:
+            found = learned_tokens.sequences(codec, row, learn)
+        except DataError:
+            found = []  # a row that cannot be learned is refused, with its place, where it is tokenized
+        answers = sum(end - start for one in found for start, end in one.spans)
+        return sum(len(one.ids) for one in found) - answers, answers
+    told = [row.text, *(str(message) for message in row.prompt_messages), *(json.dumps(tool) for tool in row.tools)]
+    return sum(map(len, told)) / CHARACTERS, len(row.answer) / CHARACTERS
 
 
 def training(model: Shape, rows: Lengths, epochs: float, adapter: str, rate: float) -> Cost:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...models.progress import duration
 from ..output import size
-from . import costs
+from . import costs, student_tokenizer
 from .costs import Cost, Lengths, Shape
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ def forecast(plan: Plan) -> dict[str, Cost]:
     if student is None or run.task.kind != "generate":
         return {}
     rate = costs.matrix_rate()
-    count = _counter(run.student.model)
-    rows = {split: costs.lengths(found, count) for split, found in plan.rows.items()}
+    codec = student_tokenizer.codec_of(run, Path(), plan.rows["train"])
+    rows = {split: costs.lengths(found, codec, run.data.learn if split == "train" else "last")
+            for split, found in plan.rows.items()}
     return {stage.name: cost for stage in plan.stages
             if (cost := _cost(stage.name, plan, student, rows, rate)) is not None}
 
@@ -58,14 +59,3 @@ def _cost(stage: str, plan: Plan, student: Shape, rows: dict[str, Lengths], rate
     if verb == "export and certify":
         return costs.export(student, export, rows["train"], test, rate)
     return None
-
-
-def _counter(model: str) -> Callable[[str], int] | None:
-    """Tokens of a text by the model's own tokenizer, where it lies here."""
-    path = Path(model) / "tokenizer.json"
-    if not path.is_file():
-        return None
-    from tokenizers import Tokenizer
-
-    tokenizer: Any = Tokenizer.from_file(str(path))
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

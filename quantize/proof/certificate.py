@@ -95,6 +95,16 @@ class Certificate:
         files.write_json(folder / FILE, asdict(self))
 
 
+def at_most(name: str, value: float, limit: float | None, n: int, why: str, cause: str = "weights",
+            note: str = "") -> Check:
+    """A check that holds for a finite `value` up to `limit`, or without one. The detail is `note`, or where it does not
+    hold the value with its unit and meaning, `why`."""
+    passed = math.isfinite(value) and (limit is None or value <= limit)
+    told = f"{value:.3g} {why}, at most {limit or math.inf:.3g} is allowed"
+    return Check(name, passed, cause, rounded(value), None if limit is None else rounded(limit), n,
+                 note if passed else told)
+
+
 def rounded(value: float) -> float | None:
     """A measured number as it is written down: four digits; None for one that is not finite, which JSON cannot hold."""
     return float(f"{value:.4g}") if math.isfinite(value) else None

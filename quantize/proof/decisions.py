@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.encoders.head import Head
-from .certificate import Check, rounded
+from .certificate import Check, at_most, rounded
 from .limits import Limits
 
 Floats = NDArray[np.floating]
@@ -29,8 +29,8 @@ def labels(head: Head, expected: Floats, found: Floats, limits: Limits) -> list[
     apart = coin_kl(expected, found)
     wanted, given = head.given(head.values(expected)), head.given(head.values(found))
     same, sure = wanted == given, np.abs(expected - head.limits) >= SURE
-    checks = [_at_most("kl_nats", float(apart.mean(axis=0).max()), limits.kl_nats, len(apart), "nats"),
-              _at_most("kl_p999_nats", float(np.quantile(apart, 0.999)), limits.kl_p999_nats, apart.size, "nats"),
+    checks = [at_most("kl_nats", float(apart.mean(axis=0).max()), limits.kl_nats, len(apart), "nats"),
+              at_most("kl_p999_nats", float(np.quantile(apart, 0.999)), limits.kl_p999_nats, apart.size, "nats"),
               Check("same_labels", True, "weights", round(float(same.all(axis=1).mean()), 6), None, len(same),
                     "texts that get the very same labels"),
               Check("same_decisions", True, "weights", round(float(same.mean()), 6), None, same.size)]
@@ -59,9 +59,9 @@ def scores(expected: Floats, found: Floats, limits: Limits) -> list[Check]:
     same = np.argsort(np.argsort(expected, axis=0), axis=0), np.argsort(np.argsort(found, axis=0), axis=0)
     rank = [np.corrcoef(*ranks)[0, 1] for ranks in zip(same[0].T, same[1].T, strict=True)] if len(expected) > 2 else []
     note = "of the scores' standard deviation"
-    return [_at_most("score_error", float((np.sqrt((far**2).mean(axis=0)) / spread).max()), limit, len(far), note),
-            _at_most("score_error_worst", float((np.abs(far) / spread).max()), WORST * limit, len(far), note),
-            _at_most("score_slope_error", float(np.abs(slope - 1).max()), limit / 2, len(far), "from a slope of 1"),
+    return [at_most("score_error", float((np.sqrt((far**2).mean(axis=0)) / spread).max()), limit, len(far), note),
+            at_most("score_error_worst", float((np.abs(far) / spread).max()), WORST * limit, len(far), note),
+            at_most("score_slope_error", float(np.abs(slope - 1).max()), limit / 2, len(far), "from a slope of 1"),
             Check("score_rank_correlation", True, "weights", rounded(float(min(rank))), None, len(far),
                   "Spearman's, between the float model's scores and the packed file's") if rank else
             Check("score_rank_correlation", None, detail=f"{len(far)} texts are too few for an order")]
@@ -76,9 +76,3 @@ def coin_kl(expected: Floats, found: Floats) -> NDArray[np.float64]:
             yes * (np.logaddexp(0.0, -y) - np.logaddexp(0.0, -x))
             + (1.0 - yes) * (np.logaddexp(0.0, y) - np.logaddexp(0.0, x)), 0.0)
     return result
-
-
-def _at_most(name: str, value: float, limit: float | None, n: int, unit: str) -> Check:
-    passed = math.isfinite(value) and (limit is None or value <= limit)
-    told = f"{value:.3g} {unit}, at most {limit or math.inf:.3g} is allowed"
-    return Check(name, passed, "weights", rounded(value), limit, n, "" if passed else told)

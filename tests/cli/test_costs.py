@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from edgestill.cli.pipeline.costs import Cost, Lengths, Shape
 from edgestill.cli.pipeline.plan import Plan
 from edgestill.distill import machine
 from edgestill.models.runfile import Export
+from edgestill.runtime.data import learned_tokens
 from edgestill.runtime.data.reader import Row
+from edgestill.runtime.text.codec import Codec
 
 SMOLLM2 = Shape(134_515_008, 49152)
 CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536}
@@ -44,10 +47,19 @@ def test_micro_batches_are_as_large_as_a_gigabyte_of_activations() -> None:
     assert machine.micro_batch_tokens(huge) == 16
 
 
-def test_lengths_are_the_tokenizers_where_it_is_there_and_by_characters_elsewhere() -> None:
-    row = Row(messages=({"role": "user", "content": "1234567"}, {"role": "assistant", "content": "12345678901234"}))
-    assert costs.lengths([row]) == Lengths(1, 2, 4)
-    assert costs.lengths([row, row], count=len) == Lengths(2, 14, 28)
+def test_lengths_are_the_codecs_where_it_is_there_and_by_characters_elsewhere(tiny_llama: Path) -> None:
+    turns = ({"role": "user", "content": "12345678901234"}, {"role": "assistant", "content": "1234567"})
+    row, twice = Row(messages=turns), Row(messages=(*turns, *turns))
+    assert costs.lengths([row]) == Lengths(1, round(len(str(turns[0])) / 3.5), 2)
+    tools = ({"type": "function", "function": {"name": "light", "description": "x" * 350}},)
+    assert costs.lengths([replace(row, tools=tools)]).prompt_tokens > costs.lengths([row]).prompt_tokens + 100
+    codec = Codec.from_folder(tiny_llama)
+    ids, start = learned_tokens.training_ids(codec, row)
+    assert costs.lengths([row] * 401, codec) == Lengths(401, 401 * start, 401 * (len(ids) - start))
+    last, both = (costs.lengths([twice], codec, learn) for learn in ("last", "all"))
+    assert both.answer_tokens == 2 * last.answer_tokens and both.tokens == last.tokens
+    assert costs.lengths([], codec) == Lengths(0, 0, 0)
+    assert costs.lengths([Row(messages=turns[:1])], codec) == Lengths(1, 0, 0)  # nothing in it is learned
 
 
 def test_a_plan_tells_stages_that_take_long_and_what_they_need(tiny_llama: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from edgestill.distill import distill, prepare_student, sources, tune, tune_teacher
+from edgestill.distill import distill, machine, prepare_student, sources, tune, tune_teacher
 from edgestill.distill.adapters import lora
 from edgestill.distill.classes import load_teacher
 from edgestill.distill.loading import load_model
@@ -344,3 +344,19 @@ def test_a_run_without_validation_rows_says_so(house: Path, tmp_path: Path) -> N
     run = replace(run, data=replace(run.data, validation_share=0.0))
     out = tune(run, tmp_path / "out", base=house)
     assert "not_run" in open_artifact(out).manifest.checks["validation"]
+
+
+def test_long_rows_recompute_layers_and_learn_the_same(house: Path, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    path, recomputed = run_file(house, CHAT, "long.toml"), []
+    recompute = machine.recompute_layers
+
+    def noted(model: Any) -> None:
+        recompute(model)
+        recomputed.append(model.is_gradient_checkpointing)
+
+    for name, tokens, way in (("short", 4096, noted), ("again", 8, noted), ("kept", 8, recomputed.append)):
+        monkeypatch.setattr(machine, "recompute_layers", way)
+        tune(path, tmp_path / name, overrides=["tune.steps=2", f"tune.micro_batch_tokens={tokens}"])
+        assert len(recomputed) == ("short", "again", "kept").index(name)
+    assert recomputed[0] is True and digest(tmp_path / "again") == digest(tmp_path / "kept")

@@ -49,7 +49,7 @@ def cores_of(cores: Cores, steps: int, leave: bool = True) -> dict[str, str]:
 
 def test_a_stream_takes_all_cores_and_one_in_company_of_as_many() -> None:
     had = cores_of(Cores(2), 20)
-    assert had["a"] == "2" + "1" * 19 and had["b"].startswith("1" * 10)
+    assert had["a"].startswith("2" + "1" * 15) and had["b"].startswith("1" * 10)  # who ends last is alone again
     had = cores_of(Cores(3), 20)
     assert had == {"a": "2" * 20, "b": "2" * 20}  # all three: of two streams with one each a core would be idle
     with Cores(1).of("a") as narrow:

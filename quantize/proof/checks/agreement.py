@@ -6,7 +6,7 @@ import numpy as np
 
 from ....models.outputs import SIGMOID
 from .. import decisions
-from ..certificate import Check, rounded
+from ..certificate import Check, at_most, rounded
 from ..divergence import Divergence, decisive, kl
 from ..grade import DECISIVE
 from ..limits import AGAIN_FACTOR, AGAIN_NATS
@@ -30,8 +30,8 @@ def check(subject: Subject) -> list[Check]:
     whole = subject.float_model is not None or subject.classifies
     bound = "" if whole else "a lower bound, from 64 log-probabilities and a tail"
     checks = [
-        _at_most("kl_nats", found.mean, limits.kl_nats, found.n, bound),
-        _at_most("kl_p999_nats", found.p999, limits.kl_p999_nats, found.n, bound),
+        at_most("kl_nats", found.mean, limits.kl_nats, found.n, "nats", note=bound),
+        at_most("kl_p999_nats", found.p999, limits.kl_p999_nats, found.n, "nats", note=bound),
         Check("same_top1", True, "weights", round(found.top1, 6), None, found.n),
         _decisive(found, limits.decisive_top1),
     ]
@@ -72,9 +72,3 @@ def _classes(subject: Subject) -> Divergence:
     logits = subject.outputs
     same = np.asarray(expected.argmax(axis=1) == logits.argmax(axis=1))
     return Divergence(kl(expected, logits), same, decisive(expected))
-
-
-def _at_most(name: str, value: float, limit: float | None, n: int, note: str) -> Check:
-    passed = limit is None and value < float("inf") or limit is not None and value <= limit
-    detail = note if passed else f"{value:.3g} nats, at most {limit or 'a finite number'} is allowed"
-    return Check(name, passed, "weights", rounded(value), limit, n, detail)

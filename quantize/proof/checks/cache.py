@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..certificate import Check, rounded
-from ..divergence import Divergence
+from ..certificate import Check, at_most
 from ..packed_file import Subject
 
 TASKS = ("generate",)
@@ -18,13 +17,9 @@ def check(subject: Subject) -> list[Check]:
     against_float, against_prefill = subject.decode
     limits = subject.limits
     cause = "weights" if against_prefill.mean <= limits.cache_kl_nats else "cache"
+    why = "nats between cached decode and"
     return [
-        _at_most("cache_kl_nats", against_prefill, limits.cache_kl_nats, "cache", "prefill of the same file"),
-        _at_most("decode_kl_nats", against_float, limits.kl_nats, cause, "the float model"),
+        at_most("cache_kl_nats", against_prefill.mean, limits.cache_kl_nats, against_prefill.n,
+                f"{why} prefill of the same file", "cache"),
+        at_most("decode_kl_nats", against_float.mean, limits.kl_nats, against_float.n, f"{why} the float model", cause),
     ]
-
-
-def _at_most(name: str, found: Divergence, limit: float, cause: str, other: str) -> Check:
-    passed = found.mean <= limit
-    detail = "" if passed else f"cached decode is {found.mean:.3g} nats from {other}, at most {limit:g} is allowed"
-    return Check(name, passed, cause, rounded(found.mean), limit, found.n, detail)

@@ -13,7 +13,7 @@ from ...gguf.tensors import FLOATS, as_in_checkpoint, plan, stored
 from ...source.checkpoint import Checkpoint
 from ...source.float_model import FloatModel
 from ...source.replaced_weights import placed
-from ..certificate import Check, rounded
+from ..certificate import Check, at_most
 from ..divergence import Divergence, decisive, join, kl
 from ..limits import CODES_KL_NATS
 from ..packed_file import Subject
@@ -45,9 +45,7 @@ def check(subject: Subject) -> list[Check]:
             if left <= 0:
                 break
     lost, limit = join(parts), CODES_KL_NATS
-    passed = lost.mean <= limit
-    return [Check(NAME, passed, "weights", rounded(lost.mean), limit, lost.n, "" if passed else (
-        f"{lost.mean:.3g} nats from its own weights in the float model, at most {limit:g} is allowed"))]
+    return [at_most(NAME, lost.mean, limit, lost.n, "nats from its own weights in the float model")]
 
 
 def _mixture(subject: Subject) -> bool:

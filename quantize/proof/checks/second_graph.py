@@ -10,7 +10,7 @@ from ....models import kinds
 from ....models.scheme import Scheme
 from ....runtime.loading.foreign import is_foreign
 from ...layouts import transformers_js
-from ..certificate import Check, rounded
+from ..certificate import Check, at_most
 from ..divergence import Divergence, decisive, join, kl
 from ..limits import SECOND_GRAPH_KL_NATS
 from ..packed_file import Subject
@@ -45,6 +45,5 @@ def check(subject: Subject) -> list[Check]:
             break
     engine.close()
     lost, limit = join(parts), SECOND_GRAPH_KL_NATS
-    passed = lost.mean <= limit
-    return [Check("second_graph_kl_nats", passed, "weights", rounded(lost.mean), limit, lost.n, "" if passed else (
-        f"{name} is {lost.mean:.3g} nats from {artifact.manifest.model_file}, at most {limit:g} is allowed"))]
+    return [at_most("second_graph_kl_nats", lost.mean, limit, lost.n,
+                    f"nats between {name} and {artifact.manifest.model_file}")]
