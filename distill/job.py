@@ -175,8 +175,8 @@ def make_schedules(job: Job, codec: Codec, bench: Bench, sets: Mapping[str, Toke
 
 def micro_batch_tokens(job: Job, device: str) -> int:
     """Padded tokens of a forward pass: what the run file says, or what the model's activations leave room for."""
-    fits = machine.micro_batch_tokens(read_table(job.student.folder / "config.json"), device)
-    return job.settings.micro_batch_tokens or fits
+    config = read_table(job.student.folder / "config.json")
+    return job.settings.micro_batch_tokens or machine.micro_batch_tokens(config, device)
 
 
 def text_objectives(job: Job, model: Any, terms: list[Term], source: Source | None, codec: Codec,

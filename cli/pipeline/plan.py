@@ -15,8 +15,7 @@ from ...models.errors import UsageError
 from ...models.runfile import Export, RunFile, Training
 from ...models.scheme import CODED, Scheme
 from ...runtime.machine.processor import processor
-from . import evaluate as measure
-from . import gates, packages, resolve
+from . import evaluate, gates, packages, resolve
 from .engine import Stage
 from .layout import BASELINE, DATA, GRID, LABELS, REPORT, STUDENT, SUMMARY, TEACHER, evaluation_file, profile_file
 from .stage_inputs import Reads
@@ -48,7 +47,7 @@ class Plan:
         if not self.rows["test"]:
             raise UsageError("data: there are no test rows to measure on", "name a file in data.test, or set "
                              "data.test_share above 0")
-        self.schema = measure.read_schema(run.task)
+        self.schema = evaluate.read_schema(run.task)
         gates.check_rows(run, self.rows["test"], self.schema)
         self._build(Reads(run, self.rows, fetch))
 
@@ -70,7 +69,7 @@ class Plan:
     def wanted(self) -> list[str]:
         """Metrics that gates name, besides those that suit the rows."""
         reference = [""] if self.has_teacher else None
-        usual = measure.metrics_for(self.rows["test"], self.schema, reference, ())
+        usual = evaluate.metrics_for(self.rows["test"], self.schema, reference, ())
         return sorted(name for name in gates.metrics(self.run.gates) if name not in usual)
 
     def _witness(self, student: str) -> Witness:
@@ -145,8 +144,8 @@ class Plan:
         tests, wanted, threads = reads.rows("test"), self.wanted, self.run.profile.threads
         packed = self._add(f"export and certify {target}", name, partial(self._export, export, folder), [student],
                            reads.export(export, self._certify_rows()), packages.of_export(export))
-        evaluate = partial(self._evaluate_shipped, name, target)
-        evaluated = self._add(f"evaluate {target}", evaluation_file(name), evaluate, [packed, *graded],
+        work = partial(self._evaluate_shipped, name, target)
+        evaluated = self._add(f"evaluate {target}", evaluation_file(name), work, [packed, *graded],
                               tests | {"threads": threads} | ({"metrics": wanted} if wanted else {}),
                               packages.of_engine(target, self.run.task.schema))
         profiled = self._add(f"profile {target}", profile_file(name), partial(self._profile, name), [packed],
@@ -171,7 +170,7 @@ class Plan:
         files.write_json(path, report.to_json())
 
     def _baseline(self, path: Path) -> None:
-        kept = measure.baseline(self.rows["train"], self.rows["test"], self.schema, self.wanted)
+        kept = evaluate.baseline(self.rows["train"], self.rows["test"], self.schema, self.wanted)
         if kept is None:
             files.write_json(path, {})
         else:
@@ -210,18 +209,18 @@ class Plan:
         self._evaluate_float("labels alone, float", "labels", self.folder / LABELS, path)
 
     def _evaluate_float(self, name: str, role: str, folder: Path, path: Path) -> None:
-        subject = measure.FloatSubject(folder, self.run.task)
+        subject = evaluate.FloatSubject(folder, self.run.task)
         reference = None if role == "teacher" else self._teacher_answers()
         found = subject.evaluate(self.rows["test"], reference, wanted=self.wanted)
         held = None
         if role == "teacher" and self.run.task.schema:
             held = subject.evaluate(self.rows["test"], constrain=True)
-        measure.Kept(name, role, found, held, subject.parameters, 4 * subject.parameters).write(path)
+        evaluate.Kept(name, role, found, held, subject.parameters, 4 * subject.parameters).write(path)
 
     def _teacher_answers(self) -> list[str] | None:
         if not self.has_teacher:
             return None
-        kept = measure.Kept.read(self.folder / evaluation_file(TEACHER))
+        kept = evaluate.Kept.read(self.folder / evaluation_file(TEACHER))
         return kept.evaluation.answers or None
 
     def _grid_aware(self, path: Path) -> None:
@@ -242,11 +241,11 @@ class Plan:
         artifact = open_artifact(self.folder / name)
         # The threads of a small model wait for each other longer than they compute.
         threads = self.run.profile.threads or (1 if artifact.model_bytes() < SMALL_BYTES else 0)
-        free, held = measure.shipped(artifact.folder, self.rows["test"], self._teacher_answers(), threads,
+        free, held = evaluate.shipped(artifact.folder, self.rows["test"], self._teacher_answers(), threads,
                                      bool(self.run.task.schema), self.wanted,
                                      partial(progress.at, f"evaluate {target}"))
         parameters = artifact.manifest.dimensions.get("parameters")
-        measure.Kept(target, "shipped", free, held, parameters, artifact.model_bytes()).write(path)
+        evaluate.Kept(target, "shipped", free, held, parameters, artifact.model_bytes()).write(path)
 
     def _profile(self, name: str, path: Path) -> None:
         from ...runtime import profile

@@ -100,7 +100,7 @@ def at_most(name: str, value: float, limit: float | None, n: int, why: str, caus
     """A check that holds for a finite `value` up to `limit`, or without one. The detail is `note`, or where it does not
     hold the value with its unit and meaning, `why`."""
     passed = math.isfinite(value) and (limit is None or value <= limit)
-    told = f"{value:.3g} {why}, at most {limit or math.inf:.3g} is allowed"
+    told = f"{value:.3g} {why}, at most {math.inf if limit is None else limit:.3g} is allowed"
     return Check(name, passed, cause, rounded(value), None if limit is None else rounded(limit), n,
                  note if passed else told)
 

@@ -24,7 +24,8 @@ from ...runtime.evaluation.row_fit import fit
 from ...runtime.files import gguf_header
 from ...runtime.loading.foreign import codec_of
 from ...runtime.text.codec import Codec
-from . import divergence, hopeless, limits
+from . import divergence, limits
+from .hopeless import hopeless
 from .reference import Reference
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ class Subject:
         if row.tools or self.reference.fixtures.metric != "exact_match" or not start or shown.startswith(start) \
                 or start.startswith(shown):
             return False
-        return hopeless.hopeless(text, row.answer)
+        return hopeless(text, row.answer)
 
     def greedy(self, prompt: list[int], limit: int, hopeless: Callable[[list[int]], bool] | None = None) -> list[int]:
         """The most likely tokens after a prompt, up to the first stop id, `limit`, or where they are `hopeless`."""

@@ -124,8 +124,8 @@ def _turn(codec: Codec, row: Row, place: int) -> tuple[list[int], int]:
         whole = codec.render(row.messages, row.tools, add_generation_prompt=False)
         ids, prompt = codec.encode(whole), codec.encode(before)
     if not whole.startswith(before):
-        asked = codec.render(row.prompt_messages, row.tools)
-        whole = continued(asked, whole, row.reasoning) or _rejoined(codec, row, before, whole)
+        found = continued(codec.render(row.prompt_messages, row.tools), whole, row.reasoning) or ""
+        whole = found if found.startswith(before) else _rejoined(codec, row, before, whole)
         ids = codec.encode(whole)
     if not whole:
         raise DataError(f"{where}: the chat template does not render the prompt as the beginning of the whole "

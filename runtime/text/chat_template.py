@@ -155,7 +155,8 @@ def continued(prompt: str, whole: str, thoughts: str = "") -> str | None:
     opened = _OPENED.search(prompt)
     if opened is None or not whole.startswith(prompt[:opened.start()]):
         return None
-    return prompt + thoughts + CLOSED + whole[opened.start():]
+    rest = whole[opened.start():]  # behind thoughts that stood in the words there may be line ends already
+    return prompt + thoughts + CLOSED + (rest.lstrip("\n") if thoughts else rest)
 
 
 def _environment() -> Any:

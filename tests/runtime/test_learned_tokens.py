@@ -106,6 +106,11 @@ def test_reasoning_is_learned_and_not_compared(kind: str, make: Callable[..., Co
         learned_tokens.sequences(closed, THINKS)
 
 
+def test_thoughts_inside_the_words_are_learned_as_those_beside_them(make: Callable[..., Codec]) -> None:
+    codec, inside = make(KINDS["open"]), Row((user("one"), answer("<think>\na number\n</think>\n\nuno")))
+    assert learned_tokens.sequences(codec, inside) == learned_tokens.sequences(codec, THINKS)
+
+
 def test_thoughts_inside_the_words_are_not_learned_behind_empty_ones(make: Callable[..., Codec]) -> None:
     row = Row((user("one"), answer("<think>a number</think>uno")))
     with pytest.raises(DataError, match=r"messages\[1\] has reasoning, and template_options.enable_thinking is false"):
