@@ -13,7 +13,7 @@ from typing import Any
 
 import openai
 from edgestill.runtime.server.application import Service
-from edgestill.runtime.server.running import Server, bind
+from edgestill.runtime.server.running import bind, run, server_of
 from edgestill.runtime.server.work_queue import Station
 
 
@@ -55,8 +55,8 @@ def running(stations: Sequence[Station], **options: Any) -> Iterator[Running]:
     """Serve `stations` while the block runs; they are closed at its end."""
     bound = bind("127.0.0.1", 0)
     service = Service(stations, **options)
-    server = Server(service.application, bound)
-    thread = threading.Thread(target=server.run)
+    server = server_of(service.application)
+    thread = threading.Thread(target=run, args=(server, bound))
     thread.start()
     try:
         while not server.started and thread.is_alive():

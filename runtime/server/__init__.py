@@ -36,7 +36,7 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     """
     try:
         from .application import Service
-        from .running import Server, bind
+        from .running import bind, run, server_of
     except ImportError as error:
         raise MissingExtra(error.name or "starlette", "serve") from error
     from ..generation.remote import Remote
@@ -64,8 +64,8 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
         service = Service(stations, key, is_loopback(host), behind)
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}",
               {station.name: station.model for station in stations})
-        server = Server(service.application, bound)
-        server.run()
+        server = server_of(service.application)
+        run(server, bound)
         if not server.started:
             raise EdgestillError("the server did not start", "its log on stderr says why")
     finally:

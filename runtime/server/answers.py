@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...models.errors import EdgestillError
-from .admission import as_json, refusal_of
 from .client_watch import EventStream, Visit
 from .counters import Counters
+from .errors import as_json, refusal_of
 from .fallback import Fallback
 from .requests import Asked, Part
 from .responses import Reply, counted, event, together

@@ -10,18 +10,22 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 from ..encoders.classifier import Classifier
 from ..encoders.embedder import Embedder
 from ..encoders.encoder import Text
 from ..generation.generator import Generator
 from . import known, requests, validation
-from .admission import Gate, as_json, body_of
+from .admission import Admission, Counted, WholeBody
 from .answers import Answers
 from .client_watch import Visit
 from .counters import Counters
+from .errors import HANDLERS, as_json
 from .fallback import Fallback
 from .responses import ChatReply, TextReply
 from .validation import Refusal
@@ -37,8 +41,8 @@ class Service:
 
     def __init__(self, stations: Sequence[Station], key: str = "", local_only: bool = True,
                  fallback: Fallback | None = None) -> None:
-        """`fallback` answers chats where the model is not sure; `key` and `local_only` as in `Gate`. UsageError for a
-        fallback behind a classifier that does not choose one label."""
+        """`fallback` answers chats where the model is not sure; `key`, `local_only` as in `Admission`. UsageError for
+        a fallback behind a classifier that does not choose one label."""
         for station in stations if fallback is not None else ():
             if isinstance(station.model, Classifier):
                 station.model.head.require_single("--fallback")
@@ -46,14 +50,17 @@ class Service:
         self.counters = Counters()
         self._fallback = fallback
         self._answers = Answers(self.counters, fallback)
-        self.application = Gate(key, local_only, self.counters, self._full)
-        for path, handler in {"/v1/chat/completions": self.chat, "/v1/completions": self.completion,
-                              "/v1/embeddings": self.embeddings, "/classify": self.classify}.items():
-            self.application.guard("POST", path, handler)
-        for path, handler in {"/v1/models": self.models, "/v1/models/*": self.model, "/metrics": self.metrics}.items():
-            self.application.guard("GET", path, handler)
-        self.application.open("GET", "/health", self.health)
-        self.application.open("GET", "/", self.page)
+        admission = Middleware(Admission, key=key, local_only=local_only, full=self._full)
+        asking = {"/v1/chat/completions": self.chat, "/v1/completions": self.completion,
+                  "/v1/embeddings": self.embeddings, "/classify": self.classify}
+        telling = {"/v1/models": self.models, "/v1/models/{name}": self.model, "/metrics": self.metrics}
+        routes = [Route(path, handler, methods=["POST"], middleware=[admission, Middleware(WholeBody)])
+                  for path, handler in asking.items()]
+        routes += [Route(path, handler, middleware=[admission]) for path, handler in telling.items()]
+        self.application = Starlette(
+            routes=[*routes, Route("/health", self.health), Route("/", self.page)], exception_handlers=HANDLERS,
+            middleware=[Middleware(Counted, counters=self.counters)])
+        self.application.router.redirect_slashes = False
 
     async def chat(self, request: Request) -> Response:
         """Answers to a conversation; a classifier answers with its label."""
@@ -116,7 +123,7 @@ class Service:
 
     async def model(self, request: Request) -> Response:
         """One of them."""
-        return as_json(_described(self._named(request.scope["path"].rpartition("/")[2])))
+        return as_json(_described(self._named(request.path_params["name"])))
 
     async def health(self, request: Request) -> Response:
         """That the server lives."""
@@ -146,18 +153,14 @@ class Service:
     async def _asked(self, request: Request, *kinds: type) -> tuple[dict[str, Any], Station]:
         """A request's body and the model that it names. Where only one is served every name means it: clients keep the
         name that they had."""
-        data = await body_of(request)
         only = next(iter(self.stations.values())) if len(self.stations) == 1 else None
-        if only is not None:
-            request.state.model = only.name
-            only.check_room()  # reading a long body through takes longer than refusing it
-        body = validation.parse(data)
+        request.state.model = "" if only is None else only.name
+        body = validation.parse(await request.body())
         station = self._named(validation.text(body, "model", 1024), only)
         if not isinstance(station.model, kinds):
             raise Refusal(f"model: {station.name} is made to {station.model.artifact.manifest.task.kind}, and does not "
                           f"answer {request.url.path}", "model")
         request.state.model = station.name
-        station.check_room()
         return body, station
 
     def _full(self) -> tuple[str, Refusal] | None:

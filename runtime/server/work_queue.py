@@ -130,16 +130,12 @@ class Station:
         return Refusal(f"{self.name}: {waiting} requests are waiting, the limit is {self.places}",
                        status=429, code="queue_full", headers={"Retry-After": str(wait)})
 
-    def check_room(self) -> None:
-        """Refusal 429 when the queue is full."""
-        if (refusal := self.refusal) is not None:
-            raise refusal
-
     def submit(self, work: Work) -> Job:
         """Put work at the end of the queue; Refusal 429 when it is full."""
         job = Job(work)
         with self._change:
-            self.check_room()
+            if (refusal := self.refusal) is not None:
+                raise refusal
             self._waiting.append(job)
             self._change.notify()
         return job

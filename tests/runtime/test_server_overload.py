@@ -19,11 +19,8 @@ from typing import Any
 import pytest
 from edgestill.models import kinds
 from edgestill.runtime.loading.load import load_streams
-from edgestill.runtime.server import door
-from edgestill.runtime.server.running import bind
 from edgestill.runtime.server.work_queue import Station
 
-from .. import serving
 from ..serving import Running, running
 
 STREAMS, PLACES, REQUESTS = 2, 3, 40
@@ -109,7 +106,9 @@ def said(connection: HTTPConnection, *data: bytes) -> tuple[int, Any, str | None
 
 def test_a_full_server_reads_no_body_through(packed_llama: dict[str, Path]) -> None:
     with full(packed_llama) as (served, _):
-        assert served.ask("POST", "/v1/chat/completions", b"no JSON")[0] == 429
+        with closing(HTTPConnection("127.0.0.1", served.port, timeout=10)) as connection:
+            head = written(b"").replace(b"Content-Length: 0", b"Content-Length: 9")
+            assert said(connection, head)[0] == 429  # nothing of the body has been sent
         assert served.ask("GET", "/health")[0] == 200 and served.ask("GET", "/v1/models")[0] == 200
 
 
@@ -136,7 +135,7 @@ def test_a_client_that_wants_the_connection_closed_finds_it_closed(packed_llama:
         connection.settimeout(10)
         connection.sendall(written(b"{}", "connection: Close\r\n"))
         data = b"".join(iter(lambda: connection.recv(65536), b""))
-        assert data.startswith(b"HTTP/1.1 429 Too Many Requests\r\n") and b"\r\nConnection: close\r\n" in data
+        assert data.startswith(b"HTTP/1.1 429 Too Many Requests\r\n") and b"\r\nconnection: close\r\n" in data.lower()
 
 
 @pytest.mark.parametrize(("head", "path", "status"), [
@@ -149,27 +148,6 @@ def test_a_full_server_still_tells_who_may_not_ask_at_all(head: str, path: str, 
     with full(packed_llama, key="right") as (served, gate), \
             closing(HTTPConnection("127.0.0.1", served.port)) as connection:
         assert said(connection, written(b"{}", head, path))[0] == status
-
-
-@pytest.mark.parametrize("apart", [0.0, 0.02], ids=["many at once", "one by one"])
-def test_a_client_that_takes_none_of_its_refusals_is_dropped(apart: float, packed_llama: dict[str, Path],
-                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    def small(host: str, port: int) -> socket.socket:
-        bound = bind(host, port)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        return bound
-
-    monkeypatch.setattr(door, "READ_SECONDS", 0.2)
-    monkeypatch.setattr(serving, "bind", small)
-    with full(packed_llama, "long" * 1000) as (served, _), socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(20)
-        connection.connect(("127.0.0.1", served.port))
-        with pytest.raises(ConnectionError):
-            while True:
-                connection.sendall(written(b"{}"))
-                time.sleep(apart)
 
 
 def test_a_server_ends_though_clients_that_asked_nothing_are_connected(packed_llama: dict[str, Path]) -> None:

@@ -16,6 +16,7 @@ from edgestill.runtime.server import application
 from edgestill.runtime.server.work_queue import Station
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from ..serving import running
 
@@ -70,7 +71,7 @@ def test_the_page_talks_and_stops(packed_llama: dict[str, Path], tmp_path: Path,
             results.put(await request.json())
             return Response()
 
-        served.service.application.open("POST", "/result", result)
+        served.service.application.routes.append(Route("/result", result, methods=["POST"]))
         process = subprocess.Popen(
             [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
              "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}",
