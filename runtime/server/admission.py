@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .counters import Counters
+from .measures import Measures
 from .validation import BODY_BYTES, Refusal
 
 BODY_SECONDS, HEADER_BYTES = 10.0, 16 * 2**10
@@ -24,8 +24,8 @@ _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 class Counted:
     """Counts the requests that came to a handler behind `Admission`, refused or not."""
 
-    def __init__(self, app: ASGIApp, counters: Counters) -> None:
-        self._app, self._counters = app, counters
+    def __init__(self, app: ASGIApp, measures: Measures) -> None:
+        self._app, self._measures = app, measures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and count by path, model and status."""
@@ -41,7 +41,7 @@ class Counted:
             await self._app(scope, receive, noting)
         finally:
             if (model := scope.get("state", {}).get("model")) is not None:
-                self._counters.add("requests", path=scope["route"].path, model=model, status=str(status))
+                self._measures.add("requests", path=scope["route"].path, model=model, status=str(status))
 
 
 class Admission:

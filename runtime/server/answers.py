@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from ...models.errors import EdgestillError
 from .client_watch import EventStream, Visit
-from .counters import Counters
 from .errors import as_json, refusal_of
 from .fallback import Fallback
+from .measures import Measures
 from .requests import Asked, Part
 from .responses import Reply, counted, event, together
 from .validation import Refusal
@@ -26,9 +26,9 @@ HEADER = "x-edgestill-answered-by"
 class Answers:
     """Makes responses."""
 
-    def __init__(self, counters: Counters, fallback: Fallback | None = None) -> None:
+    def __init__(self, measures: Measures, fallback: Fallback | None = None) -> None:
         """`fallback` answers chats where a model is not sure."""
-        self._counters, self._fallback = counters, fallback
+        self._measures, self._fallback = measures, fallback
 
     async def of(self, request: Request, station: Station, streaming: tuple[bool, bool], wanted: Asked,
                  kind: type[Reply]) -> Response:
@@ -41,11 +41,11 @@ class Answers:
             if visit.left:
                 return self._gone(visit)
             kept = self._fallback.is_sure(station, whole)
-            self._counters.add("answered", model=station.name, by="model" if kept else "fallback")
+            self._measures.add("answered", model=station.name, by="model" if kept else "fallback")
             if not kept:
                 return await self._handed(self._fallback, request, visit, reply, whole, streaming, wanted.handed)
             done = next(part.piece.done for part in whole if part.piece.done is not None)
-            self._fallback.compare(station, wanted.handed, done, self._counters)
+            self._fallback.compare(station, wanted.handed, done, self._measures)
             parts = _again(whole)
         if streaming[0]:
             first = await anext(parts, None)  # what is wrong with the request shows before the stream begins
@@ -94,7 +94,7 @@ class Answers:
             items = second.items()
             first = await anext(items, None)
         except Refusal as refusal:
-            self._counters.add("fallback_failed", model=name, status=str(refusal.status))
+            self._measures.add("fallback_failed", model=name, status=str(refusal.status))
             raise
         if first is None:
             return self._gone(visit)
@@ -120,7 +120,7 @@ class Answers:
                                 {name: value for name, value in chunk.items() if name != "usage"})
                 chunk = await anext(chunks, None)
         except Refusal as refusal:
-            self._counters.add("fallback_failed", model=visit.station.name, status=str(refusal.status))
+            self._measures.add("fallback_failed", model=visit.station.name, status=str(refusal.status))
             yield event(refusal.body())
             return
         if second.left:
@@ -132,22 +132,22 @@ class Answers:
 
     def _finished(self, visit: Visit, reply: Reply) -> dict[str, float]:
         """Count an answer; its timings."""
-        usage, seconds = reply.usage(), visit.seconds
-        for name, amount in (("prompt_tokens", usage["prompt_tokens"]),
-                             ("completion_tokens", usage["completion_tokens"]),
-                             ("cached_tokens", usage["prompt_tokens_details"]["cached_tokens"]),
-                             ("queue_seconds", visit.job.queue_ms / 1000), ("answer_seconds", seconds)):
-            self._counters.add(name, amount, model=visit.station.name)
+        name, usage, seconds, queued = visit.station.name, reply.usage(), visit.seconds, visit.job.queue_ms / 1000
+        self._measures.add("prompt_tokens", usage["prompt_tokens"], model=name)
+        self._measures.add("completion_tokens", usage["completion_tokens"], model=name)
+        self._measures.add("cached_tokens", usage["prompt_tokens_details"]["cached_tokens"], model=name)
+        self._measures.answered(name, queued, seconds)
+        self._measures.generated(name, queued, (done for _, (done, _) in sorted(reply.done.items())))
         return reply.timings(visit.job.queue_ms, seconds * 1000)
 
     def _told(self, name: str, usage: Any, second: Visit) -> None:
         """Count what the fallback said in the place of the model `name`."""
         for kind in ("prompt_tokens", "completion_tokens"):
-            self._counters.add(f"fallback_{kind}", counted(usage, kind), model=name)
-        self._counters.add("fallback_seconds", second.seconds, model=name)
+            self._measures.add(f"fallback_{kind}", counted(usage, kind), model=name)
+        self._measures.add("fallback_seconds", second.seconds, model=name)
 
     def _gone(self, visit: Visit) -> Response:
-        self._counters.add("cancelled", model=visit.station.name)
+        self._measures.add("cancelled", model=visit.station.name)
         return Response(status_code=499)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from ..encoders.classifier import Classifier
@@ -24,9 +24,9 @@ from . import known, requests, validation
 from .admission import Admission, Counted, WholeBody
 from .answers import Answers
 from .client_watch import Visit
-from .counters import Counters
 from .errors import HANDLERS, as_json
 from .fallback import Fallback
+from .measures import Measures
 from .responses import ChatReply, TextReply
 from .validation import Refusal
 from .work_queue import Station, Work
@@ -47,9 +47,10 @@ class Service:
             if isinstance(station.model, Classifier):
                 station.model.head.require_single("--fallback")
         self.stations = {station.name: station for station in stations}
-        self.counters = Counters()
+        behind = [] if fallback is None else [fallback.station]
+        self.measures = Measures([*stations, *behind])
         self._fallback = fallback
-        self._answers = Answers(self.counters, fallback)
+        self._answers = Answers(self.measures, fallback)
         admission = Middleware(Admission, key=key, local_only=local_only, full=self._full)
         asking = {"/v1/chat/completions": self.chat, "/v1/completions": self.completion,
                   "/v1/embeddings": self.embeddings, "/classify": self.classify}
@@ -59,7 +60,7 @@ class Service:
         routes += [Route(path, handler, middleware=[admission]) for path, handler in telling.items()]
         self.application = Starlette(
             routes=[*routes, Route("/health", self.health), Route("/", self.page)], exception_handlers=HANDLERS,
-            middleware=[Middleware(Counted, counters=self.counters)])
+            middleware=[Middleware(Counted, measures=self.measures)])
         self.application.router.redirect_slashes = False
 
     async def chat(self, request: Request) -> Response:
@@ -95,7 +96,7 @@ class Service:
 
         *data, last = await self._all(request, station, vectors)
         tokens = last["tokens"]
-        self.counters.add("prompt_tokens", tokens, model=station.name)
+        self.measures.add("prompt_tokens", tokens, model=station.name)
         return as_json({"object": "list", "model": station.name, "data": data,
                         "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
 
@@ -130,10 +131,9 @@ class Service:
         return as_json({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
-        """Counts for Prometheus."""
-        behind = [] if self._fallback is None else [self._fallback.station]
-        return PlainTextResponse(self.counters.text([*self.stations.values(), *behind]),
-                                 media_type="text/plain; version=0.0.4; charset=utf-8")
+        """Counts and times for Prometheus."""
+        content, kind = self.measures.exposition(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": kind})
 
     async def page(self, request: Request) -> Response:
         """A page to talk with the models."""
@@ -148,6 +148,7 @@ class Service:
             found = [item async for item in items]
         if visit.left:
             raise ClientDisconnect
+        self.measures.answered(station.name, visit.job.queue_ms / 1000, visit.seconds)
         return found
 
     async def _asked(self, request: Request, *kinds: type) -> tuple[dict[str, Any], Station]:

@@ -20,8 +20,8 @@ from ..generation.generator import Generator
 from ..generation.remote import Remote, RemoteError
 from ..generation.result import Generation
 from ..metrics._common import same_answer
-from .counters import Counters
 from .labels import Labelled
+from .measures import Measures
 from .requests import Part
 from .validation import Refusal
 from .work_queue import Station, Work
@@ -72,19 +72,19 @@ class Fallback:
 
         return work
 
-    def compare(self, station: Station, asked: Mapping[str, Any], done: Generation, counters: Counters) -> None:
+    def compare(self, station: Station, asked: Mapping[str, Any], done: Generation, measures: Measures) -> None:
         """Of a share of the kept answers, see later whether the fallback says the same."""
         if random.random() < self._shadow:
-            task = asyncio.create_task(self._compare(station, asked, done, counters))
+            task = asyncio.create_task(self._compare(station, asked, done, measures))
             _SHADOWS.add(task)
             task.add_done_callback(_SHADOWS.discard)
 
-    async def _compare(self, station: Station, asked: Mapping[str, Any], done: Generation, counters: Counters) -> None:
+    async def _compare(self, station: Station, asked: Mapping[str, Any], done: Generation, measures: Measures) -> None:
         whole = {name: value for name, value in asked.items() if name not in ("stream", "n")}
         try:
             found = [one async for one in self.station.submit(self.asking(station, whole))]
         except Refusal as refusal:  # its pool is full, or it failed, which is logged
-            counters.add("shadow", model=station.name, same="full" if refusal.status == 429 else "failed")
+            measures.add("shadow", model=station.name, same="full" if refusal.status == 429 else "failed")
             return
         own = done.text
         if isinstance(station.model, Generator):
@@ -92,7 +92,7 @@ class Fallback:
             own = called(station.model, done) if asked.get("tools") else apart(codec, done.ids, done.text)[1]
         text, other = own, said(found[0])
         same = same_answer(text, other)
-        counters.add("shadow", model=station.name, same=str(same).lower())
+        measures.add("shadow", model=station.name, same=str(same).lower())
         LOG.info("%s: the fallback says %s", station.name,
                  "the same" if same else f"{other[:200]!r}, not {text[:200]!r}")
 

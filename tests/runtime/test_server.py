@@ -177,6 +177,30 @@ def test_health_counts_and_the_page(several: Running) -> None:
     assert status == 200 and page.count(f'nonce="{nonce}"'.encode()) == 2 and b"{nonce}" not in page
 
 
+def test_times_are_told_as_histograms(packed_llama: dict[str, Path], packed_bert: Path) -> None:
+    stations = [Station("text", load_streams(packed_llama["gguf"], 1, 1), 8),
+                Station("labels", load_streams(packed_bert, 1, 1), 8)]
+    with running(stations) as found:
+        asked = {"model": "text", "messages": QUESTION, "max_tokens": 3, "n": 2, "stream": False}
+        timings = found.ask("POST", "/v1/chat/completions", asked)[1]["timings"]
+        assert found.ask("POST", "/classify", {"model": "labels", "text": "a"})[0] == 200
+
+        def told(name: str, part: str, model: str = "text") -> float:
+            return found.metric(f'edgestill_{name}_seconds_{part}{{model="{model}"}}')
+
+        for name, count in (("time_to_first_token", 1), ("time_per_output_token", 2), ("queue", 1), ("answer", 1)):
+            assert told(name, "count") == count, name
+        first = (timings["queue_ms"] + timings["ttft_ms"]) / 1000
+        assert told("time_to_first_token", "sum") == pytest.approx(first, abs=2e-6)
+        assert told("queue", "sum") == pytest.approx(timings["queue_ms"] / 1000, abs=1e-6)
+        assert told("answer", "sum") == pytest.approx(timings["total_ms"] / 1000, abs=1e-6)
+        assert 0 < told("time_per_output_token", "sum") < told("answer", "sum")
+        assert [told(name, "count", "labels") for name in ("answer", "queue", "time_to_first_token")] == [1, 1, 0]
+        assert found.metric('edgestill_answer_seconds_bucket{le="+Inf",model="text"}') == 1
+        headers = found.ask("GET", "/metrics", Accept="application/openmetrics-text; version=1.0.0")[2]
+        assert headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+
+
 def test_answers_do_not_depend_on_load(packed_llama: dict[str, Path]) -> None:
     prompts = ["turn off the kitchen light", "play some music " * 12, "a", "what is the weather in the hall " * 6]
     for name in kinds.names("runtime.engines"):
