@@ -40,13 +40,18 @@ from . import cascading, named_models
               help="Lowest confidence of an answer that is kept, or each field's own: a file of edgestill cascade -o.")
 @click.option("--shadow", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE",
               help="Share of the kept answers that the fallback is asked for too: /metrics counts agreement.")
+@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="HOST",
+              help="Another name that clients call this server by, *.NAME or *; repeat for several. Its address and "
+                   "localhost are known; at 0.0.0.0 any name is, until one is given.")
+@click.option("--allow-origin", "allow_origins", multiple=True, metavar="ORIGIN",
+              help="Origin whose web pages may ask, such as https://app.example.org, or *; repeat for several.")
 @options.threads
 @options.verbose
 def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **settings: Any) -> None:
     """Answer OpenAI's API with one or more artifacts.
 
-    /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, /classify, /health, /metrics, and a page to
-    talk with the models at /. A model has its folder's name; where one is served, any name means it. Ctrl-C ends it.
+    /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, /classify, /health, /ready, /metrics, and a page
+    to talk with the models at /. A model has its folder's name; where one is served, any name means it. Ctrl-C ends it.
     """
     from ...runtime.server import serve
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ FALLBACK_TRIES = 2
 def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080, *, key: str = "", threads: int = 0,
           context: int = 0, streams: int = 4, places: int = 64, fallback: str = "", fallback_model: str = "",
           fallback_key: str = "", threshold: float | Mapping[str, float] | None = None, shadow: float = 0.0,
+          allowed_hosts: Sequence[str] = (), allow_origins: Sequence[str] = (),
           ready: Callable[[str, Mapping[str, Any]], None] = lambda url, models: None) -> None:
     """Serve models until the process is told to stop; each is named as its folder or file is.
 
@@ -29,7 +31,8 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     fastest, once: it is remembered. `ready` is called with the address and the models once they are open.
     Chats where a model is less sure than `threshold` (0 to 1, or each field's own, as `cascade` fits them) are handed
     on whole to `fallback_model` at the OpenAI-compatible address `fallback`; a share `shadow` of the others is asked of
-    it too, and compared.
+    it too, and compared. `allowed_hosts` are names that clients may call this server by, beside its address and this
+    machine's own; web pages of `allow_origins` may ask it, too.
     Raises UsageError for an address that others reach without a key of at least 16 characters, two models of one name,
     a port that is taken, or a fallback without a threshold or shadow; MissingExtra without starlette and uvicorn; and
     as `load` does.
@@ -44,6 +47,8 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     from .work_queue import Station
 
     check_address(host, key)
+    hosts = hosts_of(host, allowed_hosts)
+    check_origins(allow_origins)
     if fallback and threshold is None and not shadow:
         raise UsageError("--fallback: nothing says when it is asked", "fit a threshold with edgestill cascade "
                          "-o fit.json and give --threshold fit.json, or compare with --shadow")
@@ -61,7 +66,7 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
             stations.append(Station.open(name, path, places, streams, threads or _fastest(path), context))
         if behind is not None:
             check_heads(stations)
-        service = Service(stations, key, is_loopback(host), behind)
+        service = Service(stations, key, hosts, allow_origins, behind)
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}",
               {station.name: station.model for station in stations})
         server = server_of(service.application)
@@ -94,6 +99,28 @@ def check_address(host: str, key: str) -> None:
     if not key and not is_loopback(host):
         raise UsageError(f"--host {host}: other machines reach this address, and no API key is set",
                          "set EDGESTILL_API_KEY or --api-key, or leave out --host")
+
+
+def hosts_of(host: str, allowed: Sequence[str]) -> list[str]:
+    """The names that a server at `host` answers to; any, where it listens at every address and none are `allowed`.
+    UsageError for what is no name."""
+    for name in allowed:
+        if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", name):
+            raise UsageError(f"--allowed-host {name!r} is no host's name",
+                             "give it without scheme and port: box.lan, *.example.org, [fd00::1], or * for any")
+    everywhere = host in ("0.0.0.0", "::")
+    if everywhere and not allowed:
+        return ["*"]
+    own = [] if everywhere else [f"[{host}]" if ":" in host else host]
+    return [name.lower() for name in ("127.0.0.1", "localhost", "[::1]", *own, *allowed)]
+
+
+def check_origins(origins: Sequence[str]) -> None:
+    """UsageError for what no browser calls an origin."""
+    for origin in origins:
+        if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+            raise UsageError(f"--allow-origin {origin!r} is no web page's origin",
+                             "give scheme, host and port alone: https://app.example.org, or * for any")
 
 
 def check_heads(stations: Sequence[Station]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,7 +19,29 @@ BODY_SECONDS, HEADER_BYTES = 10.0, 16 * 2**10
 LINGER = 2**26
 """Most bytes of a body that is too long which are read all the same: a client that is cut off while it sends does not
 see the refusal."""
-_LOCAL = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+ID_HEADER = "x-request-id"
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class RequestIds:
+    """Names each request: as its client does, or anew."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and say the name in a header."""
+        given = Headers(scope=scope).get(ID_HEADER, "")
+        name = given if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
+        scope["state"]["request_id"] = name
+
+        async def naming(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[ID_HEADER] = name
+            await send(message)
+
+        await self._app(scope, receive, naming)
 
 
 class Counted:
@@ -47,11 +70,12 @@ class Counted:
 class Admission:
     """Refuses a request by its head: nothing of its body has been read then."""
 
-    def __init__(self, app: ASGIApp, key: str, local_only: bool,
+    def __init__(self, app: ASGIApp, key: str, hosts: Sequence[str],
                  full: Callable[[], tuple[str, Refusal] | None]) -> None:
-        """`key` is what clients must bring; `local_only` refuses requests that were sent to another host's name, which
-        is how web pages reach servers of this machine; `full` says which model refuses work where all of them do."""
-        self._app, self._key, self._local_only, self._full = app, key, local_only, full
+        """`key` is what clients must bring; `hosts` are the names that this server has, `*.name` for all below one and
+        `*` for any: web pages reach servers of this machine by names of their own; `full` says which model refuses work
+        where all of them do."""
+        self._app, self._key, self._hosts, self._full = app, key, hosts, full
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let it in, or raise Refusal."""
@@ -67,8 +91,9 @@ class Admission:
             raise Refusal(f"the headers have more than {HEADER_BYTES} bytes", status=431)
         host = headers.get("host", "").rpartition(":")
         name = host[0] if host[1] and not host[2].endswith("]") else headers.get("host", "")
-        if self._local_only and name not in _LOCAL:
-            raise Refusal(f"host: {name[:100]!r}, this server answers on this machine only", status=403)
+        if not any(_named(name.lower(), host) for host in self._hosts):
+            raise Refusal(f"host: {name[:100]!r} is not this server's; edgestill serve --allowed-host names another",
+                          status=403)
         given = headers.get("authorization", "").removeprefix("Bearer ").strip()
         if self._key and not secrets.compare_digest(given.encode(), self._key.encode()):
             raise Refusal("the API key is missing or wrong: send it as Authorization: Bearer KEY", status=401,
@@ -80,6 +105,10 @@ class Admission:
         coding = headers.get("content-encoding", "").strip().lower()
         if coding not in ("", "identity"):
             raise Refusal(f"content-encoding: {coding[:100]!r}, send the JSON as it is", status=415)
+
+
+def _named(name: str, host: str) -> bool:
+    return host in (name, "*") or (host.startswith("*.") and name.endswith(host[1:]))
 
 
 class WholeBody:

@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -21,8 +22,8 @@ from ..encoders.embedder import Embedder
 from ..encoders.encoder import Text
 from ..generation.generator import Generator
 from . import known, requests, validation
-from .admission import Admission, Counted, WholeBody
-from .answers import Answers
+from .admission import ID_HEADER, LOOPBACK, Admission, Counted, RequestIds, WholeBody
+from .answers import HEADER, Answers
 from .client_watch import Visit
 from .errors import HANDLERS, as_json
 from .fallback import Fallback
@@ -39,10 +40,10 @@ _PAGE_RULES = ("default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}
 class Service:
     """Stations behind HTTP."""
 
-    def __init__(self, stations: Sequence[Station], key: str = "", local_only: bool = True,
-                 fallback: Fallback | None = None) -> None:
-        """`fallback` answers chats where the model is not sure; `key`, `local_only` as in `Admission`. UsageError for
-        a fallback behind a classifier that does not choose one label."""
+    def __init__(self, stations: Sequence[Station], key: str = "", hosts: Sequence[str] = LOOPBACK,
+                 origins: Sequence[str] = (), fallback: Fallback | None = None) -> None:
+        """`key` and `hosts` as in `Admission`; web pages of `origins` may ask, too; `fallback` answers chats where the
+        model is not sure. UsageError for a fallback behind a classifier that does not choose one label."""
         for station in stations if fallback is not None else ():
             if isinstance(station.model, Classifier):
                 station.model.head.require_single("--fallback")
@@ -51,16 +52,20 @@ class Service:
         self.measures = Measures([*stations, *behind])
         self._fallback = fallback
         self._answers = Answers(self.measures, fallback)
-        admission = Middleware(Admission, key=key, local_only=local_only, full=self._full)
+        admission = Middleware(Admission, key=key, hosts=hosts, full=self._full)
         asking = {"/v1/chat/completions": self.chat, "/v1/completions": self.completion,
                   "/v1/embeddings": self.embeddings, "/classify": self.classify}
         telling = {"/v1/models": self.models, "/v1/models/{name}": self.model, "/metrics": self.metrics}
         routes = [Route(path, handler, methods=["POST"], middleware=[admission, Middleware(WholeBody)])
                   for path, handler in asking.items()]
         routes += [Route(path, handler, middleware=[admission]) for path, handler in telling.items()]
-        self.application = Starlette(
-            routes=[*routes, Route("/health", self.health), Route("/", self.page)], exception_handlers=HANDLERS,
-            middleware=[Middleware(Counted, measures=self.measures)])
+        routes += [Route("/health", self.health), Route("/ready", self.ready), Route("/", self.page)]
+        middleware = [Middleware(RequestIds), Middleware(Counted, measures=self.measures)]
+        if origins:
+            middleware.append(Middleware(
+                CORSMiddleware, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=("*",),
+                expose_headers=(ID_HEADER, HEADER, "Retry-After"), allow_private_network=True))
+        self.application = Starlette(routes=routes, exception_handlers=HANDLERS, middleware=middleware)
         self.application.router.redirect_slashes = False
 
     async def chat(self, request: Request) -> Response:
@@ -129,6 +134,13 @@ class Service:
     async def health(self, request: Request) -> Response:
         """That the server lives."""
         return as_json({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        """Whether requests are taken: not once the server is told to stop, or where a model has no worker."""
+        silent = next((station.name for station in self.stations.values() if not station.works), None)
+        if request.app.state.server.should_exit:
+            return as_json({"status": "stopping"}, 503)
+        return as_json({"status": "ready"}) if silent is None else as_json({"status": "failed", "model": silent}, 503)
 
     async def metrics(self, request: Request) -> Response:
         """Counts and times for Prometheus."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,9 +11,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ...models.errors import ContextError, DataError, EdgestillError, UsageError
+from .admission import ID_HEADER
 from .responses import encoded
 from .validation import Refusal
 
+LOG = logging.getLogger("edgestill.server")
 _TEXTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input",
           "/classify": "text"}
 """The field with what is read, by path."""
@@ -71,7 +74,10 @@ async def _left(request: Request, error: ClientDisconnect) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return refused(Refusal("the server failed on this request; its log says why", status=500))
+    name = request.state.request_id
+    LOG.error("%s: request %s failed", request.url.path, name)
+    return refused(Refusal("the server failed on this request; its log says why", status=500,
+                           headers={ID_HEADER: name}))  # which is beyond the layer that names others
 
 
 HANDLERS: dict[Any, Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {

@@ -6,7 +6,7 @@ import socket
 import sys
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 _IDLE_SECONDS, _LAST_SECONDS = 15, 5
 """How long a connection may be idle between requests, and answers may go on once the server is told to stop."""
@@ -15,11 +15,13 @@ _SWITCH_SECONDS = 0.001
 for several times a request where a small model answers many at a time."""
 
 
-def server_of(application: ASGIApp) -> uvicorn.Server:
-    """A server of `application`, for `run`; `should_exit` ends it."""
-    return uvicorn.Server(uvicorn.Config(
+def server_of(application: Starlette) -> uvicorn.Server:
+    """A server of `application`, which finds it in its state, for `run`; `should_exit` ends it."""
+    server = uvicorn.Server(uvicorn.Config(
         application, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
         proxy_headers=False, timeout_keep_alive=_IDLE_SECONDS, timeout_graceful_shutdown=_LAST_SECONDS))
+    application.state.server = server
+    return server
 
 
 def run(server: uvicorn.Server, bound: socket.socket) -> None:

@@ -116,6 +116,11 @@ class Station:
         return cls(name, load_streams(path, streams, threads, context), places)
 
     @property
+    def works(self) -> bool:
+        """Whether a worker takes requests."""
+        return self._open and any(thread.is_alive() for thread in self._threads)
+
+    @property
     def waiting(self) -> int:
         """Requests that wait for a worker."""
         return len(self._waiting)
