@@ -50,8 +50,9 @@ from . import cascading, named_models
 def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **settings: Any) -> None:
     """Answer OpenAI's API with one or more artifacts.
 
-    /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, /classify, /health, /ready, /metrics, and a page
-    to talk with the models at /. A model has its folder's name; where one is served, any name means it. Ctrl-C ends it.
+    /v1/chat/completions, /v1/responses, /v1/completions, /v1/embeddings, /v1/models, /classify, /health, /ready,
+    /metrics, and a page to talk with the models at /. A model has its folder's name; where one is served, any name
+    means it. Ctrl-C ends it.
     """
     from ...runtime.server import serve
 

@@ -15,7 +15,7 @@ from .errors import as_json, refusal_of
 from .fallback import Fallback
 from .measures import Measures
 from .requests import Asked, Part
-from .responses import Reply, counted, event, together
+from .responses import Form, Reply, counted, together
 from .validation import Refusal
 from .work_queue import Station
 
@@ -31,8 +31,9 @@ class Answers:
         self._measures, self._fallback = measures, fallback
 
     async def of(self, request: Request, station: Station, streaming: tuple[bool, bool], wanted: Asked,
-                 kind: type[Reply]) -> Response:
-        """The response to a request. `streaming` says whether it is wanted in pieces, and with its usage."""
+                 kind: type[Reply], form: Form) -> Response:
+        """The response to a request, written in `form`. `streaming` says whether it is wanted in pieces, and with its
+        usage."""
         reply = kind(station.name, station.model.codec, wanted.draws, wanted.logprobs)
         visit = Visit(request, station, wanted.work)
         parts = visit.items()
@@ -43,7 +44,7 @@ class Answers:
             kept = self._fallback.is_sure(station, whole)
             self._measures.add("answered", model=station.name, by="model" if kept else "fallback")
             if not kept:
-                return await self._handed(self._fallback, request, visit, reply, whole, streaming, wanted.handed)
+                return await self._handed(self._fallback, request, visit, reply, whole, streaming, wanted.handed, form)
             done = next(part.piece.done for part in whole if part.piece.done is not None)
             self._fallback.compare(station, wanted.handed, done, self._measures)
             parts = _again(whole)
@@ -52,37 +53,39 @@ class Answers:
             if first is None:
                 await visit.end()
                 return Response(status_code=499)
-            return EventStream(self._events(visit, reply, first, parts, streaming[1]), visit, {HEADER: "model"})
+            events = self._events(visit, reply, first, parts, streaming[1], form)
+            return EventStream(events, visit, {HEADER: "model"})
         async with aclosing(parts):
             async for part in parts:
                 reply.add(part)
         if visit.left:
             return self._gone(visit)
         timings = self._finished(visit, reply)
-        return as_json({**reply.whole(), "usage": reply.usage(), "timings": timings}, headers={HEADER: "model"})
+        table = form.whole({**reply.whole(), "usage": reply.usage(), "timings": timings})
+        return as_json(table, headers={HEADER: "model"})
 
     async def _events(self, visit: Visit, reply: Reply, first: Part, parts: AsyncGenerator[Part, None],
-                      usage: bool) -> AsyncIterator[bytes]:
+                      usage: bool, form: Form) -> AsyncIterator[bytes]:
         written, part = b"", cast(Part | None, first)
         reply.says_usage = usage
         try:
             while part is not None:
-                written += b"".join(map(event, reply.add(part)))
+                written += b"".join(map(form.piece, reply.add(part)))
                 if written and not visit.job.ready:  # what has come by now goes in one piece
                     yield written
                     written = b""
                 part = await anext(parts, None)
         except EdgestillError as error:  # the status is sent already: the error is the last event
-            yield written + event(refusal_of(error).body())
+            yield written + form.failed(refusal_of(error).body())
             return
         if visit.left:
             self._gone(visit)
             return
         last = reply.after(usage, self._finished(visit, reply))
-        yield written + b"".join(map(event, last)) + b"data: [DONE]\n\n"
+        yield written + b"".join(map(form.piece, last)) + form.end()
 
     async def _handed(self, fallback: Fallback, request: Request, visit: Visit, reply: Reply, whole: list[Part],
-                      streaming: tuple[bool, bool], asked: dict[str, Any]) -> Response:
+                      streaming: tuple[bool, bool], asked: dict[str, Any], form: Form) -> Response:
         """The fallback's answer to what the model had no sure one to: as it gave it, but for the usage, which is that
         of both."""
         for part in whole:
@@ -99,16 +102,16 @@ class Answers:
         if first is None:
             return self._gone(visit)
         if streaming[0]:
-            events = self._relayed(visit, second, first, items, own if streaming[1] else None)
+            events = self._relayed(visit, second, first, items, own if streaming[1] else None, form)
             return EventStream(events, second, {HEADER: "fallback"})
         await items.aclose()
         self._told(name, first.get("usage"), second)
         timings = {**timings, "total_ms": round(visit.seconds * 1000, 3)}
-        return as_json({**first, "usage": together(own, first.get("usage")), "timings": timings},
-                       headers={HEADER: "fallback"})
+        table = form.whole({**first, "usage": together(own, first.get("usage")), "timings": timings})
+        return as_json(table, headers={HEADER: "fallback"})
 
     async def _relayed(self, visit: Visit, second: Visit, first: dict[str, Any], chunks: AsyncGenerator[Any, None],
-                       own: dict[str, Any] | None) -> AsyncIterator[bytes]:
+                       own: dict[str, Any] | None, form: Form) -> AsyncIterator[bytes]:
         """The chunks of the fallback's answer; `own` is the model's usage where it is to be said."""
         chunk, head, usage = cast(dict[str, Any] | None, first), {}, None
         try:
@@ -116,19 +119,19 @@ class Answers:
                 usage = chunk.get("usage") or usage
                 head = {name: value for name, value in chunk.items() if name not in ("choices", "usage")}
                 if chunk["choices"]:
-                    yield event({**chunk, "usage": None} if own is not None else
-                                {name: value for name, value in chunk.items() if name != "usage"})
+                    yield form.piece({**chunk, "usage": None} if own is not None else
+                                     {name: value for name, value in chunk.items() if name != "usage"})
                 chunk = await anext(chunks, None)
         except Refusal as refusal:
             self._measures.add("fallback_failed", model=visit.station.name, status=str(refusal.status))
-            yield event(refusal.body())
+            yield form.failed(refusal.body())
             return
         if second.left:
             self._gone(visit)
             return
         self._told(visit.station.name, usage, second)
         last = [] if own is None else [{**head, "choices": [], "usage": together(own, usage)}]
-        yield b"".join(map(event, last)) + b"data: [DONE]\n\n"
+        yield b"".join(map(form.piece, last)) + form.end()
 
     def _finished(self, visit: Visit, reply: Reply) -> dict[str, float]:
         """Count an answer; its timings."""

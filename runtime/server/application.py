@@ -21,14 +21,15 @@ from ..encoders.classifier import Classifier
 from ..encoders.embedder import Embedder
 from ..encoders.encoder import Text
 from ..generation.generator import Generator
-from . import known, requests, validation
+from . import known, requests, responses_api, validation
 from .admission import ID_HEADER, LOOPBACK, Admission, Counted, RequestIds, WholeBody
 from .answers import HEADER, Answers
 from .client_watch import Visit
 from .errors import HANDLERS, as_json
 from .fallback import Fallback
 from .measures import Measures
-from .responses import ChatReply, TextReply
+from .response_form import ResponseForm
+from .responses import ChatReply, Form, TextReply
 from .validation import Refusal
 from .work_queue import Station, Work
 
@@ -54,7 +55,7 @@ class Service:
         self._answers = Answers(self.measures, fallback)
         admission = Middleware(Admission, key=key, hosts=hosts, full=self._full)
         asking = {"/v1/chat/completions": self.chat, "/v1/completions": self.completion,
-                  "/v1/embeddings": self.embeddings, "/classify": self.classify}
+                  "/v1/responses": self.responses, "/v1/embeddings": self.embeddings, "/classify": self.classify}
         telling = {"/v1/models": self.models, "/v1/models/{name}": self.model, "/metrics": self.metrics}
         routes = [Route(path, handler, methods=["POST"], middleware=[admission, Middleware(WholeBody)])
                   for path, handler in asking.items()]
@@ -72,12 +73,19 @@ class Service:
         """Answers to a conversation; a classifier answers with its label."""
         body, station = await self._asked(request, Generator, Classifier)
         wanted = requests.chat(body, self._fallback is not None)
-        return await self._answers.of(request, station, requests.streaming(body), wanted, ChatReply)
+        return await self._answers.of(request, station, requests.streaming(body), wanted, ChatReply, Form())
 
     async def completion(self, request: Request) -> Response:
         """How texts go on."""
         body, station = await self._asked(request, Generator)
-        return await self._answers.of(request, station, requests.streaming(body), requests.completion(body), TextReply)
+        wanted = requests.completion(body)
+        return await self._answers.of(request, station, requests.streaming(body), wanted, TextReply, Form())
+
+    async def responses(self, request: Request) -> Response:
+        """A chat in the words of OpenAI's newer API."""
+        body, station = await self._asked(request, Generator, Classifier)
+        wanted, streamed = responses_api.asked(body, self._fallback is not None), validation.flag(body, "stream")
+        return await self._answers.of(request, station, (streamed, True), wanted, ChatReply, ResponseForm(body))
 
     async def embeddings(self, request: Request) -> Response:
         """Vectors of texts."""

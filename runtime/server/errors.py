@@ -17,7 +17,7 @@ from .validation import Refusal
 
 LOG = logging.getLogger("edgestill.server")
 _TEXTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input",
-          "/classify": "text"}
+          "/v1/responses": "input", "/classify": "text"}
 """The field with what is read, by path."""
 
 

@@ -124,3 +124,28 @@ JSON_SCHEMA = Level(_names("schema"), _names("name description strict"))
 STRUCTURED = Level(
     _names("json regex choice grammar json_object"), _names("disable_fallback disable_any_whitespace"),
     {"disable_additional_properties": (False,), "whitespace_pattern": (), "structural_tag": ()})
+
+RESPONSES = Level(
+    _names("""input model instructions max_output_tokens temperature top_p tools tool_choice parallel_tool_calls text
+        stream stream_options reasoning"""),
+    _ASKER - {"store"},
+    {"store": (False,), "previous_response_id": (), "conversation": (), "background": (False,), "prompt": (),
+     "truncation": ("disabled",), "service_tier": ("auto", "default"), "max_tool_calls": (), "include": ([],),
+     "top_logprobs": (0,), "context_management": ([],), "moderation": ()},
+    {"store": "nothing is kept here", "previous_response_id": "nothing is kept here: send the earlier items in input",
+     "conversation": "nothing is kept here: send the earlier items in input", "messages": "this address takes input",
+     "max_tokens": "write max_output_tokens", "max_completion_tokens": "write max_output_tokens",
+     "response_format": "write text.format", "reasoning_effort": "write reasoning.effort"})
+RESPONSE_STREAM_OPTIONS = Level(frozenset(), _names("include_obfuscation"))
+REASONING = Level(_names("effort"), _names("summary generate_summary"))
+TEXT = Level(_names("format"), frozenset(), {"verbosity": ("medium",)})
+TEXT_FORMAT = Level(_names("type name description schema strict"))
+RESPONSE_TOOL = Level(_names("type name description parameters strict"), frozenset(), {"defer_loading": (False,)})
+RESPONSE_ALLOWED = Level(_names("type mode tools"))
+INPUT = {
+    "message": Level(_names("type role content"), _names("id status phase")),
+    "function_call": Level(_names("type call_id name arguments"), _names("id status")),
+    "function_call_output": Level(_names("type call_id output"), _names("id status")),
+    "reasoning": Level(_names("type content"), _names("id status summary"), {"encrypted_content": ()})}
+"""By an item's type."""
+INPUT_TEXT = Level(_names("type text"), _MARKS | {"annotations", "logprobs"})

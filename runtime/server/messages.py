@@ -16,7 +16,7 @@ _NEEDED = ("system", "developer", "user", "tool")
 
 def messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The conversation; Refusal names the field that is wrong."""
-    found = [_message(one, f"messages[{place}]")
+    found = [read(one, f"messages[{place}]")
              for place, one in enumerate(validation.tables(body, "messages", validation.MESSAGES))]
     if not found:
         raise Refusal("messages: at least one message is needed", "messages")
@@ -96,7 +96,8 @@ def _function_alone(table: Mapping[str, Any], where: str) -> None:
                       code="unsupported_value")
 
 
-def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
+def read(message: dict[str, Any], where: str) -> dict[str, Any]:
+    """One message; Refusal names the field that is wrong, from `where` on."""
     role = message.get("role")
     if not isinstance(role, str) or role not in known.MESSAGES:
         raise Refusal(f"{where}.role: {str(role)[:40]!r}, known are {', '.join(known.MESSAGES)}", f"{where}.role")

@@ -163,6 +163,26 @@ class TextReply(Reply):
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)
 
 
+class Form:
+    """How an answer's tables are written: here as they are, as chats and texts want them."""
+
+    def whole(self, table: dict[str, Any]) -> dict[str, Any]:
+        """A whole answer."""
+        return table
+
+    def piece(self, table: dict[str, Any]) -> bytes:
+        """A part of a stream."""
+        return event(table)
+
+    def failed(self, table: dict[str, Any]) -> bytes:
+        """An error that ends the stream."""
+        return event(table)
+
+    def end(self) -> bytes:
+        """The stream's end."""
+        return b"data: [DONE]\n\n"
+
+
 def together(own: dict[str, Any], other: Any) -> dict[str, Any]:
     """The usage of an answer that two models worked on: the sum of both, and each by itself; `other` is what the second
     server says, None where it says nothing."""
