@@ -88,8 +88,11 @@ def test_wrong_fields_are_named(name: str, served: Running) -> None:
     (b"", 400), (b"{", 400), (b"[]", 400), (b'{"messages": "\xff"}', 400), (b'{"a":' * 60_000, 400),
     (b"[" * 60_000, 400), (b'{"seed": ' + b"9" * 5000 + b"}", 400), (b" " * (4 * 2**20 + 1), 413)])
 def test_bodies_that_are_no_request(body: bytes, status: int, served: Running) -> None:
+    line = f'edgestill_requests_total{{model="tiny",path="/v1/chat/completions",status="{status}"}}'
+    before = served.metric(line)
     found = served.ask("POST", "/v1/chat/completions", body)
     assert found[0] == status and found[1]["error"]["message"]
+    assert served.metric(line) == before + (status == 400)
     assert served.ask("GET", "/health")[0] == 200
 
 

@@ -133,7 +133,9 @@ def test_items_become_turns(monkeypatch: pytest.MonkeyPatch) -> None:
             {"type": "reasoning_text", "text": one} for one in said]}
 
     output = [{"type": "input_text", "text": "done"}]
-    responses_api.asked({"instructions": "Be brief.", "reasoning": {"effort": "low", "summary": "auto"}, "input": [
+    same = {"model": "m", "temperature": 0.5, "top_p": 0.9, "parallel_tool_calls": False, "stream": True}
+    responses_api.asked({**same, "max_output_tokens": 7, "instructions": "Be brief.",
+                         "reasoning": {"effort": "low", "summary": "auto"}, "input": [
         {"role": "user", "content": [{"type": "input_text", "text": "a"}]}, thought("hm", "so"), text("b"), call("f"),
         call("g"), {"type": "function_call_output", "call_id": "f", "output": output}, thought(), text("c"), text("d"),
         call("h"), text("e"), thought("x"), thought("y")]})
@@ -151,7 +153,7 @@ def test_items_become_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         {"role": "tool", "tool_call_id": "f", "content": part("done")}, {**own, "content": part("c")},
         {**own, "content": part("d"), "tool_calls": calls("h")}, {**own, "content": part("e")},
         {**own, "reasoning_content": "x"}, {**own, "reasoning_content": "y"}]
-    assert seen[0]["reasoning_effort"] == "low"
+    assert seen[0].items() >= {**same, "max_completion_tokens": 7, "reasoning_effort": "low"}.items()
 
 
 @pytest.mark.parametrize(("wrong", "param", "words"), [
