@@ -26,18 +26,22 @@ class Data:
     """Where rows come from. Paths are relative to `dir`, and `dir` to the run file."""
 
     dir: str = "."
+    """Where the files below lie."""
     train: str = ""
+    """A file, a folder written by `datasets`, or a data set on the hub (`owner/name`, `owner/name:split`)."""
     validation: str = ""
-    """Empty: a share of the training rows."""
+    """Rows to validate on, as `train` is named; empty: a share of the training rows."""
     test: str = ""
-    """Empty: a share of the training rows."""
+    """Rows to measure on, held out; empty: a share of the training rows."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our column name → the file's: prompt, completion, messages, text, pair (a second text), label, score; beside a
     conversation tools, system, input, history, reasoning, weight, where an empty name leaves a column out."""
     learn: str = limited("all", choices=("all", "last"))
     """Of a conversation: every turn of the assistant's, or the last one alone."""
     validation_share: float = limited(0.05, minimum=0.0, maximum=0.5)
+    """Of the training rows, where `validation` names no file; rows of one prompt stay together."""
     test_share: float = limited(0.1, minimum=0.0, maximum=0.5)
+    """Of the training rows, where `test` names no file."""
     max_tokens: int = limited(512, minimum=8, maximum=131072)
     """Rows that are longer are left out of training and counted."""
     skip_bad: bool = False
@@ -51,6 +55,7 @@ class Student:
     model: str = ""
     """A folder, a catalogue name or a hub name; empty means the teacher's model."""
     revision: str = ""
+    """The hub's commit, branch or tag; empty: main, as it was downloaded last."""
     base: str = ""
     """Where `model` is a LoRA adapter: the model it was trained on, which it is merged into."""
     layers: list[int] = field(default_factory=list)
@@ -68,6 +73,7 @@ class Loop:
     """What every training run can be told."""
 
     epochs: float = limited(3.0, minimum=0.0, maximum=1000.0)
+    """Passes over the training rows."""
     steps: int = limited(0, minimum=0)
     """Optimizer steps; above 0 it replaces `epochs`."""
     batch_size: int = limited(16, minimum=1, maximum=65536)
@@ -76,12 +82,15 @@ class Loop:
     """Padded tokens per forward pass; an optimizer step accumulates as many passes as it needs. 0: as many as about
     1 GB of activations hold."""
     learning_rate: float = limited(2e-4, minimum=0.0, maximum=1.0)
+    """Its highest value."""
     warmup: float = limited(0.03, minimum=0.0, maximum=1.0)
     """Share of the steps over which the learning rate rises from 0; it then falls along a cosine."""
     final_learning_rate: float = limited(0.1, minimum=0.0, maximum=1.0)
     """Share of the learning rate that is left at the last step."""
     weight_decay: float = limited(0.01, minimum=0.0, maximum=1.0)
+    """AdamW's; biases and norms are not decayed."""
     beta2: float = limited(0.95, minimum=0.0, maximum=1.0)
+    """AdamW's memory of squared gradients."""
     clip: float = limited(1.0, minimum=0.0)
     """Largest norm of the gradient; 0 switches clipping off."""
     precision: str = limited("auto", choices=("auto", "fp32", "bf16"))
@@ -93,6 +102,7 @@ class Loop:
     checkpoint_seconds: float = limited(60.0, minimum=0.0)
     """Seconds between checkpoints; 0 writes one after every step."""
     seed: int = limited(0, minimum=0, maximum=2**32 - 1)
+    """Of the rows' order, new weights and dropout: the same seed makes the same model."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,7 @@ class Training(Loop):
     """Training of weights; `[tune]` and `[distill]` share these keys."""
 
     adapter: dict[str, Any] = field(default_factory=lambda: {"kind": "full"})
+    """Names a file of distill/adapters: what of the model is trained."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,7 @@ class GridAware(Loop):
     starts: list[dict[str, Any]] = field(default_factory=lambda: [{"kind": "gptq"}, {"kind": "scale_search"}])
     """Each names a file of quantize/methods; training begins where the one with the least held-out KL ends."""
     calibration_rows: int = limited(128, minimum=1, maximum=100000)
+    """Training rows that the starts are calibrated on."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,7 @@ class Export:
     """One file to ship."""
 
     target: str
+    """Format and type of the weights, such as gguf:Q4_0."""
     method: dict[str, Any] = field(default_factory=lambda: {"kind": "gptq"})
     """4-bit codes: a file of quantize/methods; gptq loses least, scale_search is faster."""
     bits_per_weight: float = limited(0.0, minimum=0.0, maximum=16.0)
@@ -145,7 +158,9 @@ class Export:
     budget_mb: float = limited(0.0, minimum=0.0)
     """The same as a file size in megabytes (10^6 bytes)."""
     calibration_rows: int = limited(128, minimum=0, maximum=100000)
+    """Training rows whose activations weight the errors of rounding; 0: all errors weigh alike."""
     certify_rows: int = limited(160, minimum=1, maximum=100000)
+    """Test rows that the certificate measures the task on."""
     clients: list[str] = field(default_factory=list)
     """Other people's programs that are held to our tokens: files of quantize/proof/clients, or `all` installed ones."""
 
@@ -155,9 +170,13 @@ class Profile:
     """How the shipped file is timed."""
 
     prompt_tokens: int = limited(128, minimum=1)
+    """Tokens of every prompt."""
     new_tokens: int = limited(64, minimum=1)
+    """Tokens decoded after it."""
     warmup: int = limited(2, minimum=0)
+    """Repeats that do not count."""
     repeats: int = limited(10, minimum=1)
+    """Repeats that count, each with another prompt."""
     threads: int = limited(0, minimum=0)
     """0: the physical cores this process may use."""
 
@@ -167,7 +186,9 @@ class Gates:
     """Limits on measured numbers, by metric name; one that does not hold ends the run with exit code 3."""
 
     minimum: dict[str, float] = field(default_factory=dict)
+    """Of numbers where higher is better, such as {exact_match = 0.9, ratio_to_teacher = 0.97}."""
     maximum: dict[str, float] = field(default_factory=dict)
+    """Of numbers where lower is better, such as {token_ms_p99 = 20, peak_rss_bytes = 200e6}."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +203,7 @@ class RunFile:
     tune: Training = field(default_factory=Training)
     distill: Distill = field(default_factory=Distill)
     grid_aware: GridAware | None = None
-    """None, where the run file has no such table: no training on the grid."""
+    """Without this table (None) nothing is trained on the grid."""
     export: list[Export] = field(default_factory=list)
     profile: Profile = field(default_factory=Profile)
     gates: Gates = field(default_factory=Gates)

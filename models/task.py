@@ -14,6 +14,7 @@ class Task:
     """What the model is for; it travels in every artifact."""
 
     kind: str = limited("generate", choices=("generate", "classify", "embed"))
+    """Text from a prompt, labels or scores of a text, or its vector."""
     system: str = ""
     """A system message put before every prompt."""
     schema: str = ""
@@ -34,3 +35,4 @@ class Task:
     normalise: bool = True
     """embed: give vectors of length 1; with pooling = "auto" those files decide, where they are."""
     max_new_tokens: int = limited(256, minimum=1, maximum=131072)
+    """generate: the longest answer in tokens, where a request does not say."""

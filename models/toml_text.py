@@ -9,13 +9,13 @@ from typing import Any
 def to_toml(value: Any) -> str:
     """A run file (or any dataclass of tables) as TOML that `runfile.read` reads back to the same value."""
     table = _plain(value)
-    lines = [f"{key} = {_toml(item)}" for key, item in table.items() if not _is_table(item)]
+    lines = [f"{key} = {inline(item)}" for key, item in table.items() if not _is_table(item)]
     for key, item in table.items():
         if isinstance(item, dict):
-            lines += ["", f"[{key}]"] + [f"{k} = {_toml(v)}" for k, v in item.items()]
+            lines += ["", f"[{key}]"] + [f"{k} = {inline(v)}" for k, v in item.items()]
         elif _is_table(item):
             for row in item:
-                lines += ["", f"[[{key}]]"] + [f"{k} = {_toml(v)}" for k, v in row.items()]
+                lines += ["", f"[[{key}]]"] + [f"{k} = {inline(v)}" for k, v in row.items()]
     return "\n".join(lines).strip() + "\n"
 
 
@@ -32,15 +32,16 @@ def _is_table(item: Any) -> bool:
     return isinstance(item, dict) or (isinstance(item, list) and bool(item) and isinstance(item[0], dict))
 
 
-def _toml(value: Any) -> str:
+def inline(value: Any) -> str:
+    """A value as it stands behind `key =`."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return _quote(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_quote(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_quote(k)} = {inline(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
+        return "[" + ", ".join(inline(item) for item in value) + "]"
     return repr(value)
 
 

@@ -19,9 +19,11 @@ class Config:
     """Size and strength of the adapters."""
 
     rank: int = limited(16, minimum=1, maximum=1024)
+    """Of what is added to each matrix: a larger one can learn more and takes more memory."""
     alpha: float = limited(32.0, minimum=0.01)
     """The adapters' output is scaled by alpha / rank."""
     dropout: float = limited(0.0, minimum=0.0, maximum=0.9)
+    """Share of the adapters' inputs that is left out at random in training."""
 
 
 def attach(model: Any, config: Config, task_kind: str, seed: int) -> tuple[Any, Callable[[], Any]]:

@@ -16,6 +16,7 @@ class Config:
     model: str = limited()
     """A folder, a catalogue name or a hub name."""
     revision: str = ""
+    """The hub's commit, branch or tag; empty: main, as it was downloaded last."""
     tune: bool = False
     """Fine-tune the teacher on the labels first, as [tune] says."""
 

@@ -23,6 +23,7 @@ class Config:
     """Which field of the answer is compared; of a list of objects, that field of each."""
 
     field: str = "intent"
+    """Its name."""
 
 
 def score(answers: Sequence[str], rows: Sequence[Row], context: Context) -> Scores:
