@@ -13,7 +13,7 @@ HARNESS := lm_eval aiohappyeyeballs aiohttp aiosignal chardet colorama DataPrope
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: setup demo test real test-real test-clients test-aarch64 lint types contracts clean
+.PHONY: setup demo test real test-real test-clients test-aarch64 lint types contracts docs clean
 
 setup: $(VENV)/.ready
 
@@ -76,6 +76,14 @@ types: setup
 
 contracts: setup
 	$(BIN)/lint-imports
+
+# The site that the pages of docs/ and the docstrings make, out/docs/index.html; a warning is an error.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs out/docs
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) tests/clients/node_modules tests/clients/include .aarch64 .types out build *.egg-info
