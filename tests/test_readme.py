@@ -1,4 +1,4 @@
-"""What the README says can be typed: its commands exist and its help block is the tool's own."""
+"""What README and docs say can be typed: their commands exist and the help block is the tool's own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from edgestill.cli.main import root
 from edgestill.models import kinds, runfile
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8")
+         for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
+ALL = "\n".join(PAGES.values())
 
 
 def blocks(language: str) -> list[str]:
     """The fenced blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", ALL, flags=re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[list[str]]:
@@ -29,14 +31,14 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words)[:60])
-def test_every_command_of_the_readme_parses(words: list[str]) -> None:
+def test_every_command_of_the_pages_parses(words: list[str]) -> None:
     """The verb exists and takes these options; nothing is run."""
     context = root.make_context("edgestill", list(words), resilient_parsing=True)
     verb = root.get_command(context, words[0])
     assert verb is not None, f"no such verb: {words[0]}"
     known = {option for parameter in [*verb.params, *(p for sub in getattr(verb, "commands", {}).values()
                                                       for p in sub.params)] for option in parameter.opts}
-    used = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
+    used = {word.split("=")[0] for word in words[1:] if word.startswith("-") and word != "-"}
     assert used <= known | {"--help"}, f"{words[0]} does not take {used - known}"
 
 
@@ -46,15 +48,15 @@ def test_the_help_block_is_the_tools_own() -> None:
     assert shown == [printed]
 
 
-def test_every_make_target_of_the_readme_exists() -> None:
+def test_every_make_target_of_the_pages_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    named = set(re.findall(r"`?make ([a-z-]+)`?", "\n".join(blocks("sh"))))
+    named = set(re.findall(r"^make ([a-z0-9-]+)", "\n".join(blocks("sh")), flags=re.MULTILINE))
     assert {"demo", "test"} <= named
     assert all(re.search(rf"^{name}:", makefile, flags=re.MULTILINE) for name in named)
 
 
 @pytest.mark.parametrize("text", blocks("toml"))
-def test_every_run_file_of_the_readme_is_valid(text: str, tmp_path: Path) -> None:
+def test_every_run_file_of_the_pages_is_valid(text: str, tmp_path: Path) -> None:
     tomllib.loads(text)
     (tmp_path / "run.toml").write_text(text, encoding="utf-8")
     runfile.read(tmp_path / "run.toml")
@@ -70,11 +72,12 @@ def test_every_shipped_run_file_is_valid(path: Path) -> None:
         runfile.kind_config("distill.teachers", run.teacher, "teacher")
 
 
-def test_every_file_that_the_readme_links_to_exists() -> None:
-    linked = [target for target in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in target]
-    assert linked and [target for target in linked if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_links_to_exists(page: Path) -> None:
+    linked = [target for target in re.findall(r"\]\(([^)#]+)\)", PAGES[page]) if "://" not in target]
+    assert [target for target in linked if not (page.parent / target).exists()] == []
 
 
-def test_the_kinds_that_the_readme_lists_are_the_kinds_there_are() -> None:
+def test_the_losses_there_are_stand_in_the_pages() -> None:
     for name in kinds.names("distill.losses"):
-        assert f"`{name}`" in README
+        assert f"`{name}`" in ALL
