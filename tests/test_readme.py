@@ -55,7 +55,7 @@ def test_every_make_target_of_the_pages_exists() -> None:
     assert all(re.search(rf"^{name}:", makefile, flags=re.MULTILINE) for name in named)
 
 
-@pytest.mark.parametrize("text", blocks("toml"))
+@pytest.mark.parametrize("text", [text for text in blocks("toml") if not text.startswith("# models/")])
 def test_every_run_file_of_the_pages_is_valid(text: str, tmp_path: Path) -> None:
     tomllib.loads(text)
     (tmp_path / "run.toml").write_text(text, encoding="utf-8")
