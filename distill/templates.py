@@ -21,10 +21,10 @@ MARKS = {"chatml": ("<|im_start|>", "<|im_end|>")}
 
 def read(template: str, base: Path) -> str:
     """The text of a template: a file, relative to `base`, or a name of models/templates; UsageError for neither."""
-    path = base / template
     if template in kinds.names(PACKAGE, ".jinja"):
-        path = kinds.folder(PACKAGE) / f"{template}.jinja"
-    elif not path.is_file():
+        return (kinds.folder(PACKAGE) / f"{template}.jinja").read_text(encoding="utf-8")
+    path = base / template
+    if not path.is_file():
         raise UsageError(f"student.template: {template!r} is no file and no template that is built in",
                          f"built in: {', '.join(kinds.names(PACKAGE, '.jinja'))}")
     return path.read_text(encoding="utf-8")

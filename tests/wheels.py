@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ("models/*", "runtime/*", "quantize/*", "distill/*", "cli/*", "__init__.py", "__main__.py",
+           ":!models/demo/teacher")
+"""What git is asked for to get the files of the package."""
 
 
 def tracked(*patterns: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ...models import files, kinds, runfile, toml_text
-from ...models.errors import CheckFailed
+from ...models.errors import CheckFailed, UsageError
 from ...models.progress import duration
 from .. import output, progress_lines, quiet
 from ..pipeline import engine, forecast, resolve
@@ -53,11 +53,14 @@ def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json:
 
 
 def demo(out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
-    """Write the demo's rows into `out` and run its run file."""
+    """Write the demo's rows into `out` and run its run file; UsageError where the demo's teacher is not installed."""
+    path = Path(str(kinds.folder("models.demo")), "run.toml")
+    if not path.with_name("teacher").is_dir():
+        raise UsageError("the demo's teacher is not installed: wheels leave it out, because no device needs it",
+                         "get the source of edgestill and run `make demo` there")
     data = out.resolve() / "data"
     if not dry_run:
         write_demo_rows(data)
-    path = kinds.folder("models.demo") / "run.toml"
     run(path, out, [f"data.dir={json.dumps(str(data))}", *overrides], dry_run, as_json, DEMO_TITLE)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
 from ..output import cell, is_share, percent, size
@@ -13,7 +13,7 @@ from . import charts
 from .ranking import rank
 from .summary import Measure, ModelSummary, Summary
 
-STYLE = Path(__file__).with_name("style.css")
+STYLE = resources.files(__package__) / "style.css"
 PROFILE_COLUMNS = ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s", "latency_ms", "texts_per_s",
                    "peak_rss_bytes", "threads")
 COUNTED = ("rows", "exact_duplicates", "near_duplicates", "bad_rows")

@@ -10,7 +10,7 @@ import json
 import tomllib
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from importlib import resources
 from random import Random
 from typing import Any
 
@@ -19,8 +19,7 @@ NOVEL_EVERY = 3  # one test row in three needs a combination that training never
 PAIRS_HELD_OUT = 6  # one (device, room) pair in six is kept from training
 _SPLIT_BUCKETS = 8
 
-_LEXICON_FILE = Path(__file__).with_name("lexicon.toml")
-_LEXICON: dict[str, Any] = tomllib.loads(_LEXICON_FILE.read_text(encoding="utf-8"))
+_LEXICON: dict[str, Any] = tomllib.loads((resources.files(__package__) / "lexicon.toml").read_text(encoding="utf-8"))
 
 Call = dict[str, Any]
 

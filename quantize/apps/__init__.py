@@ -7,8 +7,8 @@ cannot run; `NOTE` is what the user is told about the app, or empty.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
+from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -21,9 +21,11 @@ from ...runtime.files.model_files import classifier_config
 from ...runtime.loading.foreign import codec_of
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     from ...runtime.text.codec import Codec
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = resources.files(__package__) / "templates"
 _WORDS = {"generate": "generator", "classify": "classifier", "embed": "embedder"}
 
 
@@ -82,10 +84,19 @@ def write(packed: Artifact, name: str, out: Path) -> Path:
     kind, folder, manifest = _kind(name), checked_place(packed, name, out), packed.manifest
     packed.verify()
     with files.new_folder(folder) as temporary:
-        shutil.copytree(TEMPLATES / kind.FITS[manifest.task.kind, Scheme.parse(manifest.scheme).format], temporary,
-                        dirs_exist_ok=True)
+        copy(TEMPLATES / kind.FITS[manifest.task.kind, Scheme.parse(manifest.scheme).format], temporary)
         kind.write(packed, codec_of(packed, manifest.task), temporary)
     return folder
+
+
+def copy(source: Traversable, target: Path) -> None:
+    """Write a folder of templates, which may lie in a zip, into the folder `target`."""
+    target.mkdir(parents=True, exist_ok=True)
+    for item in source.iterdir():
+        if item.is_dir():
+            copy(item, target / item.name)
+        else:
+            (target / item.name).write_bytes(item.read_bytes())
 
 
 def _kind(name: str) -> ModuleType:

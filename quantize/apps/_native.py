@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 from ...models import files
@@ -32,7 +31,7 @@ def write(packed: Artifact, codec: Codec, folder: Path, bridge: bool = False) ->
     folder.mkdir(parents=True, exist_ok=True)
     bridges = (f"{name}_bridge.h", f"{name}_bridge.cpp") if bridge else ()
     for source in (*(GENERATE if generates else ENCODE), *bridges):
-        shutil.copyfile(TEMPLATES / "core" / source, folder / source)
+        (folder / source).write_bytes((TEMPLATES / "core" / source).read_bytes())
     if generates:
         files.write_text(folder / "prompt.h", _prompt.header(packed, codec))
     else:

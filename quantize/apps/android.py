@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
-from . import TEMPLATES, _model, _native
+from . import TEMPLATES, _model, _native, copy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +24,7 @@ def check(task: str, codec: Codec) -> None:
 
 def write(packed: Artifact, codec: Codec, folder: Path) -> None:
     """Add the Gradle project, the C++ sources and the model as assets, all in one folder: assets are listed flat."""
-    shutil.copytree(TEMPLATES / "android" / "common", folder, dirs_exist_ok=True)
+    copy(TEMPLATES / "android" / "common", folder)
     main = folder / "app" / "src" / "main"
     _native.write(packed, codec, main / "cpp", bridge=True)
     _model.copy_flat(packed, main / "assets" / "model")

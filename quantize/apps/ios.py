@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
-from . import TEMPLATES, _model, _native
+from . import TEMPLATES, _model, _native, copy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +23,7 @@ def check(task: str, codec: Codec) -> None:
 
 def write(packed: Artifact, codec: Codec, folder: Path) -> None:
     """Add the shared Swift, the C++ sources with the headers that Swift sees apart, and the model as a resource."""
-    shutil.copytree(TEMPLATES / "ios" / "common", folder, dirs_exist_ok=True)
+    copy(TEMPLATES / "ios" / "common", folder)
     core = folder / "Sources" / "Core"
     _native.write(packed, codec, core, bridge=True)
     (core / "include").mkdir()

@@ -21,6 +21,13 @@ from ...models.errors import EdgestillError
 SECONDS = 1800.0
 MEMORY = 8 * 2**30
 """Bytes of address space beside the model's own: libraries and their threads reserve far more than they touch."""
+_START = """
+import runpy, sys
+module, last, *places = sys.argv[1:]
+sys.path[:] = [*(place for place in places if place not in sys.path), *sys.path, last]
+sys.argv[1:] = []
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,14 @@ def refused(found: dict[str, Any]) -> EdgestillError:
 
 
 def command(module: str) -> list[str]:
-    """The command line of a module in a process of its own. Without -P it would import what lies in the working folder
-    first, and that may be the folder of a downloaded model."""
-    return [sys.executable, "-P", "-m", module]
+    """The command line of a module in a process of its own, which looks for modules where this one does: in a zip, too.
+
+    Not in the working folder, which may be that of a downloaded model: last, and only where this project lies in it.
+    """
+    here = sys.modules[__name__.partition(".")[0]].__path__[0]
+    places = [os.path.abspath(place) for place in sys.path
+              if os.path.exists(place) and not os.path.samefile(place, os.curdir)]
+    return [sys.executable, "-P", "-c", _START, module, os.path.dirname(os.path.abspath(here)), *places]
 
 
 def serve(work: Callable[[dict[str, Any]], Iterator[dict[str, Any]]]) -> None:

@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
 from starlette.applications import Starlette
@@ -33,7 +33,7 @@ from .responses import ChatReply, Form, TextReply
 from .validation import Refusal
 from .work_queue import Station, Work
 
-_PAGE = Path(__file__).with_name("page.html")
+_PAGE = resources.files(__package__) / "page.html"
 _PAGE_RULES = ("default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'; "
                "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 

@@ -8,13 +8,13 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ....models.artifact import Artifact
 from . import SECONDS, Chat, Said
 
-HERE = Path(__file__).resolve().parent
 # Bare names are looked up from the working folder, as its own programs' are; threads of a library would stay.
 CODE = """
 import { text } from "node:stream/consumers";
@@ -53,11 +53,12 @@ def job(artifact: Artifact, chats: Sequence[Chat], tokens: int, texts: Sequence[
 
 def run(script: str, package: str, job: dict[str, Any]) -> dict[str, Any]:
     """What a script of this folder gives for a job; RuntimeError with Node's complaint otherwise."""
-    command = ["node", "--input-type=module", "--eval", CODE, (HERE / script).as_uri(), package]
     try:
-        done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, encoding="utf-8",
-                              errors="replace", timeout=SECONDS, check=False,
-                              env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"})
+        with resources.as_file(resources.files(__package__) / script) as path:
+            command = ["node", "--input-type=module", "--eval", CODE, path.resolve().as_uri(), package]
+            done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, encoding="utf-8",
+                                  errors="replace", timeout=SECONDS, check=False,
+                                  env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"})
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"it took longer than {SECONDS:g} s") from None
     if done.returncode:

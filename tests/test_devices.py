@@ -1,0 +1,124 @@
+"""What a device installs: compiled modules alone, or a zip; the packages of what it runs, and nothing else."""
+
+from __future__ import annotations
+
+import compileall
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from edgestill.cli.extras import EXTRAS
+from edgestill.models import family, kinds
+from edgestill.quantize import export
+from edgestill.runtime import load
+
+from . import proving
+from .wheels import PACKAGE, ROOT, tracked
+
+PACKAGES = ("runtime.engines", "quantize.methods", "quantize.proof.checks", "distill.losses")
+PROBE = "import edgestill\nprint(edgestill.__path__[0])\n"
+"""A module that only the copies here have."""
+APP = """
+import json, subprocess, sys
+place, absent, packages, proven, folders = json.loads(sys.argv[1])
+sys.path.insert(0, place)
+for name in absent:
+    sys.modules[name] = None  # importing it is an error
+import edgestill
+from edgestill.cli.main import call
+from edgestill.models import kinds
+from edgestill.runtime import load
+from edgestill.runtime.files.limited_process import command
+answers = []
+for folder in folders:
+    with load(folder, threads=1) as model:  # in a process of its own first
+        answers.append(model.generate("turn off the light", max_new_tokens=4).ids)
+codes = [call(words) for words in (["--help"], ["--version"], ["models"], ["verify", proven, "--quick"], ["demo"])]
+print(json.dumps({
+    "from": edgestill.__path__[0], "answers": answers, "codes": codes,
+    "child": subprocess.run(command("edgestill.probe"), capture_output=True, text=True, check=True).stdout.strip(),
+    "kinds": [kinds.names(package) for package in packages],
+    "families": kinds.names("models.families", ".toml")}))
+"""
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package as compiled modules and data, without one line of source."""
+    folder = tmp_path_factory.mktemp("compiled")
+    for name in tracked(*PACKAGE):
+        (folder / "edgestill" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / "edgestill" / name)
+    (folder / "edgestill" / "probe.py").write_text(PROBE)
+    assert compileall.compile_dir(folder, legacy=True, quiet=1)
+    for path in folder.rglob("*.py"):
+        path.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def zipped(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in a zip."""
+    path = tmp_path_factory.mktemp("zipped") / "app.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in compiled.rglob("*"):
+            archive.write(file, file.relative_to(compiled))
+    return path
+
+
+@pytest.fixture(scope="module")
+def proven(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama with a certificate."""
+    out = tmp_path_factory.mktemp("proven")
+    return export(tiny_llama, ["gguf:F16"], out, proving.ROWS[:2], proving.TEST_ROWS[:2])["gguf:F16"]
+
+
+@pytest.mark.parametrize("layout", ["compiled", "zipped"])
+def test_compiled_modules_and_a_zip_do_what_the_source_does(
+        layout: str, packed_llama: dict[str, Path], proven: Path, tmp_path: Path,
+        request: pytest.FixtureRequest) -> None:
+    place: Path = request.getfixturevalue(layout)
+    absent = [name for extra in ("train", "export", "serve", "structure") for name in EXTRAS[extra]]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}  # nothing counts as made or tried here
+    job = json.dumps([str(place), absent, PACKAGES, str(proven), [str(path) for path in packed_llama.values()]])
+    done = subprocess.run([sys.executable, "-c", APP, job], env=environment, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["codes"] == [0, 0, 0, 0, 2], done.stderr
+    assert "error: the demo's teacher is not installed" in done.stderr and "make demo" in done.stderr
+    assert found["from"] == found["child"] == str(place / "edgestill")
+    assert found["kinds"] == [kinds.names(package) for package in PACKAGES] and all(found["kinds"])
+    assert found["families"] == family.names() and "llama" in found["families"]
+    for folder, ids in zip(packed_llama.values(), found["answers"], strict=True):
+        with load(folder, threads=1) as model:
+            assert ids == model.generate("turn off the light", max_new_tokens=4).ids
+
+
+@pytest.mark.parametrize("layout", ["compiled", "zipped"])
+def test_data_files_are_found_wherever_they_lie(layout: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    code = ("import sys\nsys.path.insert(0, sys.argv[1])\nfrom pathlib import Path\n"
+            "from edgestill.models.demo import grammar\nfrom edgestill.cli.report import page\n"
+            "from edgestill.distill.templates import read\nfrom edgestill.quantize import apps\n"
+            "from edgestill.runtime.server import application\n"
+            "assert next(grammar.rows('train', 1)) and 'im_start' in read('chatml', Path())\n"
+            "assert page.STYLE.read_text() and application._PAGE.read_text()\n"
+            "apps.copy(apps.TEMPLATES / 'android' / 'common', Path('app'))\n")
+    subprocess.run([sys.executable, "-c", code, request.getfixturevalue(layout)], check=True, cwd=tmp_path)
+    wanted = ROOT / "quantize" / "apps" / "templates" / "android" / "common"
+    assert {path.relative_to(tmp_path / "app"): path.read_bytes() for path in (tmp_path / "app").rglob("*.*")} == {
+        path.relative_to(wanted): path.read_bytes() for path in wanted.rglob("*.*")}
+
+
+def test_a_process_of_its_own_finds_the_package_in_the_working_folder(compiled: Path) -> None:
+    """Where `python -m edgestill` found it; what else lies there comes after everything that is installed."""
+    code = ("import os, subprocess, sys\nfrom edgestill.runtime.files.limited_process import command\n"
+            "sys.path.remove('')\nsubprocess.run(command('edgestill.probe'), check=True)")
+    (compiled / "numpy.py").write_text("raise SystemExit(3)")
+    found = subprocess.run([sys.executable, "-c", code], cwd=compiled, check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == str(compiled / "edgestill")
