@@ -22,8 +22,8 @@ from .wheels import ROOT
 
 COPY = "edgestill_extended"
 """The copy's own name: whatever is imported relatively is then the copy's."""
-EXAMPLES = dict(re.findall(r"^```\w+\n# ((?:\w+/)+[\w.-]+)\n(.*?)^```", (ROOT / "docs/extending.md").read_text(),
-                           flags=re.MULTILINE | re.DOTALL))
+PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+EXAMPLES = dict(re.findall(r"^```\w+\n# ((?:\w+/)+[\w.-]+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL))
 Load = Callable[[str], ModuleType]
 
 
@@ -48,7 +48,20 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
 
 
 def test_every_example_is_tested() -> None:
-    assert len(EXAMPLES) == 11 and (ROOT / "docs/extending.md").read_text().count("\n## ") == 11
+    assert len(EXAMPLES) == 11 and PAGE.count("```python\n# ") + PAGE.count("```toml\n# ") == 11
+
+
+def test_every_run_file_of_the_page_names_what_is_there(load: Load, tmp_path: Path) -> None:
+    runfile, found = load("models.runfile"), re.findall(r"^```toml\n(\[.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert len(found) == 4
+    for text in found:
+        (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+        run = runfile.read(tmp_path / "run.toml")
+        load("distill.objectives").read_losses(run.distill.losses)
+        load("cli.pipeline.gates").check(run)
+        for export in run.export:
+            runfile.kind_config(runfile.METHODS, export.method, "export.method")
+            load("quantize.proof.other_programs").check_names(export.clients)
 
 
 def test_a_loss(load: Load) -> None:
