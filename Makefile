@@ -5,6 +5,12 @@ BIN := $(VENV)/bin
 # `make TORCH_INDEX=https://download.pytorch.org/whl/cpu` takes torch from that index; unset: pip's own.
 TORCH_INDEX ?=
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+# llama.cpp is compiled: of it the library alone, without pictures and HTTP, on all cores. `make LLAMA_INDEX=…` takes a
+# wheel that is compiled already from that index.
+LLAMA_INDEX ?=
+LLAMA := $(shell grep ^llama_cpp_python== constraints.txt)
+LLAMA_CMAKE := $(CURDIR)/$(VENV)/llama.cmake
+LLAMA_ARGS := -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE='$(LLAMA_CMAKE)'
 PYTEST_WORKERS ?= 2
 # lm-evaluation-harness and what it imports beside our own packages: by its own list pip goes back to versions of years ago.
 HARNESS := lm_eval aiohappyeyeballs aiohttp aiosignal chardet colorama DataProperty evaluate frozenlist lxml mbstrdecoder \
@@ -22,6 +28,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -c constraints.txt
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	echo 'set(LLAMA_BUILD_COMMON OFF)' > $(VENV)/llama.cmake
+	CMAKE_ARGS="$(LLAMA_ARGS) $$CMAKE_ARGS" CMAKE_BUILD_PARALLEL_LEVEL=$$(nproc) $(BIN)/python -m pip install --quiet \
+		$(if $(LLAMA_INDEX),--index-url $(LLAMA_INDEX) --only-binary :all: --no-deps) -c constraints.txt $(LLAMA)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
