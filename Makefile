@@ -29,7 +29,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -c constraints.txt
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	echo 'set(LLAMA_BUILD_COMMON OFF)' > $(VENV)/llama.cmake
-	CMAKE_ARGS="$(LLAMA_ARGS) $$CMAKE_ARGS" CMAKE_BUILD_PARALLEL_LEVEL=$$(nproc) $(BIN)/python -m pip install --quiet \
+	CMAKE_ARGS="$(LLAMA_ARGS) $$CMAKE_ARGS" CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pip install --quiet \
 		$(if $(LLAMA_INDEX),--index-url $(LLAMA_INDEX) --only-binary :all: --no-deps) -c constraints.txt $(LLAMA)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
