@@ -44,7 +44,7 @@ test: setup lint types contracts
 REAL_DATA ?= ../shared/data
 test-real: setup
 	$(BIN)/python benchmarks/real_models.py --out out/real
-	$(BIN)/python -m pytest tests/real -v -p no:cacheprovider
+	$(BIN)/python -m pytest tests/real -n $(PYTEST_WORKERS) --dist worksteal -p no:cacheprovider
 
 # The main job on a real model, three tasks, and four bits on it: two hours on two cores.
 real: setup
