@@ -23,15 +23,16 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 
 setup: $(VENV)/.ready
 
-# torch goes first and pinned: a later, looser requirement would fetch a build of several GB.
+# torch goes first and pinned: a later, looser requirement would fetch a build of several GB. Modules are compiled as they are
+# first used, which most never are.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -c constraints.txt
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	echo 'set(LLAMA_BUILD_COMMON OFF)' > $(VENV)/llama.cmake
 	CMAKE_ARGS="$(LLAMA_ARGS) $$CMAKE_ARGS" CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pip install --quiet \
 		$(if $(LLAMA_INDEX),--index-url $(LLAMA_INDEX) --only-binary :all: --no-deps) -c constraints.txt $(LLAMA)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: setup
