@@ -28,6 +28,12 @@ KINDS = {
     # As DeepSeek-R1's: so do these, and no answered conversation has any thoughts.
     "open": TOOLS + LOOP.replace("OPEN", "").replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
             + PROMPT.replace("GO", "{{ '<think>\\n' }}"),
+    # As DeepSeek-R1's whole template: what follows results of tools has no opening of its own, and no thoughts.
+    "results": TOOLS + "{%- set ns = namespace(tool=false) %}{%- for m in messages %}{%- if m.role == 'tool' %}"
+               "{%- set ns.tool = true %}<|output|>{{ m.content }}{%- else %}{%- if ns.tool %}<|results|>{%- else %}"
+               "<|{{ m.role }}|>{%- endif %}{%- set ns.tool = false %}{{ m.content.split('</think>')[-1] }}"
+               "{%- for c in m.tool_calls or [] %}" + CALL + "{%- endfor %}<|end|>{%- endif %}{%- endfor %}"
+               "{%- if ns.tool %}<|results|>{%- elif add_generation_prompt %}<|assistant|>{{ '<think>\\n' }}{%- endif %}",
     # A channel for every answer.
     "channel": TOOLS + LOOP.replace("OPEN", "<|channel|>{{ 'thought ' ~ m.reasoning_content ~ '<|/channel|>' "
                                             "if m.reasoning_content }}final:") + PROMPT.replace("GO", "<|channel|>"),
