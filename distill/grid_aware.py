@@ -22,7 +22,7 @@ from ..models.errors import MissingExtra, UsageError
 from ..models.runfile import GridAware, RunFile, check_grid_aware
 from ..quantize.grid.codes import Codes
 from ..runtime.text.codec import Codec
-from . import finish, loop
+from . import finish, loop, machine
 from .batches import everything
 from .grid import Grid
 from .job import (
@@ -126,6 +126,7 @@ def _train(job: Job, settings: GridAware, tensors: _Tensors, bench: Bench) -> No
     sets = {name: everything(tokens) for name, tokens in read_tokens(job, codec, bench).items()}
     schedules = make_schedules(job, codec, bench, sets)
     model = load_model(job.student.folder, job.run.task)
+    machine.recompute_layers(model, int(sets["train"].lengths.max()), schedules["train"].micro_batch_tokens)
     tensors = tensors.named_as(model)
     found = _kept(bench.work / START)
     starts = [found] if found else _starts(

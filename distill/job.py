@@ -128,8 +128,7 @@ def _train(job: Job, terms: list[Term], adapter: tuple[Any, Any], bench: Bench) 
     model = load_model(job.student.folder, task, settings.seed).to(bench.device)
     if job.classify and model.config.pad_token_id is None:
         model.config.pad_token_id = codec.pad_id or codec.eos_id
-    if int(sets["train"].lengths.max()) > schedules["train"].micro_batch_tokens:  # one row is more than a whole batch
-        machine.recompute_layers(model)
+    machine.recompute_layers(model, int(sets["train"].lengths.max()), schedules["train"].micro_batch_tokens)
     model, merge = adapter[0].attach(model, adapter[1], task.kind, settings.seed)
     needs_teacher = any(term.module.TEACHER for term in terms)
     if needs_teacher and job.teacher is None:

@@ -33,7 +33,8 @@ KINDS = {
                "{%- set ns.tool = true %}<|output|>{{ m.content }}{%- else %}{%- if ns.tool %}<|results|>{%- else %}"
                "<|{{ m.role }}|>{%- endif %}{%- set ns.tool = false %}{{ m.content.split('</think>')[-1] }}"
                "{%- for c in m.tool_calls or [] %}" + CALL + "{%- endfor %}<|end|>{%- endif %}{%- endfor %}"
-               "{%- if ns.tool %}<|results|>{%- elif add_generation_prompt %}<|assistant|>{{ '<think>\\n' }}{%- endif %}",
+               "{%- if ns.tool %}<|results|>"
+               "{%- elif add_generation_prompt %}<|assistant|>{{ '<think>\\n' }}{%- endif %}",
     # A channel for every answer.
     "channel": TOOLS + LOOP.replace("OPEN", "<|channel|>{{ 'thought ' ~ m.reasoning_content ~ '<|/channel|>' "
                                             "if m.reasoning_content }}final:") + PROMPT.replace("GO", "<|channel|>"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from edgestill.cli import main
 from edgestill.cli.pipeline import plan as stages
-from edgestill.distill import grid_aware, loop
+from edgestill.distill import grid_aware, loop, machine
 from edgestill.distill.grid import Grid, half_scales, places_of, steps
 from edgestill.distill.loading import load_model
 from edgestill.models import kinds
@@ -247,6 +247,21 @@ def test_of_several_starts_the_one_with_the_least_kl_is_taken(home: Path) -> Non
                                                                       f"grid_aware.starts=[{tables}]"])
         kls["-".join(starts)] = told(out)["start_kl_nats"]
     assert kls["rtn-scale_search"] == min(kls["rtn"], kls["scale_search"]) and kls["rtn"] != kls["scale_search"]
+
+
+def test_long_rows_recompute_layers_and_learn_the_same(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recompute, settings = machine.recompute_layers, ["grid_aware.micro_batch_tokens=8", "grid_aware.steps=4"]
+
+    def noted(model: Any, *sizes: int) -> None:
+        recompute(model, *sizes)
+        assert model.is_gradient_checkpointing
+
+    monkeypatch.setattr(machine, "recompute_layers", noted)
+    again = weights(grid_aware(home / "run.toml", home / "again", settings))
+    monkeypatch.setattr(machine, "recompute_layers", lambda *_: None)
+    held = weights(grid_aware(home / "run.toml", home / "held", settings))
+    assert told(home / "again")["kept"] != "the start: training did not better it"
+    assert all(same_bits(again[name], held[name]) for name in held)
 
 
 @pytest.mark.parametrize("damage", [False, True])
