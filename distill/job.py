@@ -114,7 +114,7 @@ def once(job: Job, out: Path, work_at: Callable[[Bench], None]) -> Path:
             progress.note(f"{out}: already made by this very run")
         else:
             files.refuse_non_empty(out)
-            with told(progress.note), machine.use_threads(threads):
+            with told(progress.note), machine.use_threads(threads), machine.freed_memory_kept():
                 work_at(Bench(out, work, device, precision, description, fingerprint, progress))
     shutil.rmtree(work)
     return out

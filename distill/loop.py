@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.errors import TrainingError
 from ..models.runfile import Loop
-from . import machine
 from .batches import Schedule
 from .checkpoint import State, Store
 from .objectives import Objective
@@ -64,7 +63,6 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
     import torch
     from accelerate import Accelerator
 
-    machine.keep_freed_memory()
     accelerator = Accelerator(cpu=schedule.device == "cpu")
     store = Store(work, progress.note)
     changed = store.claim(description, soft)
