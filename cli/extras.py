@@ -9,17 +9,16 @@ from ..models.errors import MissingExtra
 EXTRAS: dict[str, dict[str, str]] = {
     "base": {
         "numpy": "numpy",
-        "onnxruntime": "onnxruntime",
         "tokenizers": "tokenizers",
         "jinja2": "jinja2",
-        "click": "click",
-        "rich": "rich",
         "psutil": "psutil",
     },
     "gguf": {"llama_cpp": "llama-cpp-python"},
+    "onnx": {"onnxruntime": "onnxruntime"},
+    "cli": {"click": "click", "rich": "rich"},
     "structure": {"llguidance": "llguidance", "jsonschema": "jsonschema"},
     # uvicorn takes uvloop by itself where it is there; it is not for Windows.
-    "serve": {"starlette": "starlette", "uvicorn": "uvicorn"} | (
+    "serve": {"prometheus_client": "prometheus-client", "starlette": "starlette", "uvicorn": "uvicorn"} | (
         {"uvloop": "uvloop"} if sys.platform != "win32" else {}),
     "train": {
         "torch": "torch",

@@ -15,6 +15,7 @@ switch_off_telemetry()
 
 import click  # noqa: E402 - the switches stand before any library is imported
 
+from .. import __version__  # noqa: E402
 from ..models.errors import EdgestillError  # noqa: E402
 from .lazy import LazyGroup  # noqa: E402
 
@@ -26,7 +27,7 @@ OK, FAILED, USAGE, CHECK_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
     epilog="edgestill VERB --help shows a verb's options and an example.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(package_name="edgestill", message="%(prog)s %(version)s")
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def root() -> None:
     """Distil a teacher into a small model, and prove the file that ships."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from . import proving
 from .wheels import PACKAGE, ROOT, tracked
 
 PACKAGES = ("runtime.engines", "quantize.methods", "quantize.proof.checks", "distill.losses")
-PROBE = "import edgestill\nprint(edgestill.__path__[0])\n"
+PROBE = "import edgestill, numpy\nprint(edgestill.__path__[0])\n"
 """A module that only the copies here have."""
 APP = """
 import json, subprocess, sys
@@ -115,10 +116,22 @@ def test_data_files_are_found_wherever_they_lie(layout: str, tmp_path: Path, req
         path.relative_to(wanted): path.read_bytes() for path in wanted.rglob("*.*")}
 
 
-def test_a_process_of_its_own_finds_the_package_in_the_working_folder(compiled: Path) -> None:
+def test_a_process_of_its_own_finds_the_package_in_the_working_folder(compiled: Path, tmp_path: Path) -> None:
     """Where `python -m edgestill` found it; what else lies there comes after everything that is installed."""
-    code = ("import os, subprocess, sys\nfrom edgestill.runtime.files.limited_process import command\n"
-            "sys.path.remove('')\nsubprocess.run(command('edgestill.probe'), check=True)")
-    (compiled / "numpy.py").write_text("raise SystemExit(3)")
-    found = subprocess.run([sys.executable, "-c", code], cwd=compiled, check=True, capture_output=True, text=True)
-    assert found.stdout.strip() == str(compiled / "edgestill")
+    code = ("import subprocess\nfrom edgestill.runtime.files.limited_process import command\n"
+            "subprocess.run(command('edgestill.probe'), check=True)")
+    (tmp_path / "edgestill").symlink_to(compiled / "edgestill")
+    (tmp_path / "numpy.py").write_text("raise SystemExit(3)")
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == str(tmp_path / "edgestill")
+
+
+@pytest.mark.parametrize("how", ["-m edgestill", "-c 'import edgestill.__main__'"])
+def test_without_the_command_line_only_the_library_is_there(how: str, tmp_path: Path) -> None:
+    """The second is what the installed script does first (the wheel's test holds it to that)."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['click'] = None\n")
+    found = subprocess.run([sys.executable, *shlex.split(how)], env=os.environ | {"PYTHONPATH": str(tmp_path)},
+                           capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr == ("error: click is not installed, and this step needs it\n"
+                            "hint: pip install 'edgestill[cli]'\n")

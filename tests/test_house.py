@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import edgestill
 import pytest
 
 from . import wheels
@@ -87,10 +88,13 @@ def test_heavy_packages_are_imported_inside_functions(room: str) -> None:
 def test_the_wheel_holds_every_file_of_the_package_and_no_weights(tmp_path: Path) -> None:
     """An unlisted sub-package or data file would silently miss the wheel."""
     wheel = wheels.build(tmp_path)
-    listed = zipfile.ZipFile(wheel).namelist()
-    packed = {name.removeprefix("edgestill/") for name in listed if name.startswith("edgestill/")}
+    archive = zipfile.ZipFile(wheel)
+    packed = {name.removeprefix("edgestill/") for name in archive.namelist() if name.startswith("edgestill/")}
     assert packed == set(tracked(*wheels.PACKAGE)) and len(packed) > 400
     assert wheel.stat().st_size < 1_500_000  # 771,390 bytes on 2026-11-30
+    about = f"edgestill-{edgestill.__version__}"
+    assert wheel.name.startswith(f"{about}-")
+    assert b"edgestill = edgestill.__main__:main\n" in archive.read(f"{about}.dist-info/entry_points.txt")
 
 
 def test_the_constraints_pin_every_dependency() -> None:

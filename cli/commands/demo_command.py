@@ -20,6 +20,6 @@ def command(out: Path, overrides: tuple[str, ...], dry_run: bool, as_json: bool)
     """Distil, export and prove the embedded model, in minutes.
 
     A voice assistant for the home: spoken requests become JSON calls under a schema. The rows come from a seeded
-    grammar, the teacher lies in the package; nothing is downloaded. The same stages as `edgestill run`.
+    grammar, the teacher lies in the source tree; nothing is downloaded. The same stages as `edgestill run`.
     """
     running.demo(out, overrides, dry_run, as_json)

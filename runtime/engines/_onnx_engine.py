@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...models.errors import ArtifactError
+from ...models.errors import ArtifactError, MissingExtra
 from ..files.model_files import head_size
 from ._base import EXTEND, Cache, check_ids, rows_per_pass
 from ._exclusive_use import CLOSED
@@ -36,9 +36,13 @@ def session(path: Path, threads: int, *, patterns: bool = False) -> Any:
     """An InferenceSession on the CPU that makes no connection and is quiet when idle.
 
     `patterns` plans memory per input shape: right for few shapes, a leak for a mask that grows with every token.
+    Raises ArtifactError when onnxruntime refuses the file, MissingExtra when it is not installed.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library initialises, so before the import
-    import onnxruntime
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingExtra("onnxruntime", "onnx") from error
 
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()

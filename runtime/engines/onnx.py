@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def open(artifact: Artifact, threads: int, context: int) -> OnnxEngine | ConcatEngine:
     """Load the artifact's graph; `threads` 0 means the physical cores, `context` 0 the default length.
 
-    Raises ArtifactError when the graph cannot be loaded or is no decoder of this kind.
+    Raises ArtifactError when the graph cannot be loaded or is no decoder of this kind, MissingExtra without
+    onnxruntime.
     """
     limit = artifact.manifest.dimensions.get("context") or context_of(artifact.folder)
     threads, length = threads or allowed_cores(), chosen_context(context, limit)

@@ -15,11 +15,11 @@ TARGETS = ("onnx:fp32", "onnx:int4", "onnx:int8")
 
 @pytest.fixture(scope="session", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What pip says of the base install, for which it may build nothing."""
+    """What pip says of ONNX and the command line, for which it may build nothing."""
     wheel = wheels.build(tmp_path_factory.mktemp("wheel"))
     emulated.output("Pi 5", "pip", "uninstall", "--quiet", "--yes", "edgestill")  # an older tree's
     return emulated.output("Pi 5", "pip", "install", "--only-binary=:all:", "--no-compile", "-c",
-                           wheels.ROOT / "constraints.txt", wheel)
+                           wheels.ROOT / "constraints.txt", f"{wheel}[cli,onnx]")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The base install runs on aarch64, and its answers are those of this machine."""
+"""What a device installs runs on aarch64, and its answers are those of this machine."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_machine_is_what_it_should_be(processor: str) -> None:
     assert Path(found["prefix"]) == BIN.parent and BIN.parent in Path(found["from"]).parents
 
 
-def test_the_base_install_comes_from_wheels_alone(installed: str) -> None:
+def test_what_a_device_installs_comes_from_wheels_alone(installed: str) -> None:
     assert "Successfully installed" in installed and "edgestill-" in installed
     assert "No broken requirements found" in emulated.output("Pi 5", "pip", "check")
     tags = {}
@@ -124,7 +124,8 @@ def test_a_changed_weight_is_refused(demo: dict[str, Path], tmp_path: Path) -> N
 def test_doctor_knows_the_machine(processor: str, name: str) -> None:
     found = json.loads(emulated.output(processor, "edgestill", "doctor", "--json"))
     assert found["machine"]["processor"] == name and "aarch64" in found["machine"]["system"]
-    assert all(found["packages"]["base"].values()) and not any(found["packages"]["train"].values())
+    assert all(version for extra in ("base", "cli", "onnx") for version in found["packages"][extra].values())
+    assert not any(found["packages"]["train"].values())
 
 
 def test_a_profile_is_of_this_machine(classifier: dict[str, Path]) -> None:

@@ -133,7 +133,8 @@ def raising(error: BaseException) -> Callable[..., Any]:
     (MissingExtra("gguf", "export"), 1, "hint: pip install 'edgestill[export]'"),
     (KeyboardInterrupt(), 130, "error: interrupted"),
     (click.Abort(), 130, "error: interrupted"),
-    (ModuleNotFoundError("no", name="llama_cpp"), 1, "hint: pip install 'edgestill[gguf]'"),
+    *((ModuleNotFoundError("no", name=name), 1, f"hint: pip install 'edgestill[{extra}]'")
+      for extra, packages in extras.EXTRAS.items() if extra != "base" for name in packages),
     (ModuleNotFoundError("no", name="transformers.models"), 1, "hint: pip install 'edgestill[train]'"),
     (PermissionError(13, "Permission denied", "/x"), 1, "error: /x: Permission denied"),
     (OSError(28, "No space left on device"), 1, "error: No space left on device"),

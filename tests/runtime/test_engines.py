@@ -16,6 +16,7 @@ from edgestill.models import kinds
 from edgestill.models.artifact import Artifact, Manifest, open_artifact
 from edgestill.models.errors import ArtifactError, MissingExtra, UsageError
 from edgestill.models.task import Task
+from edgestill.runtime import load
 from edgestill.runtime.engines import _base as shared_engine
 from edgestill.runtime.files import model_files
 from numpy.typing import NDArray
@@ -245,13 +246,17 @@ def test_onnx_reads_the_head_size_beside_a_symbolic_graph(packed_llama: dict[str
         model_files.head_size(tmp_path)
 
 
-def test_a_missing_engine_names_the_extra(packed_llama: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_engine_names_the_extra(packed_llama: dict[str, Path], packed_bert: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "llama_cpp"]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match="llama-cpp-python is not installed") as error:
-        opened("gguf", packed_llama["gguf"])
-    assert "edgestill[gguf]" in error.value.hint
+    for path, extra, package in ((packed_llama["gguf"], "gguf", "llama-cpp-python"),
+                                 (packed_llama["onnx"], "onnx", "onnxruntime"), (packed_bert, "onnx", "onnxruntime")):
+        with pytest.raises(MissingExtra, match=f"{package} is not installed") as error:
+            load(path, check_hashes=False)
+        assert error.value.hint == f"pip install 'edgestill[{extra}]'"
 
 
 def test_the_whole_llama_package_works_beside_ours(packed_llama: dict[str, Path]) -> None:
