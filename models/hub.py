@@ -6,13 +6,19 @@ import json
 import os
 from pathlib import Path
 
+from .errors import UsageError
+
 
 def cache() -> Path:
-    """The client's folder of downloaded models, as its environment variables say."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    home = Path(os.environ.get("HF_HOME") or default)
-    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return Path(os.path.expandvars(named or home / "hub")).expanduser()
+    """The client's folder of downloaded models, as its environment variables say. UsageError where they leave it to the
+    home of a user who has none."""
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+    try:
+        return Path(os.path.expandvars(named)).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{named}: this user has no home, so there is no place for models of the hub",
+                         "set HF_HOME to a folder that stays, or give a model's folder") from None
 
 
 def snapshot(hub_id: str, revision: str = "") -> Path | None:

@@ -135,3 +135,23 @@ def test_without_the_command_line_only_the_library_is_there(how: str, tmp_path: 
     assert (found.returncode, found.stdout) == (1, "")
     assert found.stderr == ("error: click is not installed, and this step needs it\n"
                             "hint: pip install 'edgestill[cli]'\n")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(packed_llama: dict[str, Path], tmp_path: Path) -> None:
+    """HOME is not set, and the system does not know the user."""
+    (tmp_path / "sitecustomize.py").write_text("import pwd\ndef unknown(user):\n    raise KeyError(user)\n"
+                                               "pwd.getpwuid = unknown\n")
+    code = ("import sys\nfrom edgestill.cli.main import call\nfrom edgestill.models.user_cache import user_cache\n"
+            "from edgestill.runtime import load\n"
+            "with load(sys.argv[1], threads=0) as model:\n    assert model.generate('x', max_new_tokens=2).ids\n"
+            "print(user_cache(), user_cache().is_dir(), call(['generate', 'smollm2-135m', 'x']))")
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ("HOME", "XDG_CACHE_HOME") and not name.startswith(("HF_", "HUGGINGFACE_"))}
+    found = subprocess.run([sys.executable, "-c", code, packed_llama["gguf"]], capture_output=True, text=True,
+                           check=False, env=environment | {"PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path)})
+    assert found.returncode == 0, found.stderr
+    folder, was_there, exit_code = found.stdout.split()
+    assert Path(folder).parent == tmp_path and (was_there, exit_code) == ("True", "2") and not Path(folder).exists()
+    assert found.stderr.count("set XDG_CACHE_HOME to a folder that stays") == 1
+    assert "error: ~/.cache/huggingface/hub: this user has no home" in found.stderr
+    assert "hint: set HF_HOME to a folder that stays" in found.stderr
