@@ -39,8 +39,8 @@ from .job import (
     validate,
 )
 from .loading import load_model
-from .objectives import read_losses
 from .verbs import Splits, read_run, settle, student_source
+from .weighted_losses import WeightedLosses, read_losses
 
 if TYPE_CHECKING:
     from ..quantize.source.checkpoint import Checkpoint
@@ -133,8 +133,8 @@ def _train(job: Job, settings: GridAware, tensors: _Tensors, bench: Bench) -> No
         tensors, settings, model, [sets["train"].row(row).tolist() for row in range(len(sets["train"]))])
     grid = _attach(model, tensors, bench.device)
     grid.start(starts[0].codes, tensors.weight)
-    objectives = text_objectives(job, model, read_losses(FORWARD_KL), job.teacher, codec, schedules, bench.precision,
-                                 bench.progress)
+    losses = WeightedLosses(read_losses(FORWARD_KL), model, job.teacher)
+    objectives = text_objectives(job, model, losses, job.teacher, codec, schedules, bench.precision, bench.progress)
 
     def check() -> dict[str, float]:
         return validate(model, objectives["validation"], schedules["validation"], False, bench.precision)

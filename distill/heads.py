@@ -7,7 +7,7 @@ while its logits are still there; so nothing is kept, and nothing is computed tw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOGITS_AT_ONCE = 2**23
 """Logits of one chunk (32 MiB in float32); a loss holds about ten tensors of this size for a moment."""
 
-RowLoss = Callable[["Tensor", slice], "Tensor"]
+PlaceLoss = Callable[["Tensor", slice], "Tensor"]
 """(logits [c, v] in float32, which of the n positions) → loss of each position [c]."""
 
 
@@ -83,20 +83,22 @@ def hidden_states(model: Any, ids: Tensor) -> Tensor:
     return states
 
 
-def summed_loss(hidden: Tensor, head: Head, row_loss: RowLoss, dtype: Any) -> Tensor:
-    """The sum of `row_loss` over all positions as a scalar with gradients for `hidden` [n, h] and the head.
+def summed_loss(hidden: Tensor, head: Head, place_loss: PlaceLoss, dtype: Any,
+                parameters: Sequence[Tensor] = ()) -> Tensor:
+    """The sum of `place_loss` over all positions as a scalar with gradients for `hidden` [n, h], the head and the
+    loss's own `parameters`, each of which every place is to depend on.
 
     `dtype` is the type that the head's product is computed in; logits and losses are float32.
     """
     import torch
 
-    if torch.is_grad_enabled() and (hidden.requires_grad or head.weight.requires_grad):
-        result: Tensor = _function().apply(hidden, head.weight, head.bias, head, row_loss, dtype)
+    if torch.is_grad_enabled() and any(value.requires_grad for value in (hidden, head.weight, *parameters)):
+        result: Tensor = _function().apply(head, place_loss, dtype, hidden, head.weight, head.bias, *parameters)
         return result
     weight, bias = head.weight.to(dtype), None if head.bias is None else head.bias.to(dtype)
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
     for part in chunks(len(hidden), len(weight)):
-        total += row_loss(head.logits(hidden[part].to(dtype), weight, bias), part).sum()
+        total += place_loss(head.logits(hidden[part].to(dtype), weight, bias), part).sum()
     return total
 
 
@@ -114,34 +116,31 @@ def _function() -> Any:
         """The forward pass computes the gradients too; the backward pass only scales them."""
 
         @staticmethod
-        def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: Head, row_loss: RowLoss,
-                    dtype: Any) -> Tensor:
-            values = (hidden, weight, bias)
-            needed = [value is not None and ctx.needs_input_grad[place] for place, value in enumerate(values)]
-            # Leaves of their own, cast once for all chunks.
-            leaves: list[Any] = [
-                None if value is None else value.detach().to(dtype).requires_grad_(place > 0 and needed[place])
-                for place, value in enumerate(values)]
+        def forward(ctx: Any, head: Head, place_loss: PlaceLoss, dtype: Any, hidden: Tensor, weight: Tensor,
+                    bias: Tensor | None, *parameters: Tensor) -> Tensor:
+            values = (hidden, weight, bias, *parameters)
+            needed = [place for place in range(len(values)) if ctx.needs_input_grad[3 + place]]
+            # Leaves of their own, cast once for all chunks. The loss has its parameters itself.
+            leaves: list[Any] = [None if value is None else value.detach().to(dtype).requires_grad_(place in needed)
+                                 for place, value in enumerate((None, weight, bias))] + list(parameters)
             # Chunks are added up in float32: in bfloat16 the small ones would be rounded away.
-            sums: list[Any] = [torch.zeros_like(value, dtype=torch.float32) if is_needed else None
-                               for value, is_needed in zip(values, needed, strict=True)]
+            sums: dict[int, Any] = {place: torch.zeros_like(values[place], dtype=torch.float32) for place in needed}
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
             for part in chunks(len(hidden), len(weight)):
-                states = leaves[0][part].detach().requires_grad_(needed[0])
+                leaves[0] = hidden[part].detach().to(dtype).requires_grad_(0 in needed)
                 with torch.enable_grad():
-                    loss = row_loss(head.logits(states, leaves[1], leaves[2]), part).sum()
-                places = [place for place in range(3) if needed[place]]
-                grads = torch.autograd.grad(loss, [states if place == 0 else leaves[place] for place in places])
-                for place, grad in zip(places, grads, strict=True):
+                    loss = place_loss(head.logits(leaves[0], leaves[1], leaves[2]), part).sum()
+                grads = torch.autograd.grad(loss, [leaves[place] for place in needed])
+                for place, grad in zip(needed, grads, strict=True):
                     (sums[0][part] if place == 0 else sums[place]).add_(grad)
                 total += loss.detach()
-            ctx.grads = [None if grad is None else grad.to(value.dtype)
-                         for grad, value in zip(sums, values, strict=True)]
+            ctx.grads = [sums[place].to(value.dtype) if value is not None and place in needed else None
+                         for place, value in enumerate(values)]
             return total
 
         @staticmethod
         def backward(ctx: Any, *outputs: Tensor) -> tuple[Any, ...]:
             scale, grads, ctx.grads = outputs[0], ctx.grads, None
-            return (*(None if grad is None else grad.mul_(scale.to(grad.dtype)) for grad in grads), None, None, None)
+            return (None, None, None, *(None if grad is None else grad.mul_(scale.to(grad.dtype)) for grad in grads))
 
     return ChunkedLoss

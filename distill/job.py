@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..models import files, kinds
 from ..models.artifact import is_artifact, open_artifact, versions
-from ..models.errors import UsageError
 from ..models.outputs import SOFTMAX
 from ..models.progress import told
 from ..models.runfile import Loop, RunFile, kind_config
@@ -25,10 +24,11 @@ from . import finish, loop, machine, targets
 from .batches import Schedule, TokenSet, tokenize
 from .checkpoint import locked
 from .loading import load_model
-from .objectives import ClassObjective, Objective, Term, TextObjective, TextTeacher, class_logits, read_losses
+from .objectives import ClassObjective, Objective, TextObjective, TextTeacher, class_logits
 from .sources import Source, weights_digest
 from .students.vocabulary import token_map
 from .training_log import Progress
+from .weighted_losses import Term, WeightedLosses, read_losses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,18 +130,15 @@ def _train(job: Job, terms: list[Term], adapter: tuple[Any, Any], bench: Bench) 
         model.config.pad_token_id = codec.pad_id or codec.eos_id
     machine.recompute_layers(model, int(sets["train"].lengths.max()), schedules["train"].micro_batch_tokens)
     model, merge = adapter[0].attach(model, adapter[1], task.kind, settings.seed)
-    needs_teacher = any(term.module.TEACHER for term in terms)
-    if needs_teacher and job.teacher is None:
-        raise UsageError(f"{job.stage}.losses: needs a teacher, and the run file has no [teacher] table",
-                         "add [teacher] with kind and model, or use the loss ce alone")
-    teacher = job.teacher if needs_teacher else None
+    losses = WeightedLosses(terms, model, job.teacher, settings.seed)
+    teacher = job.teacher if any(term.needs for term in terms) else None
     make, chooses = _class_objectives if job.classify else text_objectives, job.classify and task.head == SOFTMAX
-    objectives = make(job, model, terms, teacher, codec, schedules, precision, bench.progress)
+    objectives = make(job, model, losses, teacher, codec, schedules, precision, bench.progress)
 
     check = partial(validate, model, objectives["validation"], schedules["validation"], chooses, precision) \
         if "validation" in sets else None
     outcome = loop.train(model, objectives["train"], schedules["train"], check, settings, bench.work,
-                         bench.description, bench.progress, SOFT)
+                         bench.description, bench.progress, SOFT, of_losses=losses.parameters)
     extra: dict[str, Any] = {}
     if job.classify and "validation" in sets:
         task, extra = targets.calibrate(task, *_all_logits(model, schedules["validation"], precision))
@@ -178,7 +175,7 @@ def micro_batch_tokens(job: Job, device: str) -> int:
     return job.settings.micro_batch_tokens or machine.micro_batch_tokens(config, device)
 
 
-def text_objectives(job: Job, model: Any, terms: list[Term], source: Source | None, codec: Codec,
+def text_objectives(job: Job, model: Any, losses: WeightedLosses, source: Source | None, codec: Codec,
                     schedules: Mapping[str, Schedule], precision: str, progress: Progress) -> dict[str, Objective]:
     """The losses of a decoder on every set; `source` is what it learns from."""
     teachers: dict[str, TextTeacher] = {}
@@ -195,7 +192,7 @@ def text_objectives(job: Job, model: Any, terms: list[Term], source: Source | No
             epochs = loop.total_steps(job.settings, schedule.steps_per_epoch) / schedule.steps_per_epoch
             if (name == "validation" or epochs > 1) and teacher.bytes_for(schedule.tokens) <= KEPT_BYTES:
                 _ask(teachers[name], schedule, progress)
-    return {name: TextObjective(model, terms, teachers.get(name), precision) for name in schedules}
+    return {name: TextObjective(model, losses, teachers.get(name), precision) for name in schedules}
 
 
 def _ask(teacher: TextTeacher, schedule: Schedule, progress: Progress) -> None:
@@ -204,7 +201,7 @@ def _ask(teacher: TextTeacher, schedule: Schedule, progress: Progress) -> None:
         progress.at(min(len(teacher.kept), len(schedule.tokens)), len(schedule.tokens), f"batch {done}", "teacher")
 
 
-def _class_objectives(job: Job, model: Any, terms: list[Term], source: Source | None, codec: Codec,
+def _class_objectives(job: Job, model: Any, losses: WeightedLosses, source: Source | None, codec: Codec,
                       schedules: Mapping[str, Schedule], precision: str, progress: Progress) -> dict[str, Objective]:
     import torch
 
@@ -219,7 +216,7 @@ def _class_objectives(job: Job, model: Any, terms: list[Term], source: Source | 
             rows = [job.splits[name][place] for place in schedule.tokens.sources]
             logits = ask(teacher.to(device), theirs, rows, precision, micro_batch_tokens(job, device))
             known[name] = torch.from_numpy(logits[:, order]).to(device)
-    return {name: ClassObjective(model, terms, known.get(name), precision, job.run.task.head) for name in schedules}
+    return {name: ClassObjective(model, losses, known.get(name), precision, job.run.task.head) for name in schedules}
 
 
 def validate(model: Any, objective: Objective, schedule: Schedule, classify: bool, precision: str) -> dict[str, float]:

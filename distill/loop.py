@@ -52,9 +52,10 @@ class Outcome:
 
 def train(model: Any, objective: Objective, schedule: Schedule, validate: Validate | None, settings: Loop,
           work: Path, description: Mapping[str, Any], progress: Progress, soft: Sequence[str] = (),
-          keep_start: bool = False) -> Outcome:
+          keep_start: bool = False, of_losses: Mapping[str, Tensor] | None = None) -> Outcome:
     """Train the parameters of `model` that require gradients, continuing the work that lies in `work`.
 
+    `of_losses` are parameters of the objective, by names that the model has not: trained and kept in checkpoints.
     `description` says what is trained on what; work of another description is refused (UsageError), unless only
     its `soft` keys differ. With `keep_start` the model as it comes is validated too, and kept where nothing is better.
     Raises TrainingError at the first loss or gradient that is not finite, KeyboardInterrupt after SIGINT or SIGTERM:
@@ -66,7 +67,8 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
     accelerator = Accelerator(cpu=schedule.device == "cpu")
     store = Store(work, progress.note)
     changed = store.claim(description, soft)
-    named = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    named = {name: value for name, value in (*model.named_parameters(), *(of_losses or {}).items())
+             if value.requires_grad}
     optimizer = accelerator.prepare_optimizer(_adamw(named, settings))
     steps = total_steps(settings, schedule.steps_per_epoch)
     every = settings.evaluate_every or max(1, steps // 10)

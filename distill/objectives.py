@@ -3,81 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..models import kinds
-from ..models.errors import UsageError
 from ..models.outputs import SOFTMAX
-from ..models.runfile import kind_config
 from .heads import Head, head_of, hidden_states, summed_loss
+from .signals import Signal
 from .targets import loss
+from .weighted_losses import WeightedLosses
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .batches import Batch, TokenSet
 
-LOSSES = "distill.losses"
-
-
-@dataclass(frozen=True)
-class Term:
-    """One loss of a run file."""
-
-    module: ModuleType
-    config: Any
-    weight: float
-
-
 class Objective(Protocol):
     """The loss of a model."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """The loss of `batch`, summed over what is learned from (its `count`), as a scalar with gradients."""
-
-
-def read_losses(tables: Sequence[Mapping[str, Any]], name: str = "distill.losses") -> list[Term]:
-    """The losses of a run file; each table's `weight` (default 1) scales it.
-
-    Raises UsageError for an unknown kind or key, a weight that is not above 0, or no loss at all.
-    """
-    if not tables:
-        raise UsageError(f"{name}: no loss is given", f"one of: {', '.join(kinds.names(LOSSES))}")
-    terms = []
-    for index, table in enumerate(tables):
-        weight = table.get("weight", 1.0)
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
-            raise UsageError(f"{name}[{index}].weight: {weight!r} is not a number above 0",
-                             "leave the loss out instead")
-        rest = {key: value for key, value in table.items() if key != "weight"}
-        config = kind_config(LOSSES, rest, f"{name}[{index}]")
-        terms.append(Term(kinds.load(LOSSES, table["kind"]), config, float(weight)))
-    return terms
-
-
-def total(terms: Sequence[Term], student: Tensor, teacher: Tensor | None, labels: Tensor) -> Tensor:
-    """The weighted losses of each row [n]; student [n, v], teacher [n, w], labels [n].
-
-    A teacher's loss compares the first min(v, w) classes: models of one family pad their vocabularies
-    differently, and what lies behind the shorter one is padding. Cross-entropy sees all of the student's.
-    """
-    result = None
-    for term in terms:
-        if term.module.TEACHER:
-            if teacher is None:
-                raise UsageError(f"loss {term.module.__name__.rpartition('.')[2]!r} needs a teacher, and there is none",
-                                 "add a [teacher] table, or use the loss ce")
-            common = min(student.shape[-1], teacher.shape[-1])
-            value = term.module.loss(student[:, :common], teacher[:, :common], labels, term.config)
-        else:
-            value = term.module.loss(student, None, labels, term.config)
-        result = value * term.weight if result is None else result + value * term.weight
-    assert result is not None  # read_losses refuses an empty list
-    return result
 
 
 def autocast(device: str, precision: str) -> Any:
@@ -90,11 +35,11 @@ def autocast(device: str, precision: str) -> Any:
 class TextObjective:
     """Losses of a decoder at the positions that predict a completion's tokens."""
 
-    def __init__(self, student: Any, terms: Sequence[Term], teacher: TextTeacher | None = None,
+    def __init__(self, student: Any, losses: WeightedLosses, teacher: TextTeacher | None = None,
                  precision: str = "fp32") -> None:
         import torch
 
-        self.student, self.terms, self.teacher = student, terms, teacher
+        self.student, self.losses, self.teacher = student, losses, teacher
         self.head = head_of(student)
         self.device = self.head.weight.device.type
         self.precision = precision
@@ -104,13 +49,12 @@ class TextObjective:
         """See Objective; counts completion tokens."""
         with autocast(self.device, self.precision):
             hidden = hidden_states(self.student, batch.ids).flatten(0, 1)[batch.positions]
-        known = None if self.teacher is None else self.teacher.hidden(batch)
+        known = None if self.teacher is None else Signal(self.teacher.hidden(batch), self.teacher.logits)
 
-        def row_loss(logits: Tensor, part: slice) -> Tensor:
-            seen = self.teacher.logits(known[part]) if self.teacher is not None and known is not None else None
-            return total(self.terms, logits, seen, batch.labels[part])
+        def place_loss(logits: Tensor, part: slice) -> Tensor:
+            return self.losses(Signal(logits), None if known is None else known[part], batch.labels[part])
 
-        return summed_loss(hidden, self.head, row_loss, self.dtype)
+        return summed_loss(hidden, self.head, place_loss, self.dtype, [*self.losses.parameters.values()])
 
 
 class TextTeacher:
@@ -171,12 +115,12 @@ class TextTeacher:
 class ClassObjective:
     """Losses of a classifier; what a teacher says about each row is known before training starts."""
 
-    def __init__(self, student: Any, terms: Sequence[Term], teacher_logits: Tensor | None = None,
+    def __init__(self, student: Any, losses: WeightedLosses, teacher_logits: Tensor | None = None,
                  precision: str = "fp32", head: str = SOFTMAX) -> None:
-        """`teacher_logits` [rows, labels], float32, in the order of the rows; `terms` are those of a softmax, other
+        """`teacher_logits` [rows, labels], float32, in the order of the rows; `losses` are those of a softmax, other
         heads have one loss each."""
         self.head = head
-        self.student, self.terms, self.teacher_logits, self.precision = student, terms, teacher_logits, precision
+        self.student, self.losses, self.teacher_logits, self.precision = student, losses, teacher_logits, precision
         self.device = next(student.parameters()).device.type
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -184,8 +128,8 @@ class ClassObjective:
         logits = class_logits(self.student, batch, self.precision)
         if self.head != SOFTMAX:
             return loss(self.head, logits, batch.labels).sum()
-        known = None if self.teacher_logits is None else self.teacher_logits[batch.rows].to(logits.device)
-        return total(self.terms, logits, known, batch.labels).sum()
+        known = None if self.teacher_logits is None else Signal(self.teacher_logits[batch.rows].to(logits.device))
+        return self.losses(Signal(logits), known, batch.labels).sum()
 
 
 def class_logits(model: Any, batch: Batch, precision: str) -> Tensor:

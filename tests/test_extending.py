@@ -57,7 +57,7 @@ def test_every_run_file_of_the_page_names_what_is_there(load: Load, tmp_path: Pa
     for text in found:
         (tmp_path / "run.toml").write_text(text, encoding="utf-8")
         run = runfile.read(tmp_path / "run.toml")
-        load("distill.objectives").read_losses(run.distill.losses)
+        load("distill.weighted_losses").read_losses(run.distill.losses)
         load("cli.pipeline.gates").check(run)
         for export in run.export:
             runfile.kind_config(runfile.METHODS, export.method, "export.method")
@@ -67,10 +67,11 @@ def test_every_run_file_of_the_page_names_what_is_there(load: Load, tmp_path: Pa
 def test_a_loss(load: Load) -> None:
     import torch
 
-    objectives = load("distill.objectives")
-    terms = objectives.read_losses([{"kind": "total_variation", "temperature": 0.5, "weight": 0.7}])
+    losses, signal = load("distill.weighted_losses"), load("distill.signals").Signal
+    terms = losses.read_losses([{"kind": "total_variation", "temperature": 0.5, "weight": 0.7}])
     student, teacher = torch.tensor([[0.0, 0.0], [50.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 50.0]])
-    found = objectives.total(terms, student, teacher, torch.tensor([0, 1]))
+    built = losses.WeightedLosses(terms, torch.nn.Linear(1, 1), "a teacher")
+    found = built(signal(student), signal(teacher), torch.tensor([0, 1]))
     assert found.tolist() == pytest.approx([0.0, 0.7])
 
 

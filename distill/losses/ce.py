@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ...models.strict import limited
+from ._base import without_parameters
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-TEACHER = False
-"""This loss reads no teacher."""
+NEEDS: tuple[str, ...] = ()
+LEVEL = "token"
 
 
 @dataclass(frozen=True)
@@ -22,8 +20,9 @@ class Config:
     """Share of the target spread evenly over all classes."""
 
 
-def loss(student: Tensor, teacher: Tensor | None, labels: Tensor, config: Config) -> Tensor:
-    """-log q(label) in nats for each row; student [n, v], labels [n] → [n]."""
+def build(config: Config, student: Any, teacher: Any) -> Any:
+    """-log q(label) in nats."""
     from torch.nn import functional
 
-    return functional.cross_entropy(student, labels, reduction="none", label_smoothing=config.label_smoothing)
+    return without_parameters(lambda ours, theirs, labels: functional.cross_entropy(
+        ours.logits, labels, reduction="none", label_smoothing=config.label_smoothing))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...models.strict import limited
+from ._base import divergence, kl, mixture
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TEACHER = True
-"""This loss reads the teacher's logits."""
+NEEDS = ("logits",)
+LEVEL = "token"
 
 
 @dataclass(frozen=True)
@@ -25,28 +25,21 @@ class Config:
     """Divides both models' logits."""
 
 
-def loss(student: Tensor, teacher: Tensor, labels: Tensor, config: Config) -> Tensor:
-    """T² (beta KL(p || m) + (1 - beta) KL(q || m)) in nats for each row, with m = beta p + (1 - beta) q.
+def build(config: Config, student: Any, teacher: Any) -> Any:
+    """T² (beta KL(p || m) + (1 - beta) KL(q || m)) in nats, with m = beta p + (1 - beta) q.
 
-    student and teacher [n, v] → [n]. Agarwal and others 2024 (GKD, arXiv 2306.13649), equation 1; TRL computes the
-    same, with the plain KLs at both ends, where the divergence itself would vanish. As beta nears an end the
-    value shrinks with beta (1 - beta), so sweeping beta also changes the step size. T² as for the KLs it is made of.
+    Agarwal and others 2024 (GKD, arXiv 2306.13649), equation 1; TRL computes the same, with the plain KLs at both
+    ends, where the divergence itself would vanish. As beta nears an end the value shrinks with beta (1 - beta), so
+    sweeping beta also changes the step size.
     """
-    import torch
-    from torch.nn import functional
-
-    log_q = functional.log_softmax(student / config.temperature, dim=-1)
-    log_p = functional.log_softmax(teacher / config.temperature, dim=-1)
-
-    def kl(left: Tensor, right: Tensor) -> Tensor:
-        return functional.kl_div(right, left, reduction="none", log_target=True).sum(-1)
-
     beta = config.beta
-    if beta == 0.0:
-        divergence = kl(log_p, log_q)
-    elif beta == 1.0:
-        divergence = kl(log_q, log_p)
-    else:
-        log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
-        divergence = beta * kl(log_p, log_m) + (1.0 - beta) * kl(log_q, log_m)
-    return config.temperature**2 * divergence
+
+    def between(log_p: Tensor, log_q: Tensor) -> Tensor:
+        if beta == 0.0:
+            return kl(log_p, log_q)
+        if beta == 1.0:
+            return kl(log_q, log_p)
+        log_m = mixture(log_p, log_q, beta)
+        return beta * kl(log_p, log_m) + (1.0 - beta) * kl(log_q, log_m)
+
+    return divergence(between, config.temperature)

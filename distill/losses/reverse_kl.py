@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ...models.strict import limited
+from ._base import divergence, kl
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-TEACHER = True
-"""This loss reads the teacher's logits."""
+NEEDS = ("logits",)
+LEVEL = "token"
 
 
 @dataclass(frozen=True)
@@ -22,13 +20,6 @@ class Config:
     """Divides both models' logits."""
 
 
-def loss(student: Tensor, teacher: Tensor, labels: Tensor, config: Config) -> Tensor:
-    """T² Σ q log(q / p) in nats for each row, with p and q softened by the temperature T.
-
-    student and teacher [n, v] → [n]. Mode-seeking: see Gu and others 2024 (MiniLLM, arXiv 2306.08543), section 2.
-    """
-    from torch.nn import functional
-
-    log_q = functional.log_softmax(student / config.temperature, dim=-1)
-    log_p = functional.log_softmax(teacher / config.temperature, dim=-1)
-    return config.temperature**2 * functional.kl_div(log_p, log_q, reduction="none", log_target=True).sum(-1)
+def build(config: Config, student: Any, teacher: Any) -> Any:
+    """T² Σ q log(q / p) in nats. Mode-seeking: see Gu and others 2024 (MiniLLM, arXiv 2306.08543), section 2."""
+    return divergence(lambda log_p, log_q: kl(log_q, log_p), config.temperature)

@@ -10,9 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from edgestill.distill import heads, objectives
+from edgestill.distill import heads
+from edgestill.distill.signals import Signal
+from edgestill.distill.weighted_losses import LOSSES, WeightedLosses, read_losses
 from edgestill.models import kinds
 from edgestill.models.errors import UsageError
+
+ANY = torch.nn.Linear(1, 1)
+"""A model of any kind: these losses do not look at it."""
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -46,14 +51,34 @@ def jsd(student: np.ndarray, teacher: np.ndarray, labels: np.ndarray, config: An
     return config.temperature**2 * (config.beta * kl(p, mixture) + (1 - config.beta) * kl(q, mixture))
 
 
+def skew_kl(student: np.ndarray, teacher: np.ndarray, labels: np.ndarray, config: Any) -> np.ndarray:
+    p, q = softmax(teacher / config.temperature), softmax(student / config.temperature)
+    return config.temperature**2 * kl(p, config.alpha * p + (1 - config.alpha) * q)
+
+
+def skew_reverse_kl(student: np.ndarray, teacher: np.ndarray, labels: np.ndarray, config: Any) -> np.ndarray:
+    return skew_kl(teacher, student, labels, config)
+
+
 REFERENCES: dict[str, Callable[..., np.ndarray]] = {
-    "ce": ce, "forward_kl": forward_kl, "reverse_kl": reverse_kl, "jsd": jsd}
+    "ce": ce, "forward_kl": forward_kl, "reverse_kl": reverse_kl, "jsd": jsd, "skew_kl": skew_kl,
+    "skew_reverse_kl": skew_reverse_kl}
 OPTIONS: dict[str, list[dict[str, float]]] = {
     "ce": [{}, {"label_smoothing": 0.1}], "forward_kl": [{}, {"temperature": 2.0}],
     "reverse_kl": [{}, {"temperature": 3.0}],
     "jsd": [{}, {"beta": 0.1, "temperature": 2.0}, {"beta": 0.0}, {"beta": 1.0, "temperature": 2.0}],
+    "skew_kl": [{}, {"alpha": 0.7, "temperature": 2.0}], "skew_reverse_kl": [{}, {"alpha": 0.7, "temperature": 2.0}],
 }
-CASES = [(name, options) for name in kinds.names(objectives.LOSSES) for options in OPTIONS.get(name, [{}])]
+CASES = [(name, options) for name in kinds.names(LOSSES) for options in OPTIONS.get(name, [{}])]
+DIVERGENCES = [name for name in kinds.names(LOSSES) if kinds.load(LOSSES, name).NEEDS]
+
+
+def loss(name: str, **options: Any) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A loss as a function of logits."""
+    module = kinds.load(LOSSES, name)
+    built = module.build(module.Config(**options), None, None)
+    return lambda student, teacher, labels: built(
+        Signal(student), Signal(teacher) if module.NEEDS else None, labels)
 
 
 def sample(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -63,11 +88,10 @@ def sample(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tens
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_every_loss_is_its_formula(name: str, options: dict[str, float]) -> None:
-    module = kinds.load(objectives.LOSSES, name)
-    config = module.Config(**options)
+    config = kinds.load(LOSSES, name).Config(**options)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-5)):
         student, teacher, labels = sample(dtype)
-        found = module.loss(student, teacher if module.TEACHER else None, labels, config)
+        found = loss(name, **options)(student, teacher, labels)
         wanted = REFERENCES[name](student.detach().double().numpy(), teacher.double().numpy(), labels.numpy(), config)
         assert found.shape == (5,)
         np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=tolerance, atol=tolerance)
@@ -75,43 +99,50 @@ def test_every_loss_is_its_formula(name: str, options: dict[str, float]) -> None
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_every_gradient_is_right(name: str, options: dict[str, float]) -> None:
-    module = kinds.load(objectives.LOSSES, name)
     student, teacher, labels = sample()
-    given = teacher if module.TEACHER else None
-    assert torch.autograd.gradcheck(lambda s: module.loss(s, given, labels, module.Config(**options)), (student,))
+    assert torch.autograd.gradcheck(lambda logits: loss(name, **options)(logits, teacher, labels), (student,))
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in kinds.names(objectives.LOSSES) if kinds.load(objectives.LOSSES, name).TEACHER])
+FAR = torch.full((1, 11), -80.0)
+FAR[0, 0] = 80.0
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
 def test_a_divergence_is_zero_only_between_equals_and_finite_far_apart(name: str) -> None:
-    module = kinds.load(objectives.LOSSES, name)
     student, teacher, labels = sample()
-    assert module.loss(teacher, teacher, labels, module.Config()).abs().max() < 1e-12
-    assert (module.loss(student, teacher, labels, module.Config()) > 0).all()
-    far = torch.full((1, 11), -80.0)
-    far[0, 0] = 80.0
-    assert module.loss(far, far.flip(1), labels[:1], module.Config()).isfinite().all()
+    assert loss(name)(teacher, teacher, labels).abs().max() < 1e-12
+    assert (loss(name)(student, teacher, labels) > 0).all()
+    assert loss(name)(FAR, FAR.flip(1), labels[:1]).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["skew_kl", "skew_reverse_kl"])
+def test_a_skewed_divergence_is_the_plain_one_near_0_and_minus_log_alpha_far_apart(name: str) -> None:
+    student, teacher, labels = sample()
+    plain = loss({"skew_kl": "forward_kl", "skew_reverse_kl": "reverse_kl"}[name])(student, teacher, labels)
+    gaps = [(plain - loss(name, alpha=alpha)(student, teacher, labels)).abs().max() for alpha in (1e-4, 1e-12)]
+    assert gaps[0] > 1e-4 and gaps[1] < 1e-8
+    found = loss(name, alpha=0.25)(FAR, FAR.flip(1), labels[:1])
+    torch.testing.assert_close(found, torch.tensor([4.0]).log())
 
 
 def test_the_gradient_of_a_kl_keeps_its_size_when_the_temperature_is_high() -> None:
     """That is what the factor T² is for: without it the gradient would shrink 10,000 times here."""
-    module = kinds.load(objectives.LOSSES, "forward_kl")
     sizes = []
     for temperature in (1.0, 100.0):
         student, teacher, labels = sample()
-        module.loss(student, teacher, labels, module.Config(temperature)).sum().backward()
+        loss("forward_kl", temperature=temperature)(student, teacher, labels).sum().backward()
         assert student.grad is not None
         sizes.append(float(student.grad.norm()))
     assert 0.2 < sizes[1] / sizes[0] < 5
 
 
 def test_vocabularies_padded_differently_are_compared_on_what_they_share() -> None:
-    terms = objectives.read_losses([{"kind": "forward_kl"}, {"kind": "ce", "weight": 0.5}])
+    losses = WeightedLosses(read_losses([{"kind": "forward_kl"}, {"kind": "ce", "weight": 0.5}]), ANY, "a teacher")
     student, teacher, labels = sample()
     padded = torch.cat([teacher, torch.full((5, 3), 50.0, dtype=torch.float64)], dim=1)
-    torch.testing.assert_close(objectives.total(terms, student, padded, labels),
-                               objectives.total(terms, student, teacher, labels))
-    torch.testing.assert_close(objectives.total(terms, student, teacher[:, :9], labels),
+    torch.testing.assert_close(losses(Signal(student), Signal(padded), labels),
+                               losses(Signal(student), Signal(teacher), labels))
+    torch.testing.assert_close(losses(Signal(student), Signal(teacher[:, :9]), labels),
                                forward_and_ce(student, teacher[:, :9], labels))
 
 
@@ -127,13 +158,18 @@ def forward_and_ce(student: torch.Tensor, teacher: torch.Tensor, labels: torch.T
 ])
 def test_a_loss_table_that_cannot_be_is_refused(tables: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        objectives.read_losses(tables)
+        read_losses(tables)
 
 
 def test_a_loss_that_needs_a_teacher_says_so() -> None:
-    student, _, labels = sample()
-    with pytest.raises(UsageError, match="needs a teacher"):
-        objectives.total(objectives.read_losses([{"kind": "jsd"}]), student, None, labels)
+    with pytest.raises(UsageError, match=r"tune.losses\[1\]: jsd needs a teacher"):
+        WeightedLosses(read_losses([{"kind": "ce"}, {"kind": "jsd"}], "tune.losses"), ANY)
+
+
+def test_a_loss_of_a_level_that_is_not_computed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds.load(LOSSES, "jsd"), "LEVEL", "pair")
+    with pytest.raises(UsageError, match="jsd is a number of each pair"):
+        read_losses([{"kind": "jsd"}])
 
 
 @pytest.mark.parametrize("softcap", [0.0, 5.0])
@@ -145,7 +181,7 @@ def test_the_chunked_head_gives_the_loss_and_gradients_of_the_whole(monkeypatch:
     hidden, weight, bias = torch.randn(50, 8), torch.randn(37, 8), torch.randn(37)
     labels = torch.randint(37, (50,))
 
-    def row_loss(logits: torch.Tensor, part: slice) -> torch.Tensor:
+    def place_loss(logits: torch.Tensor, part: slice) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(logits, labels[part], reduction="none")
 
     values, gradients = [], []
@@ -153,11 +189,11 @@ def test_the_chunked_head_gives_the_loss_and_gradients_of_the_whole(monkeypatch:
         leaves = [value.clone().requires_grad_() for value in (hidden, weight, bias)]
         head = heads.Head(leaves[1], leaves[2], scale=0.5, softcap=softcap)
         if whole:
-            loss = row_loss(head.logits(leaves[0], leaves[1], leaves[2]), slice(None)).sum()
+            loss = place_loss(head.logits(leaves[0], leaves[1], leaves[2]), slice(None)).sum()
         else:
-            loss = heads.summed_loss(leaves[0], head, row_loss, torch.float32)
+            loss = heads.summed_loss(leaves[0], head, place_loss, torch.float32)
             with torch.no_grad():
-                torch.testing.assert_close(heads.summed_loss(leaves[0], head, row_loss, torch.float32), loss)
+                torch.testing.assert_close(heads.summed_loss(leaves[0], head, place_loss, torch.float32), loss)
         (loss / 7).backward()
         values.append(loss.detach())
         gradients.append([leaf.grad for leaf in leaves])
@@ -176,17 +212,20 @@ def test_a_frozen_head_gets_no_gradient() -> None:
 MEASURE = """
 import resource
 import torch
-from edgestill.distill import heads, objectives
+from edgestill.distill import heads
+from edgestill.distill.signals import Signal
+from edgestill.distill.weighted_losses import LOSSES, WeightedLosses, read_losses
 torch.set_num_threads(1)
 hidden, weight = torch.randn(384, 64, requires_grad=True), torch.randn(151936, 64, requires_grad=True)
 theirs, labels = torch.randn(152064, 64), torch.randint(151936, (384,))
-terms = objectives.read_losses([{"kind": "forward_kl"}, {"kind": "ce", "weight": 0.2}])
+terms = read_losses([{"kind": "forward_kl"}, {"kind": "ce", "weight": 0.2}])
+losses = WeightedLosses(terms, torch.nn.Linear(1, 1), "a teacher")
 head = heads.Head(weight)
-def row_loss(logits, part):
-    return objectives.total(terms, logits, (hidden[part].detach() @ theirs.T), labels[part])
+def place_loss(logits, part):
+    return losses(Signal(logits), Signal(hidden[part].detach(), lambda states: states @ theirs.T), labels[part])
 hidden.grad, weight.grad = torch.zeros_like(hidden), torch.zeros_like(weight)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-heads.summed_loss(hidden, head, row_loss, torch.float32).backward()
+heads.summed_loss(hidden, head, place_loss, torch.float32).backward()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 

@@ -12,9 +12,9 @@ from edgestill.distill import prepare_student
 from edgestill.distill.batches import Schedule, tokenize
 from edgestill.distill.job import Job, text_objectives
 from edgestill.distill.loading import load_model
-from edgestill.distill.objectives import read_losses
 from edgestill.distill.sources import resolve
 from edgestill.distill.training_log import Progress
+from edgestill.distill.weighted_losses import WeightedLosses, read_losses
 from edgestill.models.runfile import Distill, RunFile, read
 from edgestill.runtime.data.reader import load_splits
 from edgestill.runtime.text.codec import Codec
@@ -49,7 +49,8 @@ def losses(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Callab
 
     def measure() -> tuple[float, float]:
         with torch.no_grad():
-            made = text_objectives(job, model, read_losses(LOSSES), source, codec, schedules, "fp32", Progress("test"))
+            terms = WeightedLosses(read_losses(LOSSES), model, source)
+            made = text_objectives(job, model, terms, source, codec, schedules, "fp32", Progress("test"))
             teacher: Any = made["train"]
             assert not teacher.teacher.kept
             return tuple(sum(float(made[name](batch)) for batch in schedules[name].all())

@@ -1,0 +1,93 @@
+"""The losses of a run file: read, built for a student and its teacher, weighted and added up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ..models import kinds
+from ..models.errors import UsageError
+from ..models.runfile import kind_config
+from .signals import Signal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOSSES = "distill.losses"
+LEVELS = ("token",)
+"""What a loss may be a number of: a place, which of a classifier is a whole row."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of a run file."""
+
+    name: str
+    """The key of its table, for messages."""
+    kind: str
+    module: ModuleType
+    config: Any
+    weight: float
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The parts of a teacher's signal that it reads."""
+        return frozenset(self.module.NEEDS)
+
+
+def read_losses(tables: Sequence[Mapping[str, Any]], name: str = "distill.losses") -> list[Term]:
+    """The losses of a run file; each table's `weight` (default 1) scales it.
+
+    Raises UsageError for an unknown kind or key, a level that is not computed, a weight that is not above 0, or no loss
+    at all.
+    """
+    if not tables:
+        raise UsageError(f"{name}: no loss is given", f"one of: {', '.join(kinds.names(LOSSES))}")
+    terms = []
+    for index, table in enumerate(tables):
+        full, weight = f"{name}[{index}]", table.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
+            raise UsageError(f"{full}.weight: {weight!r} is not a number above 0", "leave the loss out instead")
+        config = kind_config(LOSSES, {key: value for key, value in table.items() if key != "weight"}, full)
+        module = kinds.load(LOSSES, table["kind"])
+        if module.LEVEL not in LEVELS:
+            raise UsageError(f"{full}: {table['kind']} is a number of each {module.LEVEL}, which no training adds up",
+                             f"choose a loss of level {' or '.join(LEVELS)}")
+        terms.append(Term(full, table["kind"], module, config, float(weight)))
+    return terms
+
+
+class WeightedLosses:
+    """Losses as modules; what they have of their own to train lies in `parameters`, by names of no model."""
+
+    def __init__(self, terms: Sequence[Term], student: Any, teacher: Any = None, seed: int = 0) -> None:
+        """Build each loss for the model `student` and for `teacher`; weights of their own are drawn from `seed`.
+
+        Raises UsageError for a loss that needs a teacher where there is none.
+        """
+        import torch
+
+        lonely = next((term for term in terms if term.needs and teacher is None), None)
+        if lonely is not None:
+            raise UsageError(f"{lonely.name}: {lonely.kind} needs a teacher, and the run file has no [teacher] table",
+                             "add [teacher] with kind and model, or use the loss ce alone")
+        self.weights = [term.weight for term in terms]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.modules = [term.module.build(term.config, student, teacher) for term in terms]
+        self.parameters: dict[str, Tensor] = {}
+        for index, module in enumerate(self.modules):
+            module.to(next(student.parameters()).device)
+            self.parameters |= {f"losses[{index}].{name}": value for name, value in module.named_parameters()}
+
+    def __call__(self, student: Signal, teacher: Signal | None, labels: Tensor) -> Tensor:
+        """The weighted losses [n] of n places; labels [n]."""
+        result = None
+        for module, weight in zip(self.modules, self.weights, strict=True):
+            value = module(student, teacher, labels)
+            result = value * weight if result is None else result + value * weight
+        assert result is not None  # read_losses refuses an empty list
+        found: Tensor = result
+        return found
