@@ -38,6 +38,18 @@ def test_packing_that_was_measured_is_foretold_within_a_half() -> None:
     assert found[1].peak_bytes == pytest.approx(3.57e9, rel=0.3)
 
 
+def test_answers_are_slower_than_prompts_and_few_rows_calibrate_on_what_there_is() -> None:
+    asked, said = (costs.answering(SMOLLM2, Lengths(1, *tokens), rate=94e9).seconds for tokens in ((900, 0), (0, 900)))
+    assert said == pytest.approx(asked * costs.FORWARD / costs.DECODING)
+    assert asked == pytest.approx(2 * SMOLLM2.parameters * 900 / (costs.FORWARD * 94e9))
+    two, many = (costs.packing(SMOLLM2, Export("gguf:Q4_0", calibration_rows=rows), Lengths(2, 500, 0), rate=94e9)
+                 for rows in (2, 128))
+    assert two == many  # there are two rows
+    (one,) = (costs.packing(SMOLLM2, Export("gguf:Q4_0", calibration_rows=1), Lengths(2, 500, 0), rate=94e9),)
+    passes = costs.CALIBRATION_PASSES["gptq"] * 250
+    assert two.seconds - one.seconds == pytest.approx(2 * SMOLLM2.parameters * passes / (costs.FORWARD * 94e9))
+
+
 def test_micro_batches_are_as_large_as_a_gigabyte_of_activations() -> None:
     assert machine.micro_batch_tokens(CONFIG) == 301
     assert machine.micro_batch_tokens(CONFIG, "cuda:0") == 8 * 301 + 3

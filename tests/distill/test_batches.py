@@ -105,7 +105,9 @@ def test_the_cache_key_holds_all_that_ids_depend_on(codec: Codec, tiny_llama: Pa
     tokenize(ROWS, codec, 256, cache=tmp_path, learn="last")
     tokenize(ROWS, Codec.from_folder(tiny_llama, Task(template_options={"enable_thinking": False})), 256,
              cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 7
+    tokenize(ROWS, codec.changed({}, "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"), 256,
+             cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 8
 
 
 def test_every_turn_is_learned_or_the_last_alone_and_never_one_of_weight_0(codec: Codec) -> None:

@@ -85,6 +85,14 @@ def test_training_learns_and_writes_down_what_it_did(tmp_path: Path) -> None:
     assert outcome.best_step == -1 and outcome.validation == {} and not model.training
 
 
+def test_matrices_are_decayed_and_biases_are_not(tmp_path: Path) -> None:
+    model, settings = Line(), replace(SETTINGS, steps=1, warmup=0.0, weight_decay=0.5)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    run(tmp_path, settings, model=model, loss=lambda batch: 0.0 * (model.layer.weight.sum() + model.layer.bias.sum()))
+    torch.testing.assert_close(model.layer.weight.detach(), before["layer.weight"] * (1 - 0.05 * 0.5))
+    torch.testing.assert_close(model.layer.bias.detach(), before["layer.bias"])
+
+
 def test_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
     weights = []
     for name, tokens in (("one", 4096), ("many", 5)):

@@ -80,10 +80,12 @@ def test_a_label_that_nobody_knows_is_refused(tiny_bert: Path) -> None:
 
 
 def test_thresholds_are_where_f1_is_best() -> None:
-    task = Task("classify", labels=["low", "even", "rare", "given"], head="sigmoid", thresholds={"given": 0.9})
+    labels = ["low", "even", "rare", "given", "common"]
+    task = Task("classify", labels=labels, head="sigmoid", thresholds={"given": 0.9})
     chances = np.linspace(0.02, 0.98, 49)
-    wanted = np.stack([chances > 0.2, chances > 0.49, chances > 0.95, chances > 0.3], axis=1).astype(np.float32)
-    logits = np.log(chances / (1 - chances))[:, None].repeat(4, axis=1)
+    wanted = np.stack([chances > 0.2, chances > 0.49, chances > 0.95, chances > 0.3, chances > 0.05],
+                      axis=1).astype(np.float32)
+    logits = np.log(chances / (1 - chances))[:, None].repeat(5, axis=1)
     found = targets.thresholds(logits, wanted, task)
     assert found == {"low": pytest.approx(0.21, abs=0.01), "given": 0.9}
 

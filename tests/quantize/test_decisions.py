@@ -48,6 +48,8 @@ def test_sound_labels_and_scores_pass() -> None:
         assert not failed(decisions.scores(FLOAT, found, EIGHT))
     assert not failed(decisions.scores(FLOAT, FLOAT, limits.of("onnx:fp32")))
     assert not failed(decisions.scores(FLOAT[:1], FLOAT[:1], limits.of("onnx:fp32")))
+    same = np.full((9, 1), 3.0)  # of scores without a spread the size counts
+    assert not failed(decisions.scores(same, same + 4e-4, EIGHT)) and failed(decisions.scores(same, same + 0.1, EIGHT))
 
 
 @pytest.mark.parametrize("change", [
@@ -55,6 +57,19 @@ def test_sound_labels_and_scores_pass() -> None:
     lambda logits: logits * 0.5, lambda logits: logits[:, ::-1], lambda logits: np.where(logits > 5, np.nan, logits)])
 def test_a_label_that_is_decided_otherwise_is_caught(change: Change) -> None:
     assert "kl_nats" in failed(decisions.labels(head(), FLOAT, change(FLOAT), EIGHT))
+
+
+def test_one_label_of_hundreds_does_not_vanish_among_them() -> None:
+    expected = RANDOM.normal(-6, 0.2, (200, 400))
+    expected[:, 7] = RANDOM.normal(0, 0.2, 200)
+    many = Head.of(Task("classify", labels=[str(index) for index in range(400)], head="sigmoid"), {})
+    assert not failed(decisions.labels(many, expected, expected + 0.01, EIGHT))
+    assert "kl_nats" in failed(decisions.labels(many, expected, one(7, lambda logits: logits + 0.6)(expected), EIGHT))
+
+
+def test_logits_that_are_no_numbers_pass_under_no_limits() -> None:
+    broken = np.full_like(FLOAT, np.nan)
+    assert failed(decisions.labels(head(), FLOAT, broken, limits.of("gguf:Q4_0"))) == {"kl_nats", "kl_p999_nats"}
 
 
 def test_decisions_fall_at_the_labels_own_thresholds() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from edgestill.models.errors import DataError
 from edgestill.runtime.evaluation import intervals
-from edgestill.runtime.evaluation.intervals import Interval, McNemar, bootstrap, mcnemar, paired
+from edgestill.runtime.evaluation.intervals import Interval, McNemar, bootstrap, matched, mcnemar, paired
 
 
 def test_the_interval_of_a_share_is_that_of_theory() -> None:
@@ -71,6 +71,16 @@ def test_mcnemar_of_many_rows() -> None:
     a, b = generator.random(20_000) < 0.9, generator.random(20_000) < 0.895
     found = mcnemar(a, b)
     assert found.p == pytest.approx(binomtest(found.b, found.b + found.c).pvalue, rel=1e-9)
+
+
+@pytest.mark.parametrize(("lost", "gained", "n"), [(5, 1, 20), (0, 0, 12), (3, 3, 150)])
+def test_a_matched_interval_is_bonett_and_prices(lost: int, gained: int, n: int) -> None:
+    a, b = [1] * lost + [0] * gained + [1] * (n - lost - gained), [0] * lost + [1] * gained + [1] * (n - lost - gained)
+    found = matched(a, b)
+    only_a, only_b = (lost + 1) / (n + 2), (gained + 1) / (n + 2)
+    spread = 1.959964 * ((only_a + only_b - (only_a - only_b) ** 2) / (n + 2)) ** 0.5
+    assert found.value == pytest.approx((lost - gained) / n) and found.n == n
+    assert (found.low, found.high) == pytest.approx((only_a - only_b - spread, only_a - only_b + spread))
 
 
 def test_no_rows_and_unequal_rows_are_refused() -> None:

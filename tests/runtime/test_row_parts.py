@@ -28,6 +28,7 @@ def talk(*messages: dict[str, Any], **columns: Any) -> dict[str, Any]:
     (talk(USER, SAID | {"weight": 0}, USER, SAID | {"weight": 1}), (1,)),
     (talk(USER, SAID | {"train": False}, USER, SAID | {"train": True}), (1,)),
     (talk(USER, SAID | {"weight": 1.0}), ()),
+    (talk(USER, SAID | {"weight": 1, "train": False}), (1,)),
     (talk(USER | {"weight": 0}, SAID), ()),
     (talk(USER, SAID, weight=0), (1,)),
     (talk(USER, SAID, train=False), (1,)),
@@ -44,6 +45,14 @@ def test_weights_say_what_is_learned(record: dict[str, Any], unlearned: tuple[in
                if message["role"] == "assistant" and place not in unlearned]
     assert row.turns == tuple(learned) and row.answer == ("a" if learned else "")
     assert rows_digest([row]) != rows_digest([Row(messages=row.messages)]) or not unlearned
+
+
+def test_the_answer_is_the_last_turn_that_is_learned() -> None:
+    messages = (USER, SAID, USER | {"content": "and then"}, SAID | {"content": "read alone"})
+    row = Row(messages=messages, unlearned=(3,))
+    assert (row.place, row.question, row.answer, row.prompt_messages) == (1, "q", "a", messages[:1])
+    nothing = Row(messages=messages, unlearned=(1, 3))
+    assert (nothing.place, nothing.answer, nothing.prompt_messages) == (3, "", messages[:3])
 
 
 @pytest.mark.parametrize(("record", "messages"), [

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from edgestill.runtime.server import work_queue
-from edgestill.runtime.server.work_queue import Job
+from edgestill.runtime.server.validation import Refusal
+from edgestill.runtime.server.work_queue import Job, Station
 
 WAIT = 20.0
 
@@ -65,6 +67,30 @@ def test_after_a_silence_an_item_comes_at_once(monkeypatch: pytest.MonkeyPatch) 
             cancel.wait(0.01)  # longer than a frame: the loop no longer looks by itself
 
     assert asyncio.run(pieces(work, saw)) == [[0], [1], [2], [3], [4]]
+
+
+def test_a_full_queue_says_when_to_come_again() -> None:
+    gate = threading.Event()
+
+    def slow(model: Any, cancel: threading.Event) -> Iterator[int]:
+        yield int(gate.wait(WAIT))
+
+    async def refused() -> str:
+        station = Station("small", [SimpleNamespace(close=lambda: None) for _ in range(2)], 5)
+        async with asyncio.timeout(WAIT):
+            assert [item async for item in station.submit(lambda *_: iter([1]))] == [1]
+            jobs = [station.submit(slow) for _ in range(7)]
+            while station.active < 2:
+                await asyncio.sleep(0.01)
+            with pytest.raises(Refusal) as found:
+                station.submit(slow)
+            gate.set()
+            assert [item for job in jobs async for item in job] == [1] * 7
+        station.close()
+        return found.value.headers["Retry-After"]
+
+    # An answer is taken to last a second until many were made: six, two at a time, take three.
+    assert asyncio.run(refused()) == "3"
 
 
 def test_an_error_comes_after_what_was_yielded() -> None:
