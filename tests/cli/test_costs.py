@@ -74,7 +74,8 @@ def test_lengths_are_the_codecs_where_it_is_there_and_by_characters_elsewhere(ti
     assert costs.lengths([Row(messages=turns[:1])], codec) == Lengths(1, 0, 0)  # nothing in it is learned
 
 
-def test_a_plan_tells_stages_that_take_long_and_what_they_need(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_plan_tells_stages_that_take_long_and_what_they_need(tiny_llama: Path, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"prompt": f"question {index}", "completion": f"answer {index}"} for index in range(40)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (tmp_path / "run.toml").write_text(
@@ -86,6 +87,11 @@ def test_a_plan_tells_stages_that_take_long_and_what_they_need(tiny_llama: Path,
     assert all(cost.seconds > 0 and cost.peak_bytes > costs.PROCESS_BYTES for cost in found.values())
     short = forecast.forecast(Plan(resolve.read(tmp_path / "run.toml", ["tune.steps=1"]), tmp_path / "out", "", print))
     assert short["tune the student"].seconds < found["tune the student"].seconds / 2  # 3 epochs are 6 or more steps
+    monkeypatch.setattr(costs, "matrix_rate", lambda: 1e9)
+    small, large = (forecast.forecast(Plan(resolve.read(tmp_path / "run.toml", ["tune.steps=5", size]), tmp_path / "out",
+                                           "", print))["tune the student"].seconds
+                    for size in ("tune.batch_size=2", "tune.batch_size=8"))
+    assert large == pytest.approx(4 * small)
     told = forecast.lines({"tune": Cost(600, 2 * 10**9), "check": Cost(1, 10**9)}, ["tune", "check", "report"])
     assert told == ["about 10 min and 2 GB of memory on this machine, roughly:", "  tune: 10 min, 2 GB"]
     assert forecast.lines(found, []) == []

@@ -59,6 +59,8 @@ def test_a_ratio_is_better_above_one_whatever_the_metric() -> None:
     assert worse is not None and worse.value == pytest.approx(0.5)
     assert better is not None and better.value == pytest.approx(math.e)
     assert gather.ratio([1.0], [0.0], "accuracy") is None
+    few = gather.ratio([1.0] * 3, [1.0, 0.0, 0.0], "accuracy")  # of three rows one right is the least there is
+    assert few is not None and (few.value, few.high) == (3.0, 3.0)
 
 
 def test_a_student_may_be_asked_to_beat_its_teacher() -> None:

@@ -59,6 +59,9 @@ def test_plain_texts_are_packed_and_every_token_is_predicted_once(codec: Codec) 
     assert max(tokens.lengths) == 16 and tokens.left_out == 0
     learned = [int(token) for index in range(len(tokens)) for token in tokens.row(index)[1:]]
     assert learned == stream[1:]
+    firsts = np.isin(np.arange(len(tokens.ids)), tokens.offsets[:-1])  # nothing stands before them to predict them
+    for each in tokens, everything(tokens):
+        assert (each.learned == ~firsts).all()
 
 
 def test_texts_to_classify_carry_their_label(tiny_bert: Path) -> None:

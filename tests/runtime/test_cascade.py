@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from edgestill.runtime.evaluation.cascade import (
     saving,
 )
 from edgestill.runtime.generation.generator import Generator
+from edgestill.runtime.generation.logprobs import TokenLogprob
+from edgestill.runtime.generation.result import Generation
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,6 +148,14 @@ def test_a_generators_confidence_is_that_of_its_tokens(packed_llama: dict[str, P
         total = sum(one.logprob for one in bound.logprobs)
         assert math.prod(found.values()) == pytest.approx(math.exp(total))
         assert confidences(model.generate("what?", max_new_tokens=8), model.codec) == {ANSWER: 0.0}
+
+
+def test_what_stands_between_two_values_belongs_to_the_second() -> None:
+    pieces = ['{"a":', "1", ',"b":', "2", "}"]
+    codec: Any = SimpleNamespace(stream=lambda: SimpleNamespace(push=pieces.__getitem__))
+    scores = [TokenLogprob(place, logprob, []) for place, logprob in enumerate((-1.0, -2.0, -4.0, -0.5, -0.25))]
+    made = Generation("".join(pieces), list(range(5)), 1, "stop", 0.0, 0.0, logprobs=scores)
+    assert confidences(made, codec) == {"a": pytest.approx(math.exp(-3)), "b": pytest.approx(math.exp(-4.75))}
 
 
 def test_the_small_model_answers_where_it_is_sure(packed_bert: Path) -> None:

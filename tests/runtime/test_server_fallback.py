@@ -85,6 +85,7 @@ def test_tools_are_handed_on_and_their_calls_come_back(stub: Stub) -> None:
      {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}}}),
     ({"response_format": {"type": "text"}}, {"response_format": {"type": "text"}}),
     ({"n_predict": 9, "repeat_penalty": 1.1, "min_p": 0.1}, {"max_tokens": 9, "repetition_penalty": 1.1, "min_p": 0.1}),
+    ({"n_cmpl": 2}, {"n": 2}),
     ({"n_predict": -1, "repeat_penalty": 1.0, "top_k": -1, "min_p": 0, "tools": [], "tool_choice": "none", "stop": None,
       "cache_prompt": True, "logit_bias": {}, "mirostat": 0}, {}),
     ({"reasoning_effort": "low", "enable_thinking": False}, {
