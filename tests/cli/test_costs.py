@@ -88,9 +88,9 @@ def test_a_plan_tells_stages_that_take_long_and_what_they_need(tiny_llama: Path,
     short = forecast.forecast(Plan(resolve.read(tmp_path / "run.toml", ["tune.steps=1"]), tmp_path / "out", "", print))
     assert short["tune the student"].seconds < found["tune the student"].seconds / 2  # 3 epochs are 6 or more steps
     monkeypatch.setattr(costs, "matrix_rate", lambda: 1e9)
-    small, large = (forecast.forecast(Plan(resolve.read(tmp_path / "run.toml", ["tune.steps=5", size]), tmp_path / "out",
-                                           "", print))["tune the student"].seconds
-                    for size in ("tune.batch_size=2", "tune.batch_size=8"))
+    plans = [Plan(resolve.read(tmp_path / "run.toml", ["tune.steps=5", f"tune.batch_size={size}"]), tmp_path / "out",
+                  "", print) for size in (2, 8)]
+    small, large = (forecast.forecast(plan)["tune the student"].seconds for plan in plans)
     assert large == pytest.approx(4 * small)
     told = forecast.lines({"tune": Cost(600, 2 * 10**9), "check": Cost(1, 10**9)}, ["tune", "check", "report"])
     assert told == ["about 10 min and 2 GB of memory on this machine, roughly:", "  tune: 10 min, 2 GB"]

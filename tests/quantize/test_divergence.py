@@ -49,6 +49,18 @@ def test_a_large_tail_is_kept_and_a_tiny_one_is_no_noise() -> None:
     assert divergence.kl_of_top(ids, logprobs, tails, p)[0] < 1e-9
 
 
+def test_rounding_of_what_is_stored_is_no_divergence() -> None:
+    p, _ = logits_of(5, 200, 300, 2.0)
+    assert divergence.kl_of_top(*reference.top(p), p).max() < 1e-6
+
+
+def test_a_choice_twice_as_likely_as_the_next_is_decisive() -> None:
+    chances = [[0.67, 0.33, 0.0], [0.33, 0.0, 0.67], [0.66, 0.34, 0.0], [0.4, 0.25, 0.35], [0.5, 0.24, 0.26]]
+    with np.errstate(divide="ignore"):
+        found = divergence.decisive(np.log(chances) + 3.0)
+    assert found.tolist() == [True, True, False, False, False]
+
+
 def test_equals_are_ordered_as_argmax_has_them() -> None:
     ids, _, _ = reference.top(np.zeros((2, 10), np.float32))
     assert ids[:, 0].tolist() == [0, 0]

@@ -122,7 +122,8 @@ def test_the_fewest_rows_are_just_enough() -> None:
 @pytest.mark.parametrize(("text", "wanted", "never"), [
     ("", "yes", False), ("ye", "yes", False), (" yes ", "yes", False), ("yes!", "yes", True), ("no", "yes", True),
     ("K\u00f6\ufffd", "K\u00f6ln", False), ("a  b", "a b", True), ('{"b"', '{"a": 1, "b": 2}', False),
-    ("Sure, ", '{"a": 1}', True), ("[", '{"a": 1}', True), ("```", "[1]", True), ("1.", "1", False)])
+    ("Sure, ", '{"a": 1}', True), ("[", '{"a": 1}', True), ("```", "[1]", True), ("1.", "1", False),
+    ("5e", "0.5", False)])
 def test_an_answer_is_given_up_only_where_nothing_could_make_it_right(text: str, wanted: str, never: bool) -> None:
     assert hopeless.hopeless(text, wanted) is never
 
