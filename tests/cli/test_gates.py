@@ -33,7 +33,7 @@ def shipped(name: str = "gguf:Q4_0", **metrics: float) -> ModelSummary:
 def test_every_gate_is_held_against_every_shipped_file() -> None:
     gates = Gates({"exact_match": 0.5}, {"ttft_ms": 5.0, "token_ms": 2.0, "token_ms_p99": 2.0})
     found = gating.judge(gates, [shipped("a", exact_match=0.5), shipped("b", exact_match=0.4),
-                                 ModelSummary("teacher", "teacher")])
+                                 *(ModelSummary(role, role) for role in ("teacher", "student", "labels", "baseline"))])
     verdicts = {(one.model, one.name): one.passed for one in found}
     assert verdicts == {("a", "exact_match"): True, ("b", "exact_match"): False, ("a", "ttft_ms"): True,
                         ("b", "ttft_ms"): True, ("a", "token_ms"): True, ("b", "token_ms"): True,

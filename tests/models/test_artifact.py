@@ -73,6 +73,10 @@ def test_every_flipped_byte_is_found_and_its_file_named(tmp_path: Path) -> None:
     (lambda folder: (folder / "manifest.json").write_text('{"schema": 1, "schema": 1}'), "stands twice"),
     (lambda folder: (folder / "manifest.json").write_text("[" * 10**6), "damaged"),
     (lambda folder: os.symlink(folder / "model.gguf", folder / "config.json"), "does not list 'config.json'"),
+    (lambda folder: os.symlink(shutil.move(folder / "model.gguf", folder.parent / "x"), folder / "model.gguf"),
+     "listed in the manifest and not there"),
+    *[(lambda folder, name=name: (folder / name).write_text("{}"), f"does not list '{name}'")
+      for name in ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json")],
     *[(lambda folder, name=name: change_manifest(folder, files={name: {"sha256": "", "bytes": 0}}), "none inside")
       for name in ("../out", "/etc/passwd", "a/../../b", "..\\\\out", "C:x", "", "a//b", "./a", "a\x00b")],
     (lambda folder: change_manifest(folder, files={name: {"sha256": "", "bytes": 70}
