@@ -15,7 +15,7 @@ from edgestill.cli.pipeline import plan as stages
 from edgestill.distill import grid_aware, loop, machine
 from edgestill.distill.grid import Grid, half_scales, places_of, steps
 from edgestill.distill.loading import load_model
-from edgestill.models import kinds
+from edgestill.models import kinds, runfile
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.runfile import Export
@@ -334,6 +334,8 @@ def test_no_validation_rows_is_an_error(home: Path, tmp_path: Path) -> None:
     (home / "none.toml").write_text(RUN.replace('validation = "validation.jsonl"', "validation_share = 0.0"))
     with pytest.raises(UsageError, match="no validation rows"):
         grid_aware(home / "none.toml", tmp_path / "out")
+    (home / "share.toml").write_text(RUN.replace('validation = "validation.jsonl"', "validation_share = 0.25"))
+    runfile.check_grid_aware(runfile.read(home / "share.toml"))
 
 
 def test_distill_without_a_teacher_teaches_the_grid(
