@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...models.errors import ArtifactError, EdgestillError
-from ._exclusive_use import CLOSED
-from ._llama import MESSAGES, library
+from ._gguf_context import Batch, GgufModel
+from ._llama import MESSAGES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,34 +22,16 @@ class GgufEncoder:
 
     def __init__(self, path: Path, threads: int, pooling: str) -> None:
         """Load `path`; `pooling` is `mean` or `cls`. ArtifactError when llama.cpp refuses it or it is no encoder."""
-        self._c = c = library()
         self._passing = threading.Lock()
-        MESSAGES.clear()
-        model_options = c.llama_model_default_params()
-        model_options.n_gpu_layers = 0
-        model = c.llama_model_load_from_file(str(path).encode(), model_options)
-        if not model:
-            raise _refused(path)
-        self._free: Any = weakref.finalize(self, c.llama_model_free, model)
-        self.width = int(c.llama_model_n_embd(model))
+        self._loaded = loaded = GgufModel(path)
+        self.width = int(loaded.c.llama_model_n_embd(loaded.model))
         """Length of a vector."""
-        options = c.llama_context_default_params()
-        self._limit = int(c.llama_model_n_ctx_train(model))
-        options.n_ctx = options.n_batch = options.n_ubatch = self._limit  # a text is read in one pass, or not at all
-        options.n_seq_max = 1
-        options.n_threads = options.n_threads_batch = threads
-        options.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED  # the fused kernel rounds keys and values
-        options.embeddings = True
-        options.pooling_type = {"mean": c.LLAMA_POOLING_TYPE_MEAN, "cls": c.LLAMA_POOLING_TYPE_CLS}[pooling]
-        options.offload_kqv = options.op_offload = False
-        options.no_perf = True
-        context = c.llama_init_from_model(model, options)
-        if not context:
-            raise _refused(path)
-        self._free.detach()
-        self._batch, self._context = c.llama_batch_init(self._limit, 0, 1), context
-        self._free = weakref.finalize(self, _free, c, self._batch, context, model)
-        if c.llama_get_memory(context):
+        limit = int(loaded.c.llama_model_n_ctx_train(loaded.model))  # a text is read in one pass, or not at all
+        loaded.begin(threads, n_ctx=limit, n_batch=limit, n_ubatch=limit, n_seq_max=1, embeddings=True,
+                     flash_attn_type=loaded.c.LLAMA_FLASH_ATTN_TYPE_DISABLED,  # the fused kernel rounds keys and values
+                     pooling_type=getattr(loaded.c, f"LLAMA_POOLING_TYPE_{pooling.upper()}"))
+        self._batch = Batch(loaded.c, [0] * limit)
+        if loaded.c.llama_get_memory(loaded.pointer):
             raise ArtifactError(f"{path}: a decoder, which gives no vectors of texts",
                                 "export an encoder without a head, such as a sentence-transformers model")
 
@@ -68,29 +49,15 @@ class GgufEncoder:
     def close(self) -> None:
         """Free the model once the text it reads is read; whatever is asked of it then is a UsageError."""
         with self._passing:
-            self._c = CLOSED
-            self._free()
+            self._loaded.close()
 
     def _vector(self, ids: Sequence[int]) -> NDArray[np.float32]:
         import numpy as np
 
-        encode, batch = self._c.llama_encode, self._batch  # the library first: it says when the model is closed
-        batch.n_tokens = len(ids)
-        for place, token in enumerate(ids):
-            batch.token[place], batch.pos[place], batch.logits[place] = token, place, 1
-            batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
-        if encode(self._context, batch):
+        c, pointer = self._loaded.c, self._loaded.pointer
+        encode = c.llama_encode  # first: it says when the model is closed
+        self._batch.fill(ids, 0)
+        if encode(pointer, self._batch.whole):
             raise EdgestillError(f"llama.cpp failed on a text of {len(ids)} tokens: "
                                  f"{'; '.join(MESSAGES) or 'it gives no reason'}", "report it with the text")
-        return np.ctypeslib.as_array(self._c.llama_get_embeddings_seq(self._context, 0), (self.width,))
-
-
-def _refused(path: Path) -> ArtifactError:
-    return ArtifactError(f"{path}: llama.cpp cannot load it: {'; '.join(MESSAGES) or 'it gives no reason'}",
-                         "copy the artifact again, or export it again")
-
-
-def _free(c: Any, batch: Any, context: Any, model: Any) -> None:
-    c.llama_batch_free(batch)
-    c.llama_free(context)
-    c.llama_model_free(model)
+        return np.ctypeslib.as_array(c.llama_get_embeddings_seq(pointer, 0), (self.width,))

@@ -8,7 +8,6 @@ they would be alone.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import weakref
 from collections import deque
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._base import check_ids
 from ._batch_exactness import exact_rows
-from ._exclusive_use import CLOSED, Use, closed
-from ._gguf_engine import SHARED_TOKENS, GgufEngine, batch_of, failed
+from ._exclusive_use import closed
+from ._gguf_context import Batch, GgufContext
+from ._gguf_engine import GgufEngine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,13 +43,13 @@ class Steps:
     switches a token, 15 to 30 % of its time.
     """
 
-    def __init__(self, engine: GgufEngine, count: int) -> None:
-        """`engine` has a context of `count` sequences."""
+    def __init__(self, context: GgufContext, count: int) -> None:
+        """`context` is of `count` sequences."""
         inbox: SimpleQueue[Message | None] = SimpleQueue()
         self._inbox = inbox
         self._door = threading.Lock()  # nothing gets into the queue behind its end
         self._open = True
-        driver = Driver(engine, count, inbox)
+        driver = Driver(context, count, inbox)
         self._thread = threading.Thread(target=driver.run, name="llama.cpp", daemon=True)
         self._thread.start()
         self._end = weakref.finalize(self, inbox.put, None)
@@ -92,15 +92,14 @@ class Steps:
 class Driver:
     """Reads what streams want from a queue, and drives the context: steps of all that decode, and passes of one."""
 
-    def __init__(self, engine: GgufEngine, count: int, inbox: SimpleQueue[Message | None]) -> None:
+    def __init__(self, context: GgufContext, count: int, inbox: SimpleQueue[Message | None]) -> None:
         import numpy as np
 
-        self._engine, self._inbox = engine, inbox
+        self._context, self._inbox = context, inbox
         self._together = 1
-        self._tokens, self._places = (ctypes.c_int32 * count)(), (ctypes.c_int32 * count)()
-        self._wanted = (ctypes.c_int8 * count)(*[1] * count)
-        self._batch = batch_of(engine._c, self._tokens, self._places, self._wanted, range(count))
-        self._rows = np.empty((count, engine.vocabulary_size), np.float32)
+        self._batch = Batch(context.c, range(count))
+        self._batch.wanted[:] = [1] * count
+        self._rows = np.empty((count, context.vocabulary_size), np.float32)
         self._asked: dict[int, tuple[tuple[int, int], Reply]] = {}
         self._expected: set[int] = set()
         self._works: deque[tuple[Callable[[], Any], Reply]] = deque()
@@ -108,7 +107,7 @@ class Driver:
 
     def measure(self) -> None:
         """Find out how many tokens a step may take: an answer may not depend on how many others are made meanwhile."""
-        self._together = exact_rows(self._engine, len(self._rows))
+        self._together = exact_rows(GgufEngine(self._context), len(self._rows))
 
     def run(self) -> None:
         """Until it is told to end."""
@@ -169,29 +168,22 @@ class Driver:
 
     def _decode(self, asked: dict[int, Any], streams: Sequence[int]) -> None:
         """llama.cpp over the tokens of `streams`; their logits are copied, for the next call overwrites them."""
-        engine = self._engine
+        batch = self._batch
         for index, stream in enumerate(streams):
-            self._tokens[index], self._places[index] = asked[stream][0]
-            self._batch.seq_id[index][0] = stream
-        self._batch.n_tokens = len(streams)
-        engine._width.fit(max(self._places[:len(streams)]) < SHARED_TOKENS)
-        if engine._c.llama_decode(engine._context, self._batch):
-            raise failed(engine)
-        self._rows[streams] = engine._rows_of(len(streams))
+            batch.tokens[index], batch.places[index] = asked[stream][0]
+            batch.sequences[index] = stream
+        batch.whole.n_tokens = len(streams)
+        self._context.run(batch, max(batch.places[:len(streams)]))
+        self._rows[streams] = self._context.logits(len(streams))
 
 
 class GgufStream(GgufEngine):
     """One sequence of a shared context; see `Engine`."""
 
-    def __init__(self, owner: GgufEngine, steps: Steps, sequence: int, all: Sequence[GgufEngine]) -> None:
-        """`owner` holds the model and the context, which live as long as any stream does; `all` are its streams."""
-        vars(self).update(vars(owner))
-        self.held, self.use = [], Use()
-        self._settled, self._sequence, self._owner, self._steps, self._all = 0, sequence, owner, steps, all
-        size = len(owner._tokens)
-        self._tokens, self._places = (ctypes.c_int32 * size)(), (ctypes.c_int32 * size)()
-        self._wanted = (ctypes.c_int8 * size)()
-        self._batch = batch_of(owner._c, self._tokens, self._places, self._wanted, [sequence] * size)
+    def __init__(self, context: GgufContext, sequence: int, steps: Steps) -> None:
+        """Streams of one context have their `steps` in common."""
+        super().__init__(context, sequence)
+        self._steps = steps
 
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See `Engine.prefill`."""
@@ -236,14 +228,10 @@ class GgufStream(GgufEngine):
         """See `Engine.close`; the model goes with the first stream that is closed, so all are closed together."""
         if self.use.end():
             self._steps.close()
-            self._owner.close()
-            for stream in self._all:
-                stream._c = CLOSED
+            self._context.close()
 
 
-def streams(owner: GgufEngine, count: int) -> list[GgufEngine]:
-    """The `count` sequences of an engine's context."""
-    steps = Steps(owner, count)
-    made: list[GgufEngine] = []
-    made += [GgufStream(owner, steps, index, made) for index in range(count)]
-    return made
+def streams(context: GgufContext, count: int) -> list[GgufEngine]:
+    """The `count` sequences of a context."""
+    steps = Steps(context, count)
+    return [GgufStream(context, index, steps) for index in range(count)]

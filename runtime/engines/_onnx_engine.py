@@ -82,7 +82,8 @@ class OnnxEngine(Cache):
 
         super().__init__()
         self.threads, self.context_length = threads, context_length
-        self._sessions = sessions = sessions or [session(path, threads)]
+        self.sessions = sessions = sessions or [session(path, threads)]
+        """What computes; other engines over the same file may take them."""
         inputs = {item.name: item for item in sessions[0].get_inputs()}
         outputs = {item.name: item for item in sessions[0].get_outputs()}
         self._past = [name for name in inputs if name.startswith("past_key_values.")]
@@ -230,7 +231,7 @@ class OnnxEngine(Cache):
     def close(self) -> None:
         """See `Engine.close`."""
         if self.use.end():
-            self._cache = self._runs = self._all_runs = self._sessions = CLOSED
+            self._cache = self._runs = self._all_runs = self.sessions = CLOSED
 
     def _pass(self, ids: Sequence[int], out: NDArray[np.float32]) -> None:
         """Run several tokens after what the cache holds; the logits of the last ones go to `out` [n, vocabulary]."""

@@ -131,11 +131,11 @@ class OnnxStream(OnnxEngine):
 def streams(first: OnnxEngine, path: Path, folder: Path, count: int) -> list[OnnxEngine]:
     """`count` engines over the session of `first`; and over a second one of one thread where that gives the same bits,
     for an answer may not depend on how many others are made at the same time, and where it is worth it."""
-    sessions = [*first._sessions]
+    sessions = [*first.sessions]
     if 1 < first.threads <= count:
         narrow = OnnxEngine(path, folder, 1, first.context_length)
         if seconds_a_token(narrow) >= _WORTH and same_bits(first, narrow):
-            sessions += narrow._sessions
+            sessions += narrow.sessions
     cores = Cores(first.threads, len(sessions) > 1)
     return [OnnxStream(first, sessions, cores, path, folder) for _ in range(count)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..machine.cores import allowed_cores
+from ._gguf_context import GgufContext
 from ._gguf_engine import GgufEngine
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def open(artifact: Artifact, threads: int, context: int, exact: bool = False) ->
     `exact` keeps keys and values in float32, as files of _LOSSLESS types do.
     Raises ArtifactError when llama.cpp refuses the file, MissingExtra without llama-cpp-python.
     """
-    return GgufEngine(artifact.model_path, threads or allowed_cores(), context, exact or _exact(artifact))
+    return GgufEngine(_context(artifact, threads, context, exact))
 
 
 def open_streams(artifact: Artifact, threads: int, context: int, count: int) -> list[GgufEngine]:
@@ -29,9 +30,10 @@ def open_streams(artifact: Artifact, threads: int, context: int, count: int) -> 
     state cannot be kept apart."""
     from ._gguf_streams import streams
 
-    engine = GgufEngine(artifact.model_path, threads or allowed_cores(), context, _exact(artifact), count)
-    return streams(engine, count) if engine.rewinds else [engine]
+    shared = _context(artifact, threads, context, sequences=count)
+    return streams(shared, count) if shared.rewinds else [GgufEngine(shared)]
 
 
-def _exact(artifact: Artifact) -> bool:
-    return artifact.manifest.scheme in _LOSSLESS
+def _context(artifact: Artifact, threads: int, context: int, exact: bool = False, sequences: int = 1) -> GgufContext:
+    return GgufContext(artifact.model_path, threads or allowed_cores(), context,
+                       exact or artifact.manifest.scheme in _LOSSLESS, sequences)

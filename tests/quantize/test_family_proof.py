@@ -17,6 +17,7 @@ from edgestill.models import family, kinds
 from edgestill.models.errors import ArtifactError, UsageError
 from edgestill.models.scheme import Scheme
 from edgestill.quantize.source.checkpoint import Checkpoint
+from edgestill.runtime.engines._gguf_context import GgufContext
 from edgestill.runtime.engines._gguf_engine import GgufEngine
 from edgestill.runtime.engines._onnx_engine import OnnxEngine
 from numpy.typing import NDArray
@@ -81,7 +82,8 @@ def opened(source: Path, folder: Path, format: str) -> Any:
     writer = kinds.load("quantize.formats", format)
     file = writer.write(source, folder, Scheme(format, "F32" if format == "gguf" else "fp32"), encode, None)
     context = Checkpoint.open(source).family.context(Checkpoint.open(source).config)
-    return GgufEngine(folder / file, 1, 0, True) if format == "gguf" else OnnxEngine(folder / file, folder, 1, context)
+    path = folder / file
+    return GgufEngine(GgufContext(path, 1, 0, True)) if format == "gguf" else OnnxEngine(path, folder, 1, context)
 
 
 def proven(engine: Any, wanted: NDArray[np.float32], source: Path) -> Iterator[float]:

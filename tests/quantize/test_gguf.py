@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from edgestill.models.scheme import MIXED, TYPES
 from edgestill.quantize.gguf import weight_changes
+from edgestill.runtime.engines._gguf_context import GgufContext
 from edgestill.runtime.engines._gguf_engine import GgufEngine
 
 from ..decoders import IDS, Made, make
@@ -16,7 +17,7 @@ from ..onnx_models import LIMIT, distance
 
 
 def engine_logits(path: Path) -> np.ndarray:
-    engine = GgufEngine(path, 1, 0, True)
+    engine = GgufEngine(GgufContext(path, 1, 0, True))
     try:
         return engine.logits(IDS)
     finally:

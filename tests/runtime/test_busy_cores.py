@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgestill.runtime.engines._gguf_engine import SHARED_TOKENS, GgufEngine
+from edgestill.runtime.engines._gguf_context import SHARED_TOKENS, GgufContext
+from edgestill.runtime.engines._gguf_engine import GgufEngine
 from edgestill.runtime.machine.busy_cores import Width, processor_seconds
 
 from .. import packed, tiny
@@ -91,17 +92,18 @@ def test_the_number_is_free_as_long_as_it_changes_no_bit(tmp_path: Path) -> None
     start, end = SHARED_TOKENS - 8, SHARED_TOKENS
     found = []
     for threads in (1, 2):
-        engine = GgufEngine(path, threads, 1024, False)
+        context = GgufContext(path, threads, 1024, False)
+        engine = GgufEngine(context)
         engine.prefill(ids[:start])
         found.append([engine.decode(token).tobytes() for token in ids[start:end]])
         if threads == 2:
             engine.truncate(start)
-            engine._width._set(1)
+            context.width._set(1)
             found.append([engine.decode(token).tobytes() for token in ids[start:end]])
             engine.decode(ids[end])
-            assert engine._width.threads == 2
-            engine._width._set(1)
+            assert context.width.threads == 2
+            context.width._set(1)
             engine.extend(ids[end + 1:end + 4])
-            assert engine._width.threads == 2
+            assert context.width.threads == 2
         engine.close()
     assert all(one == found[0] for one in found)

@@ -228,7 +228,7 @@ def test_onnx_reads_prompts_without_their_logits(packed_llama: dict[str, Path], 
     assert ours._last_only
     monkeypatch.setattr(other, "_last_only", False)  # as for a graph that was made elsewhere
     assert ours.prefill(IDS[:150]).tobytes() == other.prefill(IDS[:150]).tobytes()
-    assert "logits_from" not in [item.name for item in ours._sessions[0].get_inputs()]
+    assert "logits_from" not in [item.name for item in ours.sessions[0].get_inputs()]
     same(ours.extend(IDS[150:155]), wanted[150:155])
 
 

@@ -98,7 +98,7 @@ def test_onnx_streams_share_the_cores_only_where_one_thread_gives_the_bits_of_tw
     for same, seconds, sessions in ((True, 1.0, 2), (False, 1.0, 1), (True, 0.001, 1)):
         monkeypatch.setattr(_onnx_streams, "same_bits", lambda one, other, same=same: same)
         monkeypatch.setattr(_onnx_streams, "seconds_a_token", lambda engine, seconds=seconds: seconds)
-        assert {len(model.engine._sessions) for model in load_streams(packed_llama["onnx"], 2, 2)} == {sessions}
+        assert {len(model.engine.sessions) for model in load_streams(packed_llama["onnx"], 2, 2)} == {sessions}
     one, other = (kinds.load("runtime.engines", "onnx").open(open_artifact(packed_llama["onnx"]), threads, 0)
                   for threads in (1, 2))
     monkeypatch.undo()
