@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtime.metrics._common import is_json, json_value
+from ...runtime.data.json_answers import is_json, json_value
 
 
 def hopeless(text: str, wanted: str) -> bool:

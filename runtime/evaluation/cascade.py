@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from ...models.errors import DataError, UsageError
 from ..data import answers
+from ..data.json_answers import is_json, json_value, same_answer, same_value
 from ..data.messages import meaning
 from ..encoders.classifier import Classifier
 from ..generation.generator import Generator
 from ..generation.remote import Remote
 from ..generation.result import Generation
-from ..metrics._common import is_json, json_value, same_answer, same_value
 from .handover import request, sent
 from .intervals import Interval, percentile
 

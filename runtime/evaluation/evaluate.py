@@ -18,13 +18,14 @@ from ...models.json_values import with_nan, with_nulls
 from ...models.strict import build
 from ..data import answers as answered
 from ..data import learned_tokens
+from ..data.json_answers import json_value
 from ..data.reader import rows_digest
 from ..data.shapes import Row
 from ..encoders.classifier import Classifier
 from ..encoders.embedder import Embedder, nearest_answers
 from ..encoders.encoder import TextEncoder
 from ..generation.structure import task_schema
-from ..metrics._common import Context, json_value
+from ..metrics import Context
 from .intervals import Interval, McNemar, bootstrap, mcnemar, mean, paired
 from .likelihood import row_likelihoods
 from .row_fit import fit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..data.shapes import Row
-from ._common import Context, NoConfig, Scores
+from . import Context, NoConfig, Scores
 
 KINDS = ("text", "chat")
 SHARE = False

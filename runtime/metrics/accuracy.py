@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..data.shapes import Row
-from ._common import Context, NoConfig, Scores
+from . import Context, NoConfig, Scores
 
 KINDS = ("label",)
 SHARE = True

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..data.json_answers import names, same_answer
 from ..data.shapes import Row
-from ._common import Context, NoConfig, Scores, names, same_answer
+from . import Context, NoConfig, Scores
 
 KINDS = ("chat", "label", "labels")
 SHARE = True

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...models.errors import DataError
+from ..data.json_answers import is_json, json_value, same_value
 from ..data.shapes import Row
-from ._common import Context, Scores, is_json, json_value, same_value
+from . import Context, Scores
 
 KINDS = ("chat",)
 SHARE = True

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...models.errors import MissingExtra, UsageError
+from ..data.json_answers import is_json, json_value
 from ..data.shapes import Row
-from ._common import Context, NoConfig, Scores, is_json, json_value
+from . import Context, NoConfig, Scores
 
 KINDS = ("chat",)
 SHARE = True

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..data.shapes import Row
-from ._common import Context, NoConfig, Scores, numbers
+from . import Context, NoConfig, Scores
+from ._numbers import numbers
 
 KINDS = ("score",)
 SHARE = False

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..data.json_answers import names
 from ..data.shapes import Row
-from ._common import Context, NoConfig, Scores, names
+from . import Context, NoConfig, Scores
 
 KINDS = ("labels",)
 SHARE = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._common import Scores
+from . import Scores
 from ._likelihood import HIGHER_IS_BETTER, KINDS, SHARE, Config, check, score
 
 __all__ = ["HIGHER_IS_BETTER", "KINDS", "SHARE", "Config", "aggregate", "check", "score"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..data.shapes import Row
-from ._common import Context, NoConfig, Scores, correlation, numbers
+from . import Context, NoConfig, Scores
+from ._numbers import correlation, numbers
 
 KINDS = ("score",)
 SHARE = False

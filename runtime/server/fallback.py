@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..data.answers import apart
+from ..data.json_answers import same_answer
 from ..evaluation.cascade import ANSWER, called, confidences, is_sure, said
 from ..evaluation.handover import request
 from ..generation.generator import Generator
 from ..generation.remote import Remote, RemoteError
 from ..generation.result import Generation
-from ..metrics._common import same_answer
 from .labels import Labelled
 from .measures import Measures
 from .requests import Part

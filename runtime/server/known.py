@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..metrics._common import same_value
+from ..data.json_answers import same_value
 from .validation import Refusal
 
 

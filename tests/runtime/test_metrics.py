@@ -14,7 +14,7 @@ from edgestill.models.errors import DataError, MissingExtra, UsageError
 from edgestill.runtime.data.reader import Row
 from edgestill.runtime.evaluation.evaluate import PACKAGE, evaluate_answers, metric
 from edgestill.runtime.evaluation.intervals import bootstrap, mean
-from edgestill.runtime.metrics._common import Context
+from edgestill.runtime.metrics import Context
 
 
 def chat(answer: str, question: str = "q") -> Row:
