@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ...models.errors import DataError, UsageError
+from ...models.json_values import object_in
 from . import named_models
 
 if TYPE_CHECKING:
@@ -95,13 +95,7 @@ def beginning(model: Generator, state: Path | None, **begin: Any) -> Prefix | No
 
 def _schema(path: Path) -> dict[str, Any]:
     """A JSON schema file; DataError when it is no JSON object."""
-    try:
-        schema = json.loads(_read("--schema", path))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}", "a JSON schema is a JSON object") from error
-    if not isinstance(schema, dict):
-        raise DataError(f"{path}: {type(schema).__name__}, not a JSON object", "a JSON schema is a JSON object")
-    return schema
+    return object_in(_read("--schema", path).encode(), str(path), DataError, "a JSON schema is a JSON object")
 
 
 def _read(option: str, path: Path) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import UsageError
+from ...models.json_values import read_object
 from ..report.ranking import higher_is_better
 
 if TYPE_CHECKING:
@@ -25,13 +25,15 @@ MEASURES = (
     "peak_rss_bytes",
 )
 
+WRITTEN = "give what evaluate -o or profile -o wrote"
+
 
 def read_profiles(items: Sequence[Path]) -> dict[str, dict[str, Any]] | None:
     """The saved profiles `items`, or None when they are evaluations or artifacts.
 
     Raises UsageError when profiles and others are mixed: they have nothing to compare.
     """
-    tables = {str(item): _json(item) for item in items if item.suffix == ".json"}
+    tables = {str(item): read_object(item, UsageError, WRITTEN) for item in items if item.suffix == ".json"}
     profiles = {name: table for name, table in tables.items() if "rows_sha256" not in table}
     if not profiles:
         return None
@@ -98,24 +100,12 @@ def _evaluation(item: Path, rows: Sequence[Row] | None, metrics: Sequence[str], 
     from ...runtime.evaluation.evaluate import Evaluation
 
     if item.suffix == ".json":
-        return Evaluation.from_json(_json(item))
+        return Evaluation.from_json(read_object(item, UsageError, WRITTEN))
     if rows is None:
         raise UsageError(
             f"{item}: an artifact is compared on rows, and --rows was not given", "add --rows run.toml or a data file"
         )
     return evaluate(load(item, threads=threads), rows, metrics=metrics, limit=limit, constrain=constrain)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file", "give what evaluate -o or profile -o wrote") from None
-    except ValueError as error:
-        raise UsageError(f"{path}: not valid JSON: {error}", "give what evaluate -o or profile -o wrote") from error
-    if not isinstance(table, dict):
-        raise UsageError(f"{path}: not a JSON object", "give what evaluate -o or profile -o wrote")
-    return table
 
 
 def _median(value: Any) -> float | None:

@@ -22,6 +22,7 @@ from typing import Any
 
 from ...models import artifact, files, progress
 from ...models.errors import ArtifactError, EdgestillError
+from ...models.json_values import read_object
 
 LEDGER = "stages.json"
 LOCK = ".lock"
@@ -202,10 +203,6 @@ def _read_ledger(folder: Path) -> dict[str, Any]:
     path = folder / LEDGER
     if not path.is_file():
         return {}
-    try:
-        ledger = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise EdgestillError(f"{path}: not valid JSON: {error}", "remove it: every stage is then done again") from error
-    entries = ledger.items() if isinstance(ledger, dict) else ()
-    return {name: entry for name, entry in entries
+    entries = read_object(path, EdgestillError, "remove it: every stage is then done again")
+    return {name: entry for name, entry in entries.items()
             if isinstance(entry, dict) and isinstance(entry.get("begun", {}), dict)}  # text in older versions' ledgers

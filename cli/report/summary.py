@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...models.errors import ArtifactError
+from ...models.json_values import read_object
 from ...models.strict import build, limited
 
 FILE = "summary.json"
@@ -97,9 +97,4 @@ def read_summary(folder: Path) -> Summary:
     if not path.is_file():
         raise ArtifactError(f"{folder}: no {FILE} in it, so no run has finished there",
                             f"edgestill run RUN.TOML -o {folder} makes or finishes it")
-    try:
-        return build(Summary, json.loads(path.read_text(encoding="utf-8")), FILE)
-    except ValueError as error:
-        raise ArtifactError(
-            f"{path}: not valid JSON: {error}", "run the pipeline again: it writes the file anew"
-        ) from error
+    return build(Summary, read_object(path, ArtifactError, "run the pipeline again: it writes the file anew"), FILE)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...models.errors import ArtifactError
 from ...models.family import Family, of_config
+from ...models.json_values import read_object
 from ...runtime.files.model_files import check_folder
 from ...runtime.text import unembedded
 from ...runtime.text.codec import Codec
@@ -59,7 +60,7 @@ class Checkpoint:
         if not folder.is_dir():
             raise ArtifactError(f"{folder}: no such folder", MADE_BY)
         folder_checks.check_adapter(folder)
-        config = _json(folder / "config.json", "copy it from where the model was made")
+        config = read_object(folder / "config.json", ArtifactError, "copy it from where the model was made")
         check_folder(folder)
         family = of_config(config)
         if not (folder / "tokenizer.json").is_file():
@@ -237,7 +238,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _index(path: Path) -> dict[str, str]:
-    shards = _json(path, "copy the model again").get("weight_map")
+    shards = read_object(path, ArtifactError, "copy the model again").get("weight_map")
     if not isinstance(shards, dict) or any(Path(shard).name != shard for shard in shards.values()):
         raise ArtifactError(f"{path}: no valid weight_map in it", "copy the model again")
     return shards
@@ -259,15 +260,3 @@ def _header(file: Path) -> dict[str, Entry]:
     header.pop("__metadata__", None)
     return {name: Entry(file, item["dtype"], tuple(item["shape"]), 8 + length + item["data_offsets"][0])
             for name, item in header.items()}
-
-
-def _json(path: Path, hint: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise ArtifactError(f"{path}: is not there", hint)
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"{path}: no valid JSON ({error})", hint) from error
-    if not isinstance(table, dict):
-        raise ArtifactError(f"{path}: not a JSON object", hint)
-    return table

@@ -13,6 +13,7 @@ from typing import Any
 from ...models import files
 from ...models.artifact import MANIFEST, is_artifact, open_artifact
 from ...models.errors import UsageError
+from ...models.json_values import read_object
 from ...models.scheme import Scheme
 from ...models.task import Task
 from ...runtime.encoders.head import Head
@@ -152,10 +153,4 @@ def _schema(task: Task, folder: Path) -> dict[str, Any] | None:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise UsageError(f"task.schema: {task.schema}: no such file", f"looked in {folder} and in the working folder")
-    try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"task.schema: {path}: no valid JSON: {error}", "correct the schema file") from error
-    if not isinstance(schema, dict):
-        raise UsageError(f"task.schema: {path}: a JSON object was expected", "correct the schema file")
-    return schema
+    return read_object(path, UsageError, "correct the file of task.schema")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ...models import config_values
 from ...models.errors import ArtifactError
+from ...models.json_values import checked_object, read_object
+
+_HINT = "copy the model folder again"
 
 
 def read_table(path: Path, *keys: str) -> dict[str, Any]:
@@ -18,15 +20,11 @@ def read_table(path: Path, *keys: str) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: no valid JSON: {error}", "copy the model folder again") from error
-    found = _object(table, str(path))
+    found = read_object(path, ArtifactError, _HINT)
     config_values.check(path, found)
     for key in keys:
         inner = found.get(key)
-        found = {} if inner is None else _object(inner, f"{path}: {key}")
+        found = {} if inner is None else checked_object(inner, f"{path}: {key}", ArtifactError, _HINT)
     return found
 
 
@@ -60,10 +58,3 @@ def context_of(folder: Path) -> int:
     """The model's own context length, 0 when no file says it."""
     table = read_table(folder / "genai_config.json", "model")
     return int(table.get("context_length") or read_table(folder / "config.json").get("max_position_embeddings") or 0)
-
-
-def _object(value: Any, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ArtifactError(f"{name}: a JSON object was expected, found {type(value).__name__}",
-                            "copy the model folder again")
-    return value

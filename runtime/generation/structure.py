@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import UsageError
+from ...models.json_values import read_object
 from .options import STRUCTURES, Options
 
 if TYPE_CHECKING:
@@ -23,15 +23,9 @@ def structure(options: Options, default: dict[str, Any] | None) -> tuple[str, An
 
 
 def task_schema(artifact: Artifact | None) -> dict[str, Any] | None:
-    """The JSON schema of an artifact's task, or None. UsageError when its file is no JSON object."""
+    """The JSON schema of an artifact's task, or None. UsageError when its file is missing or no JSON object."""
     name = artifact.manifest.task.schema if artifact is not None else ""
     if artifact is None or not name:
         return None
-    path = artifact.folder / Path(name).name
-    try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        schema = None
-    if not isinstance(schema, dict):
-        raise UsageError(f"{path}: the task's schema is missing or no JSON object", "export the model again")
-    return schema
+    hint = "it is the task's schema: export the model again"
+    return read_object(artifact.folder / Path(name).name, UsageError, hint)

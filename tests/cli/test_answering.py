@@ -43,7 +43,7 @@ def test_structures_and_files(run: Run, tmp_path: Path) -> None:
     assert "cannot both bind" in run("generate", "x", "--regex", "a", "--choice", "b", code=2)
     assert "no such file" in run("generate", "x", "--grammar", "missing", code=2)
     (tmp_path / "list.json").write_text("[]")
-    assert "not a JSON object" in run("generate", "x", "--schema", "list.json", code=1)
+    assert "a JSON object was expected" in run("generate", "x", "--schema", "list.json", code=1)
     assert "did not" not in run("generate", "x", "--schema", "none")["text"]
 
 

@@ -103,7 +103,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 def test_a_broken_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / engine.LEDGER).write_text("{")
-    with pytest.raises(EdgestillError, match="not valid JSON"):
+    with pytest.raises(EdgestillError, match="no valid JSON"):
         engine.run([], tmp_path, lambda line: None)
 
 

@@ -237,7 +237,7 @@ def test_report_writes_the_page_again(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == render(sample())
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(EdgestillError, match="not valid JSON"):
+    with pytest.raises(EdgestillError, match="no valid JSON"):
         read_summary(tmp_path)
 
 

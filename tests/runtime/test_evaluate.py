@@ -109,7 +109,7 @@ def test_constrained_answers_use_the_schema_in_the_artifact(tmp_path: Path) -> N
 def test_a_broken_schema_in_the_artifact(tmp_path: Path, content: str | None) -> None:
     if content:
         (tmp_path / "schema.json").write_text(content)
-    with pytest.raises(UsageError, match="the task's schema is missing or no JSON object"):
+    with pytest.raises(UsageError, match="it is the task's schema"):
         evaluate(Echo(tmp_path, "schema.json"), CHATS)
 
 
