@@ -135,6 +135,10 @@ class Family:
             return int(rope.get("original_max_position_embeddings") or config["original_max_position_embeddings"])
         return int(self.of(config, "context")) - self.unused_positions(config)
 
+    def head_size(self, config: Mapping[str, Any]) -> int:
+        """Channels of one attention head."""
+        return int(self.of(config, "head_dim", self.of(config, "hidden") // self.of(config, "heads")))
+
     def unused_positions(self, config: Mapping[str, Any]) -> int:
         """Rows of the table of positions before the first one that a text uses."""
         return self.counts_from_padding * (int(config.get("pad_token_id") or 0) + 1)

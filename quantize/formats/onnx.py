@@ -16,7 +16,7 @@ def check(source: Source, scheme: Scheme) -> None:
     source.check_family(scheme)
     family, config = source.checkpoint.family, source.checkpoint.config
     if family.onnx in ("builder", "plain"):
-        size = int(family.of(config, "head_dim", family.of(config, "hidden") // family.of(config, "heads")))
+        size = family.head_size(config)
         if size % HEAD_SIZE:
             raise UsageError(f"{scheme}: attention heads of {size} values; onnxruntime's attention takes multiples of "
                              f"{HEAD_SIZE}", "export it as gguf, such as gguf:Q4_0")

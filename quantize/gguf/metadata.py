@@ -23,11 +23,6 @@ QUANTIZATION_VERSION = 2
 """ggml's version of its block layouts (GGML_QNT_VERSION)."""
 
 
-def head_dim(family: Family, config: Mapping[str, Any]) -> int:
-    """Channels of one attention head."""
-    return int(family.of(config, "head_dim", family.of(config, "hidden") // family.of(config, "heads")))
-
-
 def add(writer: GGUFWriter, checkpoint: Checkpoint, file_type: int) -> list[str]:
     """Write everything of a file but its tokenizer and tensors; return notes for the user.
 
@@ -64,8 +59,8 @@ def add(writer: GGUFWriter, checkpoint: Checkpoint, file_type: int) -> list[str]
     epsilon = float(family.of(config, "norm_epsilon", 1e-6 if rules.norm == "rms" else 1e-5))
     (writer.add_layer_norm_rms_eps if rules.norm == "rms" else writer.add_layer_norm_eps)(epsilon)
     if "heads_kv" in family.keys:
-        writer.add_key_length(head_dim(family, config))
-        writer.add_value_length(head_dim(family, config))
+        writer.add_key_length(family.head_size(config))
+        writer.add_value_length(family.head_size(config))
     if "embed" in family.tasks:
         pooling = sentence_transformers.complete(Task("embed"), checkpoint.folder).pooling
         writer.add_pooling_type(PoolingType[pooling.upper()])
@@ -177,7 +172,7 @@ def rope_factors(family: Family, config: Mapping[str, Any]) -> dict[str, NDArray
         return {f"rope_factors_{length}.weight": short for length in ("short", "long")}
     if rope["rope_type"] != "llama3":
         return {}
-    channels = head_dim(family, config)
+    channels = family.head_size(config)
     factor, low, high = (float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     frequency = float(rope["rope_theta"]) ** (-np.arange(0, channels, 2, dtype=np.float64) / channels)
     turns = float(rope["original_max_position_embeddings"]) * frequency / (2 * math.pi)
@@ -190,7 +185,7 @@ def _add_rope(writer: GGUFWriter, family: Family, config: Mapping[str, Any]) -> 
 
     rope = rope_of(family, config)
     part = rope.get("partial_rotary_factor") or family.of(config, "rotary_part", 1.0)
-    writer.add_rope_dimension_count(int(head_dim(family, config) * part))
+    writer.add_rope_dimension_count(int(family.head_size(config) * part))
     writer.add_rope_freq_base(float(rope["rope_theta"]))
     if family.gguf and "sliding_attention" in family.gguf.layers.values():
         local = rope_of(family, config, "sliding_attention")

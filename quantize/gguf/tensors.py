@@ -18,7 +18,7 @@ from ..grid.codes import Encode, by_rows, fits, to_bytes
 from ..grid.scaled_grids import GRIDS
 from ..source.checkpoint import Checkpoint
 from . import llama_quantizer
-from .metadata import head_dim, rope_factors
+from .metadata import rope_factors
 from .weight_changes import ORDERS, VALUES
 
 FLOATS = ("F32", "F16", "BF16")
@@ -131,7 +131,7 @@ def stored(path: Path, tensor: gguf_header.Tensor) -> NDArray[np.float32]:
 def as_in_checkpoint(tensor: Tensor, values: NDArray[np.float32], checkpoint: Checkpoint) -> NDArray[np.float32]:
     """A matrix of the file in the order of the checkpoint's."""
     if tensor.change in ORDERS:
-        order = ORDERS[tensor.change](len(values), len(values) // head_dim(checkpoint.family, checkpoint.config))
+        order = ORDERS[tensor.change](len(values), len(values) // checkpoint.family.head_size(checkpoint.config))
         values = values[np.argsort(order)]
     return values.T if tensor.change == "transpose" else values
 
@@ -145,7 +145,7 @@ def _changed(tensor: Tensor, checkpoint: Checkpoint) -> tuple[NDArray[np.float32
         weight = weight[checkpoint.family.unused_positions(checkpoint.config):]
     if tensor.change not in ORDERS:
         return weight, None
-    return weight, ORDERS[tensor.change](len(weight), len(weight) // head_dim(checkpoint.family, checkpoint.config))
+    return weight, ORDERS[tensor.change](len(weight), len(weight) // checkpoint.family.head_size(checkpoint.config))
 
 
 def _stored(weight: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:

@@ -52,7 +52,7 @@ def built(checkpoint: Checkpoint, bits: int, encode: Encode) -> Any:
 def genai_config(checkpoint: Checkpoint, model_file: str) -> dict[str, Any]:
     """onnxruntime-genai's configuration of the graph; its type `decoder` takes whatever has these inputs."""
     config, family = checkpoint.config, checkpoint.family
-    heads, size = _shape(checkpoint)
+    heads, size = int(family.of(config, "heads")), family.head_size(config)
     context = family.context(config)
     # The program refuses a null. The ids that end an answer are its layout's to name.
     named = [config.get(f"{name}_token_id") for name in ("eos", "bos", "pad")]
@@ -79,21 +79,15 @@ def _whole(pairs: int) -> int:
     return -(-pairs // PAIRS) * PAIRS
 
 
-def _shape(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Heads, and channels of one."""
-    heads = int(checkpoint.family.of(checkpoint.config, "heads"))
-    return heads, int(checkpoint.family.of(checkpoint.config, "hidden")) // heads
-
-
 class _Writer:
     """Writes nodes into a graph, one after the other as they run."""
 
     def __init__(self, graph: Any, checkpoint: Checkpoint, bits: int, encode: Encode) -> None:
         self.graph, self.checkpoint, self.bits, self.encode = graph, checkpoint, bits, encode
         self.names: Plain = checkpoint.family.plain
-        self.heads, self.size = _shape(checkpoint)
-        config = checkpoint.config
-        self.epsilon = float(checkpoint.family.of(config, "norm_epsilon", 1e-5))
+        config, family = checkpoint.config, checkpoint.family
+        self.heads, self.size = int(family.of(config, "heads")), family.head_size(config)
+        self.epsilon = float(family.of(config, "norm_epsilon", 1e-5))
         self.parallel = bool(config.get(self.names.parallel, True)) if self.names.parallel else False
         # Of "transformer.wte.weight"; early gpt2 files have it without the first part.
         self.prefix = "".join(f"{part}." for part in checkpoint.embedding.split(".")[:-2])

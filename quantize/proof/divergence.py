@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...runtime.machine.cores import allowed_cores
 
 Floats = NDArray[np.floating]
+Logits = Callable[[Sequence[int]], Floats]
 Part = TypeVar("Part")
 CHUNK_ROWS = 32
 """Rows that a thread turns into float64 at once: a vocabulary of 151,936 then takes 40 MB, not gigabytes."""
@@ -97,6 +98,11 @@ class Divergence:
     decisive: NDArray[np.bool_]
     """The reference's first choice is at least twice as likely as its second."""
 
+    @classmethod
+    def of(cls, wanted: Floats, found: Floats) -> Divergence:
+        """Between two [n, vocabulary] logits, the reference's first."""
+        return cls(kl(wanted, found), np.asarray(wanted.argmax(axis=1) == found.argmax(axis=1)), decisive(wanted))
+
     @property
     def n(self) -> int:
         """Positions."""
@@ -122,6 +128,18 @@ def join(parts: Sequence[Divergence]) -> Divergence:
     """All positions of `parts` as one."""
     names = ("kl", "same_top", "decisive")
     return Divergence(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def over(sequences: Iterable[NDArray[np.integer]], tokens: int, wanted: Logits, found: Logits) -> Divergence:
+    """Between what two models say of the first `tokens` of `sequences`, each read in one pass."""
+    parts = []
+    for ids in sequences:
+        read = ids[:tokens].tolist()
+        parts.append(Divergence.of(wanted(read), found(read)))
+        tokens -= len(read)
+        if tokens <= 0:
+            break
+    return join(parts)
 
 
 def _finite(value: float) -> float:

@@ -214,8 +214,7 @@ class Subject:
             self.engine.truncate(part.start)
             logits = np.stack([np.array(self.engine.decode(int(token))) for token in ids[part]])
             against_float.append(self.compare(index, part, logits))
-            against_prefill.append(divergence.Divergence(divergence.kl(whole, logits), np.asarray(
-                whole.argmax(axis=1) == logits.argmax(axis=1)), divergence.decisive(whole)))
+            against_prefill.append(divergence.Divergence.of(whole, logits))
         return divergence.join(against_float), divergence.join(against_prefill)
 
     def _decoded(self) -> Iterator[tuple[int, slice]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...models.errors import DataError
 from ..data import learned_tokens
 from ..data.shapes import Row
+from ..generation.logprobs import log_norms
 
 WINDOW = 512
 """Most tokens of plain text in one forward pass: logits of a window are held whole, [window, vocabulary]."""
@@ -39,9 +40,7 @@ def nats(logits: NDArray[np.float32], targets: Sequence[int]) -> float:
     for start in range(0, len(targets), _CHUNK):  # the exponentials of a large vocabulary need not stand at once
         part = logits[start:start + _CHUNK]
         wanted = np.asarray(targets[start:start + _CHUNK])
-        top = part.max(axis=1)
-        norm = np.log(np.exp(part - top[:, None]).sum(axis=1, dtype=np.float64)) + top
-        total += float((norm - part[np.arange(len(wanted)), wanted]).sum())
+        total += float((log_norms(part) - part[np.arange(len(wanted)), wanted]).sum())
     return total
 
 

@@ -27,10 +27,16 @@ class TokenLogprob:
     """Where it begins in the answer's text, in characters: inside a character of several tokens, where that begins."""
 
 
+def log_norms(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What to subtract from logits [..., vocabulary] for log-probabilities [...]: summed in float64."""
+    highest = logits.max(axis=-1)
+    found: NDArray[np.float64] = np.log(np.exp(logits - highest[..., None]).sum(axis=-1, dtype=np.float64)) + highest
+    return found
+
+
 def token_logprob(logits: NDArray[np.float32], token: int, top: int) -> TokenLogprob:
     """The log-probability of `token` under logits [vocabulary], and of the `top` likeliest tokens."""
-    highest = logits.max()
-    norm = float(np.log(np.exp(logits - highest).sum(dtype=np.float64)) + highest)
+    norm = float(log_norms(logits))
     ids = np.argpartition(-logits, top)[:top] if top < len(logits) else np.arange(len(logits))
     ids = ids[np.lexsort((ids, -logits[ids]))]
     return TokenLogprob(token, float(logits[token]) - norm, [(int(best), float(logits[best]) - norm) for best in ids])

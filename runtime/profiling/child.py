@@ -29,7 +29,9 @@ def main() -> None:
     try:
         result = run(job)
     except EdgestillError as error:
-        result = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+        from ..files.limited_process import refusal
+
+        result = refusal(error)
     json.dump(result, sys.stdout)
 
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...models import errors
 from ...models.errors import EdgestillError, UsageError
 from ..data import learned_tokens
-from ..files.limited_process import command
+from ..files.limited_process import command, refused
 
 if TYPE_CHECKING:
     from ..data.reader import Row
@@ -48,9 +47,6 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
                              "run edgestill generate on the artifact to see the failure by itself")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     if "error" in result:
-        kind = getattr(errors, result["error"])
-        error = EdgestillError.__new__(kind)
-        EdgestillError.__init__(error, result["message"], result["hint"])
-        raise error
+        raise refused(result)
     # The monotonic clock counts from the machine's start, so both processes read the same one.
     return result | {"start_ms": (result["first_token_at"] - started) * 1000}

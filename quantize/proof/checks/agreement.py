@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ....models.outputs import SIGMOID
 from .. import decisions
 from ..certificate import Check, at_most, rounded
-from ..divergence import Divergence, decisive, kl
+from ..divergence import Divergence
 from ..grade import DECISIVE
 from ..limits import AGAIN_FACTOR, AGAIN_NATS
 from ..packed_file import Subject
@@ -25,7 +23,7 @@ def check(subject: Subject) -> list[Check]:
         return decisions.labels(subject.head, subject.reference.outputs, subject.outputs, subject.limits)
     if subject.head is not None and subject.head.scores:
         return decisions.scores(subject.reference.outputs, subject.outputs, subject.limits)
-    found = _classes(subject) if subject.classifies else subject.prefill
+    found = Divergence.of(subject.reference.outputs, subject.outputs) if subject.classifies else subject.prefill
     limits = subject.limits
     whole = subject.float_model is not None or subject.classifies
     bound = "" if whole else "a lower bound, from 64 log-probabilities and a tail"
@@ -65,10 +63,3 @@ def _decisive(found: Divergence, limit: float | None) -> Check:
     passed = limit is None or share >= limit
     return Check(DECISIVE, passed, "weights", round(share, 6), limit, int(found.decisive.sum()),
                  "" if passed else f"{share:.4f}, at least {limit} is needed")
-
-
-def _classes(subject: Subject) -> Divergence:
-    expected = subject.reference.outputs
-    logits = subject.outputs
-    same = np.asarray(expected.argmax(axis=1) == logits.argmax(axis=1))
-    return Divergence(kl(expected, logits), same, decisive(expected))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-import numpy as np
-
 from ....models.scheme import MIXED
 from ....runtime.files import gguf_header
 from ...gguf.llama_quantizer import MIXTURES
@@ -14,7 +12,7 @@ from ...source.checkpoint import Checkpoint
 from ...source.float_model import FloatModel
 from ...source.replaced_weights import placed
 from ..certificate import Check, at_most
-from ..divergence import Divergence, decisive, join, kl
+from ..divergence import over
 from ..limits import CODES_KL_NATS
 from ..packed_file import Subject
 
@@ -31,21 +29,12 @@ def check(subject: Subject) -> list[Check]:
     """At export only, where the float model is at hand, and for types too coarse for a fixed distance from it."""
     if subject.float_model is None or (subject.coded is None and not _mixture(subject)):
         return []
-    coded, left = subject.coded, TOKENS if subject.coded else FILE_TOKENS
+    coded = subject.coded
     with coded.placed(subject.float_model) if coded else _unpacked(subject, subject.float_model) as model:
         if model is None:
             return [Check(NAME, None, detail="the float model has no matrices of the shapes that were packed")]
-        parts = []
-        for ids in subject.reference.sequences:
-            wanted = model.logits(ids[:left].tolist())
-            found = np.asarray(subject.engine.logits(ids[:left].tolist()))
-            parts.append(Divergence(kl(wanted, found), np.asarray(wanted.argmax(axis=1) == found.argmax(axis=1)),
-                                    decisive(wanted)))
-            left -= len(parts[-1].kl)
-            if left <= 0:
-                break
-    lost, limit = join(parts), CODES_KL_NATS
-    return [at_most(NAME, lost.mean, limit, lost.n, "nats from its own weights in the float model")]
+        lost = over(subject.reference.sequences, TOKENS if coded else FILE_TOKENS, model.logits, subject.engine.logits)
+    return [at_most(NAME, lost.mean, CODES_KL_NATS, lost.n, "nats from its own weights in the float model")]
 
 
 def _mixture(subject: Subject) -> bool:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from ....models import kinds
 from ....models.scheme import Scheme
 from ....runtime.loading.foreign import is_foreign
 from ...layouts import transformers_js
 from ..certificate import Check, at_most
-from ..divergence import Divergence, decisive, join, kl
+from ..divergence import over
 from ..limits import SECOND_GRAPH_KL_NATS
 from ..packed_file import Subject
 
@@ -34,16 +32,7 @@ def check(subject: Subject) -> list[Check]:
     sequences = [ids for ids in subject.reference.sequences if len(ids)]
     longest = max(map(len, sequences), default=1)
     engine = kinds.load("runtime.engines", subject.format).open(other, threads=subject.threads, context=longest)
-    parts, left = [], TOKENS
-    for ids in sequences:
-        wanted = np.array(subject.engine.logits(ids[:left].tolist()))
-        found = np.asarray(engine.logits(ids[:left].tolist()))
-        parts.append(Divergence(kl(wanted, found), np.asarray(wanted.argmax(axis=1) == found.argmax(axis=1)),
-                                decisive(wanted)))
-        left -= len(parts[-1].kl)
-        if left <= 0:
-            break
+    lost = over(sequences, TOKENS, subject.engine.logits, engine.logits)
     engine.close()
-    lost, limit = join(parts), SECOND_GRAPH_KL_NATS
-    return [at_most("second_graph_kl_nats", lost.mean, limit, lost.n,
+    return [at_most("second_graph_kl_nats", lost.mean, SECOND_GRAPH_KL_NATS, lost.n,
                     f"nats between {name} and {artifact.manifest.model_file}")]
