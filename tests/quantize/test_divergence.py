@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from edgestill.quantize.proof import divergence, reference
@@ -79,3 +81,18 @@ def test_long_sequences_are_taken_in_parts_with_the_same_result() -> None:
     whole, last = reference.top(p), reference.top(p[-3:])
     assert all(np.array_equal(found[-3:], expected) for found, expected in zip(whole, last, strict=True))
     assert np.array_equal(divergence.kl_of_top(*whole, q)[-3:], divergence.kl_of_top(*last, q[-3:]))
+
+
+def test_two_models_are_compared_over_the_first_tokens_of_sequences() -> None:
+    p, q = logits_of(0, 20, 30, 0.5)
+    read: list[list[int]] = []
+
+    def wanted(ids: Sequence[int]) -> np.ndarray:
+        read.append(list(ids))
+        return p[list(ids)]
+
+    found = divergence.over([np.arange(7), np.arange(7, 15), np.arange(20)], 12, wanted, lambda ids: q[list(ids)])
+    assert read == [list(range(7)), list(range(7, 12))]  # the third is not asked about
+    np.testing.assert_array_equal(found.kl, divergence.kl(p[:12], q[:12]))
+    np.testing.assert_array_equal(found.same_top, p[:12].argmax(axis=1) == q[:12].argmax(axis=1))
+    np.testing.assert_array_equal(found.decisive, divergence.decisive(p[:12]))
