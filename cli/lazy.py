@@ -15,7 +15,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "demo": "Distil, export and prove the embedded model, in minutes.",
         "init": "Write a commented run file that fits your data.",
         "run": "Run every stage of a run file, skipping what is unchanged.",
-        "data": "Look at rows before they are trained on.",
+        "data": "Make rows of logs, look at rows, check them.",
         "tune": "Train a student on labels alone.",
         "distill": "Train a student to match a teacher.",
         "export": "Quantize and pack a trained model, then prove it.",

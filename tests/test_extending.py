@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from . import log_records
 from .decoders import IDS, make
 from .onnx_models import LIMIT, distance
 from .test_house import ROOMS
@@ -48,7 +49,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
 
 
 def test_every_example_is_tested() -> None:
-    assert len(EXAMPLES) == 11 and PAGE.count("```python\n# ") + PAGE.count("```toml\n# ") == 11
+    assert len(EXAMPLES) == 12 and PAGE.count("```python\n# ") + PAGE.count("```toml\n# ") == 12
 
 
 def test_every_run_file_of_the_page_names_what_is_there(load: Load, tmp_path: Path) -> None:
@@ -136,6 +137,14 @@ def test_a_family(load: Load, tmp_path: Path) -> None:
     context = load("runtime.engines._gguf_context").GgufContext(tmp_path / file, 1, 0, exact=True)
     engine = load("runtime.engines._gguf_engine").GgufEngine(context)
     assert distance(engine.logits(IDS), wanted) < LIMIT
+
+
+def test_a_kind_of_log(load: Load, tmp_path: Path) -> None:
+    record = {"asked": log_records.asks(), "answered": log_records.says(), "code": 200, "price": 0.002}
+    path = log_records.write(tmp_path / "calls.jsonl", [record, record | {"code": 503}])
+    log = load("runtime.data.calls.log").read_logs([path])
+    assert [call.row.answer for call in log.calls] == ['{"do": "dim"}'] and log.cost == 0.004
+    assert list(log.left_out) == ["failed call (HTTP 503)"] and dict(log.kinds) == {"gateway": 2}
 
 
 def test_a_catalogue_entry(load: Load) -> None:

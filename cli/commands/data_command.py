@@ -14,7 +14,7 @@ from ..pipeline import student_tokenizer
 
 @click.group("data", epilog=options.example("edgestill data check run.toml", "edgestill data check train.jsonl"))
 def command() -> None:
-    """Look at rows before they are trained on."""
+    """Make rows of logs, look at rows, check them."""
 
 
 @command.command(
@@ -92,6 +92,37 @@ def show(data: Path, split: str, count: int, tokenizer: Path | None, columns: tu
         output.result({"split": split, "learn": run.data.learn, "template_options": codec.options, "sequences": found})
     else:
         click.echo("\n".join(_marked(one) for one in found))
+
+
+@command.command(
+    "logs",
+    epilog=options.example("edgestill data logs calls.jsonl -o rows.jsonl",
+                           "edgestill data logs requests.jsonl answers.jsonl errors.jsonl -o rows.jsonl"),
+)
+@click.argument("logs", metavar="LOG...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--chat", is_flag=True, help="Write conversations also where every answer is one of a few labels.")
+@options.out("rows.jsonl", what="File of rows to write (.jsonl); it must not exist.")
+@options.dry_run
+@options.as_json
+@options.verbose
+def logs(logs: tuple[Path, ...], chat: bool, out: Path, dry_run: bool, as_json: bool) -> None:
+    """Make rows of the logged calls of a large model.
+
+    LOG is a file of requests with their responses, the files of a batch of OpenAI's, an export of Langfuse's or
+    LiteLLM's. Every record becomes a row or is counted with the reason why not. What all calls have in common (system
+    prompt, schema, labels) is written beside the rows, for `edgestill init`; records that were left out are listed
+    there, too. Keys, headers, ids of users and metadata are not taken along.
+    """
+    from .logged_calls import rows_of
+
+    made = rows_of(logs, chat)
+    written = [] if dry_run else made.write(out)
+    if as_json:
+        output.result({**made.report.to_json(), "task": made.task, "written": written})
+        return
+    click.echo("\n".join([*made.report.lines(), *made.told()]))
+    if written:
+        output.note(f"written: {', '.join(map(str, written))}; next: edgestill init {out}")
 
 
 def _marked(one: dict[str, Any]) -> str:

@@ -47,16 +47,21 @@ def command(
     """Write a commented run file that fits your data.
 
     DATA is read to find its columns, its kind of task and how long its rows are. Columns with common names
-    (prompt, completion, messages, text, label …) are found by themselves. --dry-run prints the file instead.
+    (prompt, completion, messages, text, label …) are found by themselves. What `edgestill data logs` wrote beside the
+    rows about system prompt, schema and labels goes into [task]. --dry-run prints the file instead.
     """
     if out.exists() and not dry_run:
         raise UsageError(f"{out}: already exists", "choose another -o/--out, or remove it first")
-    models = [starting.model(name) if name else None for name in (student, teacher)]
+    chosen, larger = (starting.model(name) if name else None for name in (student, teacher))
+    from ...runtime.data.calls import task_file
     from ...runtime.data.reader import read_rows
 
     mapping = inputs.read_columns(columns)
     rows = read_rows(data, mapping, skip_bad, inputs.LEDGER)
-    start = starting.describe(rows, *models)
+    given = task_file.read(data)
+    if given:
+        output.note(f"[task] as {task_file.path_of(data)} says")
+    start = starting.describe(rows, chosen, larger, given or starting.NOTHING)
     text = starting.run_file(start, data, test, mapping, out, skip_bad)
     starting.check(text)
     if not dry_run:

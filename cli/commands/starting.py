@@ -7,7 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,10 @@ from ...models import catalogue, family, kinds
 from ...models.errors import ArtifactError, UsageError
 from ...models.runfile import RunFile, Training
 from ...models.strict import build
+from ...models.task import Task
 from ...runtime.files.model_files import read_table
 from ..pipeline import costs
-from . import proposed_targets
+from . import proposed_targets, proposed_task
 
 if TYPE_CHECKING:
     from ...models.family import Family
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STUDENT = {"generate": "smollm2-135m", "classify": "minilm-l6"}
 TASKS = ("generate", "classify")
+NOTHING = Task()
 METRICS = {"label": "accuracy", "labels": "micro_f1", "score": "spearman", "text": "bits_per_character"}
 """What files are judged by on rows of a kind; on others, exact_match."""
 LOSSES = ("bits_per_character",)
@@ -80,6 +82,8 @@ class Start:
     counted: bool
     """Whether the lengths are those of the student's own tokens."""
     exports: tuple[Export, ...]
+    given: Task
+    """What the file beside the rows says of the task."""
 
 
 def model(name: str) -> Model:
@@ -109,7 +113,7 @@ def model(name: str) -> Model:
     raise kinds.unknown("model", name, catalogue.names())
 
 
-def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) -> Start:
+def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None, given: Task = NOTHING) -> Start:
     """Choose the task from the rows' kind, the models from the catalogue, the lengths from the rows' tokens (from their
     characters where the student's tokenizer is not here).
 
@@ -129,8 +133,8 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
             raise UsageError(f"{role} {named.name}: is for {named.tasks[0]}, these are {rows[0].kind} rows, a task of "
                              f"kind {task}", f"choose one of: {fitting}")
     template = TOOL_TEMPLATE if _lacks_tools(rows, chosen.name) else ""
-    counted = _counted(rows, task, chosen.name, template)
-    whole, said = counted or ([_characters(row) for row in rows], [len(row.answer) for row in rows])
+    counted = _counted(rows, replace(NOTHING, kind=task, system=given.system), chosen.name, template)
+    whole, said = counted or ([len(given.system) + _characters(row) for row in rows], [len(row.answer) for row in rows])
     longest, answers = _tokens(whole, 0.99, not counted), _tokens(said, 1.0, not counted)
     return Start(
         task=task,
@@ -148,6 +152,7 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None) 
         counted=counted is not None,
         exports=proposed_targets.propose(task, chosen.family, costs.shape(chosen.name),
                                 costs.Lengths(len(rows), sum(whole) * len(rows) // len(whole), 0)),
+        given=given,
     )
 
 
@@ -169,18 +174,10 @@ def run_file(start: Start, data: Path, test: Path | None, columns: Mapping[str, 
     if start.metric == "spearman":
         lines += ['head = "score"  # a number as it is; "sigmoid_score" for scores from 0 to 1']
     elif start.task == "classify":
-        lines += ['head = "sigmoid"  # any number of labels a text, from thresholds fitted on validation rows'] * (
-            start.metric == "micro_f1")
-        lines += [
-            f"# labels: the {start.labels} labels of the training rows, sorted; list them here to fix their order"
-        ]
+        lines += proposed_task.classifier(start.metric == "micro_f1", start.labels, start.given)
     else:
-        lines += [
-            f"max_new_tokens = {start.max_new_tokens}  # holds the longest answer of your rows",
-            '# system = "…"  # goes before every prompt',
-        ]
-        if start.json_answers:
-            lines.append('# schema = "schema.json"  # all your answers are JSON: a schema would hold decoding to it')
+        schema = _relative(Path(start.given.schema), base) if start.given.schema else ""
+        lines += proposed_task.generator(start.max_new_tokens, start.json_answers, replace(start.given, schema=schema))
     lines += ["", "[data]  # paths are relative to this file", f"train = {quoted['train']}  # {start.rows} rows"]
     lines += [f"test = {quoted['test']}"] if test else ["test_share = 0.1  # or test = \"a file of its own\""]
     lines += ["validation_share = 0.05"]
@@ -252,16 +249,15 @@ def _name(name: str, base: Path) -> str:
     return json.dumps(_relative(Path(name), base) if folder else name, ensure_ascii=False)
 
 
-def _counted(rows: Sequence[Row], task: str, student: str, template: str) -> tuple[list[int], list[int]] | None:
+def _counted(rows: Sequence[Row], task: Task, student: str, template: str) -> tuple[list[int], list[int]] | None:
     """The tokens of rows as they are trained on, tools and template included, and of their answers; None where the
     student's tokenizer is not on this machine. Of many rows, some of them, evenly spaced."""
     from ...models.runfile import Student
-    from ...models.task import Task
     from ...runtime.data import learned_tokens
     from ..pipeline import student_tokenizer
 
     rows = rows[:: -(-len(rows) // COUNTED_ROWS)]
-    run = RunFile(task=Task(kind=task), student=Student(model=student, template=template))
+    run = RunFile(task=task, student=Student(model=student, template=template))
     codec = student_tokenizer.codec_of(run, Path(), rows)
     if codec is None:
         return None

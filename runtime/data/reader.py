@@ -28,8 +28,8 @@ from .faults import BadRow, RowFault
 from .messages import Message
 from .shapes import Row, Shaper
 
-__all__ = ["Message", "Row", "load_splits", "locate", "normalise", "questions", "read_rows", "row_key", "rows_digest",
-           "scan", "split_rows", "write_ledger"]
+__all__ = ["Message", "Row", "load_splits", "locate", "normalise", "questions", "read_rows", "records", "row_key",
+           "rows_digest", "scan", "split_rows", "write_ledger"]
 
 SPLITS = ("train", "validation", "test")
 TARGETS = ("labels", "score")
@@ -64,7 +64,7 @@ def scan(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS, unread: dic
     shaper = Shaper(columns, {} if unread is None else unread, set() if unseen is None else unseen)
     name = str(path)
     short = Path(name).name
-    for line, record in _records(name):
+    for line, record in records(name):
         if isinstance(record, BadRow):
             yield record
             continue
@@ -208,7 +208,8 @@ def _collect(path: Path | str, columns: Mapping[str, str], skip_bad: bool,
     return rows, bad
 
 
-def _records(name: str) -> Iterator[tuple[int, formats.Record]]:
+def records(name: str) -> Iterator[tuple[int, formats.Record]]:
+    """Stream (line or number, record) of any file, folder or hub data set; errors as of `scan`."""
     path = Path(name)
     bare, split = tables.split_name(name)
     if path.is_file():
