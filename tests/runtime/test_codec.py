@@ -117,6 +117,12 @@ def test_the_ends_of_a_turn_come_from_every_place(template: str, names: set[str]
     assert codec.turn_end == text
 
 
+def test_an_end_that_stands_in_a_text_stays_there(tiny_llama: Path) -> None:
+    codec = Codec.from_folder(tiny_llama)
+    text = f"hello{codec.tokenizer.id_to_token(codec.eos_id)}"
+    assert codec.plain_ids(text) == codec.encode(text) and codec.encode(text)[-1] == codec.eos_id
+
+
 def test_stop_ids_without_a_generation_config(tiny_llama: Path, tmp_path: Path) -> None:
     folder = chat_folder(tiny_llama, tmp_path / "model", tiny.TEMPLATE, eos_token="<|pad|>")
     (folder / "generation_config.json").unlink()

@@ -14,6 +14,7 @@ from edgestill.cli import main
 from edgestill.cli.commands import cascading
 from edgestill.models.errors import EdgestillError, UsageError
 from edgestill.runtime.evaluation.cascade import ask_remote
+from edgestill.runtime.evaluation.handover import sent
 from edgestill.runtime.generation import remote
 from edgestill.runtime.generation.remote import Remote
 
@@ -140,3 +141,10 @@ def test_what_a_cascade_cannot_be_fitted_to(
     named = [str(packed_bert) if word == "NEXT" else word for word in more]
     assert main.call(["cascade", str(packed_bert), "--rows", "rows.jsonl", "--threads", "1", *named]) == code
     assert message in capsys.readouterr().err
+
+
+def test_results_go_to_their_calls_in_order() -> None:
+    calls = [{"type": "function", "function": {"name": name, "arguments": {}}} for name in "fg"]
+    told = sent([{"role": "assistant", "content": "", "tool_calls": calls}, {"role": "tool", "content": "of f"},
+                 {"role": "tool", "content": "of g"}])
+    assert [call["id"] for call in told[0]["tool_calls"]] == [one["tool_call_id"] for one in told[1:]]

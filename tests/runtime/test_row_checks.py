@@ -14,8 +14,11 @@ import pytest
 from edgestill.models.errors import DataError
 from edgestill.models.runfile import Data
 from edgestill.runtime.data.checks import DataReport, check_data, check_splits
+from edgestill.runtime.data.learned_tokens import training_ids
 from edgestill.runtime.data.near_duplicates import near_pairs
 from edgestill.runtime.data.reader import Row
+from edgestill.runtime.data.token_checks import count
+from edgestill.runtime.text.codec import Codec
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in "lmnrst"]
 
@@ -161,3 +164,10 @@ def test_leaks_of_real_data(shared: Path, name: str, train: str, leaks: int) -> 
     assert leak.message == f"{leaks} of {report.splits['test'].rows} rows stand in train too"
     assert {finding.level for finding in report.findings
             if finding.check not in ("leakage_exact", "unread")} == {"warning"}
+
+
+def test_a_row_of_just_the_most_tokens_is_not_too_long(tiny_llama: Path) -> None:
+    codec = Codec.from_folder(tiny_llama)
+    row = Row(messages=({"role": "user", "content": "hello"}, {"role": "assistant", "content": "there"}))
+    most = len(training_ids(codec, row)[0])
+    assert [len(count([row], codec, limit, "all").long) for limit in (most, most - 1, 0)] == [0, 1, 0]
