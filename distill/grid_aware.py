@@ -22,22 +22,10 @@ from ..models.errors import MissingExtra, UsageError
 from ..models.runfile import GridAware, RunFile, check_grid_aware
 from ..quantize.grid.codes import Codes
 from ..runtime.text.codec import Codec
-from . import finish, loop, machine
+from . import machine
 from .batches import everything
 from .grid import Grid
-from .job import (
-    SOFT,
-    Bench,
-    Job,
-    checks,
-    licences,
-    make_schedules,
-    once,
-    parents,
-    read_tokens,
-    text_objectives,
-    validate,
-)
+from .job import Bench, Job, once, text_objectives, validate
 from .loading import load_model
 from .verbs import Splits, read_run, settle, student_source
 from .weighted_losses import WeightedLosses, read_losses
@@ -68,7 +56,7 @@ def grid_aware(run: RunFile | Path | str, out: Path | str, overrides: Sequence[s
     run = settle(run, source, splits)
     job = Job("grid_aware", run, base, splits, source, settings, FORWARD_KL, source)
     tensors = _Tensors.read(source.folder)
-    return once(job, out, lambda bench: _train(job, settings, tensors, bench))
+    return once(job, out, lambda bench: _train(bench, settings, tensors))
 
 
 @dataclass(frozen=True)
@@ -120,11 +108,12 @@ class _Tensors:
         return np.ascontiguousarray(weight.T) if self.four_bit[name] else weight
 
 
-def _train(job: Job, settings: GridAware, tensors: _Tensors, bench: Bench) -> None:
+def _train(bench: Bench, settings: GridAware, tensors: _Tensors) -> None:
+    job = bench.job
     codec = Codec.from_folder(job.student.folder, job.run.task)
     # Prompts are learned from too: a decoder is asked about every token of them.
-    sets = {name: everything(tokens) for name, tokens in read_tokens(job, codec, bench).items()}
-    schedules = make_schedules(job, codec, bench, sets)
+    sets = {name: everything(tokens) for name, tokens in bench.read_tokens(codec).items()}
+    schedules = bench.schedules(codec, sets)
     model = load_model(job.student.folder, job.run.task)
     machine.recompute_layers(model, int(sets["train"].lengths.max()), schedules["train"].micro_batch_tokens)
     tensors = tensors.named_as(model)
@@ -141,17 +130,14 @@ def _train(job: Job, settings: GridAware, tensors: _Tensors, bench: Bench) -> No
 
     start = found or _best(starts, grid, tensors, check, bench)
     grid.start(start.codes, tensors.weight)
-    outcome = loop.train(model, objectives["train"], schedules["train"], check, settings, bench.work,
-                         bench.description, bench.progress, SOFT, keep_start=True)
+    outcome = bench.train(model, objectives, schedules, check, keep_start=True)
     positions = sum(batch.count for batch in schedules["validation"].all())
     kept = f"step {outcome.best_step}" if outcome.best_step else "the start: training did not better it"
     told = {"start": dict(start.method), "start_kl_nats": start.kl_nats, "kl_nats": outcome.validation["loss"],
             "held_out_tokens": positions, "kept": kept}
     bench.progress.note(f"KL to the float student on {positions} held-out tokens: {start.kl_nats:.5f} nats after "
                         f"{start.method['kind']}, {told['kl_nats']:.5f} kept ({kept})")
-    finish.write(bench.out, grid.merge(), job.student.folder, job.run, job.base, finish.Facts(
-        job.stage, parents(job), licences(job), checks(outcome, sets),
-        bench.settings(job, outcome) | {"grid_aware": told}), bench.work)
+    bench.finish(grid.merge(), outcome, sets, {"grid_aware": told}, job.run)
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a job is done, and with what."""
+    """A job, where it is done, and with what."""
 
+    job: Job
     out: Path
     work: Path
     """What is half done."""
@@ -77,11 +78,43 @@ class Bench:
     """Of the description, less what is SOFT."""
     progress: Progress
 
-    def settings(self, job: Job, outcome: loop.Outcome) -> dict[str, Any]:
-        """What a manifest says about how to make the same weights again."""
-        return {"seed": job.settings.seed, "threads": self.description["threads"], "precision": self.precision,
-                "device": self.device, "fingerprint": self.fingerprint, "steps": outcome.steps,
-                **({"not_reproducible": outcome.changed} if outcome.changed else {})}
+    def read_tokens(self, codec: Codec) -> dict[str, TokenSet]:
+        """The training and validation rows as ids; splits without rows are left out."""
+        job, limit = self.job, self.job.run.data.max_tokens
+        sets = {name: tokenize(job.splits[name], codec, limit, job.run.task.labels, self.out.parent / ".tokens",
+                               job.run.data.learn) for name in ("train", "validation") if job.splits[name]}
+        for name, tokens in sets.items():
+            rows = f"of {len(job.splits[name])} {name} rows"
+            if tokens.left_out:
+                self.progress.note(f"{tokens.left_out} {rows} are longer than max_tokens = {limit} and left out")
+            if tokens.unlearned:
+                self.progress.note(f"{tokens.unlearned} {rows} have nothing to learn (weight 0) and are left out")
+        return sets
+
+    def schedules(self, codec: Codec, sets: Mapping[str, TokenSet]) -> dict[str, Schedule]:
+        """The batches of every set."""
+        settings, size = self.job.settings, micro_batch_tokens(self.job, self.device)
+        return {name: Schedule(tokens, settings.batch_size, size, settings.seed, self.job.classify, self.device,
+                               codec.pad_id or 0) for name, tokens in sets.items()}
+
+    def train(self, model: Any, objectives: Mapping[str, Objective], schedules: Mapping[str, Schedule],
+              check: loop.Validate | None, keep_start: bool = False,
+              of_losses: Mapping[str, Tensor] | None = None) -> loop.Outcome:
+        """`loop.train` on the training rows, as the job's settings say."""
+        return loop.train(model, objectives["train"], schedules["train"], check, self.job.settings, self.work,
+                          self.description, self.progress, SOFT, keep_start, of_losses)
+
+    def finish(self, model: Any, outcome: loop.Outcome, sets: Mapping[str, TokenSet], extra: Mapping[str, Any],
+               run: RunFile) -> None:
+        """Write the artifact; `extra` goes to its settings."""
+        job = self.job
+        licences = {"model": job.student.licence, "data": "not stated"}
+        licences |= {"teacher": job.teacher.licence} if job.teacher else {}
+        settings = {"seed": job.settings.seed, "threads": self.description["threads"], "precision": self.precision,
+                    "device": self.device, "fingerprint": self.fingerprint, "steps": outcome.steps,
+                    **({"not_reproducible": outcome.changed} if outcome.changed else {}), **extra}
+        finish.write(self.out, model, job.student.folder, run, job.base, finish.Facts(
+            job.stage, _parents(job), licences, _checks(outcome, sets), settings), self.work)
 
 
 def run_job(job: Job, out: Path) -> Path:
@@ -93,15 +126,17 @@ def run_job(job: Job, out: Path) -> Path:
     terms = read_losses(job.losses, f"{job.stage}.losses")
     adapter = kinds.load(ADAPTERS, str(job.adapter.get("kind")))
     adapter_config = kind_config(ADAPTERS, job.adapter, f"{job.stage}.adapter")
-    return once(job, out, lambda bench: _train(job, terms, (adapter, adapter_config), bench))
+    return once(job, out, lambda bench: _train(bench, terms, (adapter, adapter_config)))
 
 
 def once(job: Job, out: Path, work_at: Callable[[Bench], None]) -> Path:
     """Let `work_at` make the artifact `out` in `<out>.work`, unless an artifact of the very same job stands there."""
+    import torch
+
     progress = Progress(job.stage)
     if job.run.task.schema:
         finish.read_schema(job.base / job.run.task.schema)
-    device = _device()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = machine.resolve_precision(job.settings.precision, device)
     threads = machine.threads()
     description = _describe(job, precision, threads, device)
@@ -115,58 +150,33 @@ def once(job: Job, out: Path, work_at: Callable[[Bench], None]) -> Path:
         else:
             files.refuse_non_empty(out)
             with told(progress.note), machine.use_threads(threads), machine.freed_memory_kept():
-                work_at(Bench(out, work, device, precision, description, fingerprint, progress))
+                work_at(Bench(job, out, work, device, precision, description, fingerprint, progress))
     shutil.rmtree(work)
     return out
 
 
-def _train(job: Job, terms: list[Term], adapter: tuple[Any, Any], bench: Bench) -> None:
-    settings, task, precision = job.settings, job.run.task, bench.precision
+def _train(bench: Bench, terms: list[Term], adapter: tuple[Any, Any]) -> None:
+    job, task, precision = bench.job, bench.job.run.task, bench.precision
     codec = Codec.from_folder(job.student.folder, task)
-    sets = read_tokens(job, codec, bench)
-    schedules = make_schedules(job, codec, bench, sets)
-    model = load_model(job.student.folder, task, settings.seed).to(bench.device)
+    sets = bench.read_tokens(codec)
+    schedules = bench.schedules(codec, sets)
+    model = load_model(job.student.folder, task, job.settings.seed).to(bench.device)
     if job.classify and model.config.pad_token_id is None:
         model.config.pad_token_id = codec.pad_id or codec.eos_id
     machine.recompute_layers(model, int(sets["train"].lengths.max()), schedules["train"].micro_batch_tokens)
-    model, merge = adapter[0].attach(model, adapter[1], task.kind, settings.seed)
-    losses = WeightedLosses(terms, model, job.teacher, settings.seed)
+    model, merge = adapter[0].attach(model, adapter[1], task.kind, job.settings.seed)
+    losses = WeightedLosses(terms, model, job.teacher, job.settings.seed)
     teacher = job.teacher if any(term.needs for term in terms) else None
     make, chooses = _class_objectives if job.classify else text_objectives, job.classify and task.head == SOFTMAX
     objectives = make(job, model, losses, teacher, codec, schedules, precision, bench.progress)
 
     check = partial(validate, model, objectives["validation"], schedules["validation"], chooses, precision) \
         if "validation" in sets else None
-    outcome = loop.train(model, objectives["train"], schedules["train"], check, settings, bench.work,
-                         bench.description, bench.progress, SOFT, of_losses=losses.parameters)
+    outcome = bench.train(model, objectives, schedules, check, of_losses=losses.parameters)
     extra: dict[str, Any] = {}
     if job.classify and "validation" in sets:
         task, extra = targets.calibrate(task, *_all_logits(model, schedules["validation"], precision))
-    finish.write(bench.out, merge(), job.student.folder, replace(job.run, task=task), job.base, finish.Facts(
-        job.stage, parents(job), licences(job), checks(outcome, sets), bench.settings(job, outcome) | extra),
-        bench.work)
-
-
-def read_tokens(job: Job, codec: Codec, bench: Bench) -> dict[str, TokenSet]:
-    """The training and validation rows as ids; splits without rows are left out."""
-    limit = job.run.data.max_tokens
-    sets = {name: tokenize(job.splits[name], codec, limit, job.run.task.labels, bench.out.parent / ".tokens",
-                           job.run.data.learn) for name in ("train", "validation") if job.splits[name]}
-    for name, tokens in sets.items():
-        if tokens.left_out:
-            bench.progress.note(f"{tokens.left_out} of {len(job.splits[name])} {name} rows are longer than max_tokens "
-                                f"= {limit} and left out")
-        if tokens.unlearned:
-            bench.progress.note(f"{tokens.unlearned} of {len(job.splits[name])} {name} rows have nothing to learn "
-                                "(weight 0) and are left out")
-    return sets
-
-
-def make_schedules(job: Job, codec: Codec, bench: Bench, sets: Mapping[str, TokenSet]) -> dict[str, Schedule]:
-    """The batches of every set."""
-    settings, size = job.settings, micro_batch_tokens(job, bench.device)
-    return {name: Schedule(tokens, settings.batch_size, size, settings.seed, job.classify, bench.device,
-                           codec.pad_id or 0) for name, tokens in sets.items()}
+    bench.finish(merge(), outcome, sets, extra, replace(job.run, task=task))
 
 
 def micro_batch_tokens(job: Job, device: str) -> int:
@@ -263,23 +273,17 @@ def task_facts(task: Task, base: Path) -> dict[str, Any]:
     return asdict(task) | {"schema": hashlib.sha256(schema.encode()).hexdigest()}
 
 
-def parents(job: Job) -> list[dict[str, Any]]:
+def _parents(job: Job) -> list[dict[str, Any]]:
     """What a model is made from, for its manifest: student, teacher, data, and what those were made from."""
     found = [*job.student.lineage, job.student.parent("student")]
     if job.teacher:
         found += [*job.teacher.lineage, job.teacher.parent("teacher")]
     found += [{"role": "data", "name": name, "rows": len(rows), "sha256": rows_digest(rows)}
-                for name, rows in job.splits.items() if rows]
+              for name, rows in job.splits.items() if rows]
     return [parent for place, parent in enumerate(found) if parent not in found[:place]]
 
 
-def licences(job: Job) -> dict[str, str]:
-    """The licences of model, data and teacher."""
-    found = {"model": job.student.licence, "data": "not stated"}
-    return found | ({"teacher": job.teacher.licence} if job.teacher else {})
-
-
-def checks(outcome: loop.Outcome, sets: Mapping[str, TokenSet]) -> dict[str, Any]:
+def _checks(outcome: loop.Outcome, sets: Mapping[str, TokenSet]) -> dict[str, Any]:
     """What was measured while training, for a manifest."""
     found: dict[str, Any] = {
         "training": {"steps": outcome.steps, "tokens": outcome.tokens, "seconds": round(outcome.seconds, 3),
@@ -288,9 +292,3 @@ def checks(outcome: loop.Outcome, sets: Mapping[str, TokenSet]) -> dict[str, Any
     measured = {**outcome.validation, "n": len(sets["validation"]), "step": outcome.best_step} \
         if outcome.validation else {"not_run": "there are no validation rows"}
     return {**found, "validation": measured}
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
