@@ -246,3 +246,10 @@ def test_a_trained_template_says_by_itself_how_it_is_asked(kind: str, tiny_llama
     assert (folder / "chat_template.jinja").read_text() == again
     if kind == "switch":
         assert alone.render([user("x")], options={"enable_thinking": True}).endswith("<|assistant|>")
+
+
+def test_a_requests_options_go_over_the_tasks(make: Callable[..., Codec]) -> None:
+    free, closed = make(KINDS["switch"]), make(KINDS["switch"], enable_thinking=False)
+    asked = [user("one")]
+    assert closed.prompt(asked) == free.prompt(asked, options={"enable_thinking": False}) != free.prompt(asked)
+    assert closed.prompt(asked, options={"enable_thinking": True}) == free.prompt(asked)

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from edgestill.runtime.generation.logprobs import Places, offsets
+from edgestill.runtime.generation.logprobs import Places, offsets, token_logprob
 from edgestill.runtime.text import gguf_tokenizer
 from edgestill.runtime.text.codec import Codec
 from edgestill.runtime.text.token_stream import StopStrings
@@ -96,3 +97,10 @@ def test_what_is_shown_ends_before_the_first_stop_string_of_the_whole(parts: lis
     assert watch.hit == bool(ends)
     end = min(ends, default=len(whole))
     assert said == "".join(letter for letter, shown in zip(whole[:end], visible, strict=False) if shown)
+
+
+def test_the_likeliest_come_first_and_of_equals_the_lower_id() -> None:
+    found = token_logprob(np.log(np.array([0.1, 0.4, 0.2, 0.2, 0.1], np.float32)), 2, 3)
+    assert [id for id, _ in found.top] == [1, 2, 3] and found.logprob == pytest.approx(np.log(0.2))
+    turned = token_logprob(np.log(np.array([0.2, 0.1, 0.7], np.float32)), 1, 2)
+    assert [id for id, _ in turned.top] == [2, 0]
