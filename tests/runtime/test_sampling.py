@@ -16,7 +16,7 @@ CASES: list[dict[str, Any]] = [
     {"temperature": 0.8, "top_p": 0.9}, {"temperature": 1.5, "min_p": 0.1},
     {"temperature": 1.3, "top_k": 40, "top_p": 0.8},
     {"temperature": 2.0, "top_k": 30, "top_p": 0.95, "min_p": 0.05}, {"temperature": 1.0, "top_k": 1000},
-    {"temperature": 1.0, "top_p": 0.0},
+    {"temperature": 2.0, "top_p": 0.6, "min_p": 0.4}, {"temperature": 1.0, "top_p": 0.0},
 ]
 
 
