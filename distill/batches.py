@@ -30,7 +30,7 @@ MEGA_BATCH = 50
 their order stays random."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenSet:
     """Rows as ids: row i is ids[offsets[i]:offsets[i + 1]]."""
 
@@ -66,8 +66,10 @@ class TokenSet:
 class Batch:
     """Rows of one forward pass, padded on the right to the longest of them."""
 
+    of: TokenSet
+    """The set that they belong to."""
     rows: list[int]
-    """Their places in the TokenSet."""
+    """Their places in it."""
     ids: Tensor
     """[rows, length]"""
     mask: Tensor | None
@@ -198,7 +200,9 @@ class Schedule:
     """Which rows each optimizer step sees. Any step can be asked for without the ones before it."""
 
     def __init__(self, tokens: TokenSet, batch_size: int, micro_batch_tokens: int, seed: int, classify: bool,
-                 device: str = "cpu", pad_id: int = 0) -> None:
+                 device: str = "cpu", pad_id: int = 0, rows: Sequence[Row] = ()) -> None:
+        """`rows` are what the tokens were made from: a teacher may have to read them itself."""
+        self.rows = rows
         self.tokens, self.batch_size, self.micro_batch_tokens = tokens, batch_size, micro_batch_tokens
         self.seed, self.classify, self.device, self.pad_id = seed, classify, device, pad_id
         self.steps_per_epoch = -(-len(tokens) // batch_size)
@@ -259,6 +263,6 @@ class Schedule:
             positions = np.flatnonzero(learned) - 1
             labels, counts = ids[learned], [int(n) for n in learned.sum(axis=1)]
         mask = None if bool(real.all()) else torch.from_numpy(real.astype(np.int64)).to(self.device)
-        return Batch([int(row) for row in rows], torch.from_numpy(ids).to(self.device), mask,
+        return Batch(self.tokens, [int(row) for row in rows], torch.from_numpy(ids).to(self.device), mask,
                      torch.from_numpy(positions).to(self.device), torch.from_numpy(labels).to(self.device), counts,
                      int(lengths.sum()))

@@ -25,8 +25,10 @@ from ..runtime.text.codec import Codec
 from . import machine
 from .batches import everything
 from .grid import Grid
-from .job import Bench, Job, once, text_objectives, validate
+from .job import Bench, Job, once, validate
 from .loading import load_model
+from .sources import weights_digest
+from .teachers.local import LocalTeacher
 from .verbs import Splits, read_run, settle, student_source
 from .weighted_losses import WeightedLosses, read_losses
 
@@ -54,7 +56,8 @@ def grid_aware(run: RunFile | Path | str, out: Path | str, overrides: Sequence[s
     out = Path(out)
     source = student_source(run, base, splits, out, student, None)
     run = settle(run, source, splits)
-    job = Job("grid_aware", run, base, splits, source, settings, FORWARD_KL, source)
+    job = Job("grid_aware", run, base, splits, source, settings, FORWARD_KL, LocalTeacher(source, machine.device()),
+              weights_digest(source.folder))
     tensors = _Tensors.read(source.folder)
     return once(job, out, lambda bench: _train(bench, settings, tensors))
 
@@ -123,7 +126,7 @@ def _train(bench: Bench, settings: GridAware, tensors: _Tensors) -> None:
     grid = _attach(model, tensors, bench.device)
     grid.start(starts[0].codes, tensors.weight)
     losses = WeightedLosses(read_losses(FORWARD_KL), model, job.teacher)
-    objectives = text_objectives(job, model, losses, job.teacher, codec, schedules, bench.precision, bench.progress)
+    objectives = bench.objectives(model, losses, codec, schedules)
 
     def check() -> dict[str, float]:
         return validate(model, objectives["validation"], schedules["validation"], False, bench.precision)

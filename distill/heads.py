@@ -8,6 +8,7 @@ while its logits are still there; so nothing is kept, and nothing is computed tw
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from ..models.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from .batches import Batch
 
 LOGITS_AT_ONCE = 2**23
 """Logits of one chunk (32 MiB in float32); a loss holds about ten tensors of this size for a moment."""
@@ -81,6 +84,20 @@ def hidden_states(model: Any, ids: Tensor) -> Tensor:
     """
     states: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     return states
+
+
+def class_logits(model: Any, batch: Batch, precision: str) -> Tensor:
+    """Logits [rows, labels] in float32 of a classifier for a batch of texts."""
+    with autocast(batch.ids.device.type, precision):
+        logits: Tensor = model(input_ids=batch.ids, attention_mask=batch.mask).logits
+    return logits.float()
+
+
+def autocast(device: str, precision: str) -> Any:
+    """The context in which a model's forward pass is computed."""
+    import torch
+
+    return torch.autocast(device, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def summed_loss(hidden: Tensor, head: Head, place_loss: PlaceLoss, dtype: Any,

@@ -23,10 +23,11 @@ from ..runtime.text.codec import Codec
 from . import finish, loop, machine, targets
 from .batches import Schedule, TokenSet, tokenize
 from .checkpoint import locked
+from .heads import class_logits
 from .loading import load_model
-from .objectives import ClassObjective, Objective, TextObjective, TextTeacher, class_logits
+from .objectives import ClassObjective, Objective, TextObjective
 from .sources import Source, weights_digest
-from .students.vocabulary import token_map
+from .teachers._base import Teacher, Wants
 from .training_log import Progress
 from .weighted_losses import Term, WeightedLosses, read_losses
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ADAPTERS = "distill.adapters"
-KEPT_BYTES = 2**30
-"""A teacher's hidden states are kept between epochs up to this size."""
 SOFT = ("threads", "versions")
 """What may change between two starts of a run, at the price of bit-identical weights."""
 
@@ -53,7 +52,9 @@ class Job:
     student: Source
     settings: Loop
     losses: Sequence[Mapping[str, Any]]
-    teacher: Source | None = None
+    teacher: Teacher | None = None
+    teacher_key: str = ""
+    """What its signal depends on, as one hash."""
     adapter: Mapping[str, Any] = field(default_factory=lambda: {"kind": "full"})
 
     @property
@@ -95,7 +96,22 @@ class Bench:
         """The batches of every set."""
         settings, size = self.job.settings, micro_batch_tokens(self.job, self.device)
         return {name: Schedule(tokens, settings.batch_size, size, settings.seed, self.job.classify, self.device,
-                               codec.pad_id or 0) for name, tokens in sets.items()}
+                               codec.pad_id or 0, self.job.splits[name]) for name, tokens in sets.items()}
+
+    def objectives(self, model: Any, losses: WeightedLosses, codec: Codec,
+                   schedules: Mapping[str, Schedule]) -> dict[str, Objective]:
+        """What each set costs; the teacher, where the losses read one, gets ready for all of them."""
+        job, found = self.job, dict[str, Objective]()
+        for name, schedule in schedules.items():
+            told = None
+            if job.teacher is not None and losses.needs:
+                epochs = loop.total_steps(job.settings, schedule.steps_per_epoch) / schedule.steps_per_epoch
+                wants = Wants(losses.needs, job.run.task, self.precision, name == "validation" or epochs > 1)
+                job.teacher.prepare(schedule, codec, wants, self.work)
+                told = partial(job.teacher.signal, wants=wants)
+            found[name] = (ClassObjective(model, losses, told, self.precision, job.run.task.head) if job.classify
+                           else TextObjective(model, losses, told, self.precision))
+        return found
 
     def train(self, model: Any, objectives: Mapping[str, Objective], schedules: Mapping[str, Schedule],
               check: loop.Validate | None, keep_start: bool = False,
@@ -131,12 +147,10 @@ def run_job(job: Job, out: Path) -> Path:
 
 def once(job: Job, out: Path, work_at: Callable[[Bench], None]) -> Path:
     """Let `work_at` make the artifact `out` in `<out>.work`, unless an artifact of the very same job stands there."""
-    import torch
-
     progress = Progress(job.stage)
     if job.run.task.schema:
         finish.read_schema(job.base / job.run.task.schema)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = machine.device()
     precision = machine.resolve_precision(job.settings.precision, device)
     threads = machine.threads()
     description = _describe(job, precision, threads, device)
@@ -166,10 +180,9 @@ def _train(bench: Bench, terms: list[Term], adapter: tuple[Any, Any]) -> None:
     machine.recompute_layers(model, int(sets["train"].lengths.max()), schedules["train"].micro_batch_tokens)
     model, merge = adapter[0].attach(model, adapter[1], task.kind, job.settings.seed)
     losses = WeightedLosses(terms, model, job.teacher, job.settings.seed)
-    teacher = job.teacher if any(term.needs for term in terms) else None
-    make, chooses = _class_objectives if job.classify else text_objectives, job.classify and task.head == SOFTMAX
-    objectives = make(job, model, losses, teacher, codec, schedules, precision, bench.progress)
+    objectives = bench.objectives(model, losses, codec, schedules)
 
+    chooses = job.classify and task.head == SOFTMAX
     check = partial(validate, model, objectives["validation"], schedules["validation"], chooses, precision) \
         if "validation" in sets else None
     outcome = bench.train(model, objectives, schedules, check, of_losses=losses.parameters)
@@ -183,50 +196,6 @@ def micro_batch_tokens(job: Job, device: str) -> int:
     """Padded tokens of a forward pass: what the run file says, or what the model's activations leave room for."""
     config = read_table(job.student.folder / "config.json")
     return job.settings.micro_batch_tokens or machine.micro_batch_tokens(config, device)
-
-
-def text_objectives(job: Job, model: Any, losses: WeightedLosses, source: Source | None, codec: Codec,
-                    schedules: Mapping[str, Schedule], precision: str, progress: Progress) -> dict[str, Objective]:
-    """The losses of a decoder on every set; `source` is what it learns from."""
-    teachers: dict[str, TextTeacher] = {}
-    if source is not None:
-        theirs = Codec.from_folder(source.folder)
-        mapping = token_map(codec, theirs)
-        real_tokens = max(codec.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-        loaded = load_model(source.folder, replace(job.run.task, kind="generate")).to(schedules["train"].device)
-        teacher = TextTeacher(loaded, real_tokens, mapping, precision)
-        teachers = {name: teacher.view() for name in schedules}  # rows are known by their numbers in one set
-        for name, schedule in schedules.items():
-            # Without dropout a teacher says the same in every epoch. It is asked in a fixed order, not as training
-            # goes along: batched otherwise its numbers would differ in the last bits after a restart.
-            epochs = loop.total_steps(job.settings, schedule.steps_per_epoch) / schedule.steps_per_epoch
-            if (name == "validation" or epochs > 1) and teacher.bytes_for(schedule.tokens) <= KEPT_BYTES:
-                _ask(teachers[name], schedule, progress)
-    return {name: TextObjective(model, losses, teachers.get(name), precision) for name in schedules}
-
-
-def _ask(teacher: TextTeacher, schedule: Schedule, progress: Progress) -> None:
-    for done, batch in enumerate(schedule.all(), 1):
-        teacher.keep(batch)
-        progress.at(min(len(teacher.kept), len(schedule.tokens)), len(schedule.tokens), f"batch {done}", "teacher")
-
-
-def _class_objectives(job: Job, model: Any, losses: WeightedLosses, source: Source | None, codec: Codec,
-                      schedules: Mapping[str, Schedule], precision: str, progress: Progress) -> dict[str, Objective]:
-    import torch
-
-    known: dict[str, Tensor] = {}
-    if source is not None:
-        from .classes import ask, load_teacher
-
-        teacher, order = load_teacher(source.folder, job.run.task, job.settings.seed)
-        device = schedules["train"].device
-        theirs = Codec.from_folder(source.folder)
-        for name, schedule in schedules.items():
-            rows = [job.splits[name][place] for place in schedule.tokens.sources]
-            logits = ask(teacher.to(device), theirs, rows, precision, micro_batch_tokens(job, device))
-            known[name] = torch.from_numpy(logits[:, order]).to(device)
-    return {name: ClassObjective(model, losses, known.get(name), precision, job.run.task.head) for name in schedules}
 
 
 def validate(model: Any, objective: Objective, schedule: Schedule, classify: bool, precision: str) -> dict[str, float]:
@@ -261,7 +230,7 @@ def _describe(job: Job, precision: str, threads: int, device: str) -> dict[str, 
         "max_tokens": job.run.data.max_tokens, "learn": job.run.data.learn,
         "data": {name: rows_digest(job.splits[name]) for name in ("train", "validation")},
         "student": weights_digest(job.student.folder),
-        "teacher": weights_digest(job.teacher.folder) if job.teacher else "", "precision": precision, "device": device,
+        "teacher": job.teacher_key, "precision": precision, "device": device,
         "threads": threads, "versions": {name: version for name, version in versions().items()
                                          if name in ("torch", "transformers", "tokenizers", "numpy")},
     }
@@ -277,7 +246,7 @@ def _parents(job: Job) -> list[dict[str, Any]]:
     """What a model is made from, for its manifest: student, teacher, data, and what those were made from."""
     found = [*job.student.lineage, job.student.parent("student")]
     if job.teacher:
-        found += [*job.teacher.lineage, job.teacher.parent("teacher")]
+        found += [dict(parent) for parent in job.teacher.parents]
     found += [{"role": "data", "name": name, "rows": len(rows), "sha256": rows_digest(rows)}
               for name, rows in job.splits.items() if rows]
     return [parent for place, parent in enumerate(found) if parent not in found[:place]]

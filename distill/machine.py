@@ -15,6 +15,13 @@ ACTIVATION_BYTES, GPU_ACTIVATION_BYTES = 10**9, 8 * 10**9
 MOST_TOKENS = 8192
 
 
+def device() -> str:
+    """Where models are trained, and teachers asked: cuda where there is one, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def threads() -> int:
     """Threads for torch: OMP_NUM_THREADS where it is set, else the physical cores this process may use."""
     given = os.environ.get("OMP_NUM_THREADS", "")

@@ -19,12 +19,13 @@ from ..models.task import Task
 from ..runtime.data import learned_tokens
 from ..runtime.data.reader import Row, load_splits, rows_digest
 from ..runtime.text.codec import Codec
-from . import finish, targets
+from . import finish, machine, targets
 from .checkpoint import locked
 from .job import Job, run_job, task_facts
 from .loading import load_model, new_model
 from .merge import merged_student
 from .sources import Source, check, check_tokenizer, resolve, weights_digest
+from .teachers import local
 from .templates import read, with_template
 
 TEACHERS = "distill.teachers"
@@ -63,12 +64,13 @@ def distill(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str]
     run, base, splits = read_run(run, overrides, base, out, splits)
     out = Path(out)
     targets.check_distilled(run.task)
-    if teacher is None and _teacher_config(run).tune:
+    if teacher is None and getattr(_teacher_kind(run)[1], "tune", False):
         teacher = tune_teacher(run, out.with_name(out.name + "-teacher"), base=base, splits=splits)
-    learned_from = _teacher(run, base, teacher)
+    kind, config = _teacher_kind(run, teacher)
+    learned_from, key = kind.open(config, base, machine.device()), kind.key(config, base)
     source = student_source(run, base, splits, out, student, teacher)
     run = settle(run, source, splits)
-    return run_job(Job("distill", run, base, splits, source, run.distill, run.distill.losses, learned_from,
+    return run_job(Job("distill", run, base, splits, source, run.distill, run.distill.losses, learned_from, key,
                        run.distill.adapter), out)
 
 
@@ -77,7 +79,7 @@ def tune_teacher(run: RunFile | Path | str, out: Path | str, overrides: Sequence
     """Fine-tune the teacher's model on the labels, as [tune] says; returns the artifact folder `out`."""
     run, base, splits = read_run(run, overrides, base, out, splits)
     targets.check_distilled(run.task)
-    source = _teacher(run, base, None)
+    source = _teacher_source(run, base)
     _check_family(source, run.task)
     run = settle(run, source, splits)
     return run_job(Job("tune", run, base, splits, source, run.tune, LABELS_ALONE, adapter=run.tune.adapter), Path(out))
@@ -165,17 +167,24 @@ def _fill_task(task: Task, splits: Splits) -> tuple[Task, Splits]:
     return targets.settle(task, splits) if task.kind == "classify" else (task, splits)
 
 
-def _teacher_config(run: RunFile) -> Any:
+def _teacher_kind(run: RunFile, folder: Path | None = None) -> tuple[Any, Any]:
+    """The teacher's kind and its config; a `folder` is a local one, whatever [teacher] says."""
+    if folder is not None:
+        return local, local.Config(str(folder.absolute()))
     if not run.teacher:
         raise UsageError("teacher: the run file has no such table, and there is nothing to learn from",
                          "add [teacher] with kind = \"local\" and model, or use `edgestill tune`")
-    return runfile.kind_config(TEACHERS, run.teacher, "teacher")
+    config = runfile.kind_config(TEACHERS, run.teacher, "teacher")
+    return kinds.load(TEACHERS, run.teacher["kind"]), config
 
 
-def _teacher(run: RunFile, base: Path, folder: Path | None) -> Source:
-    if folder is not None:
-        return resolve(str(folder.absolute()), key="teacher")
-    source: Source = kinds.load(TEACHERS, run.teacher["kind"]).source(_teacher_config(run), base)
+def _teacher_source(run: RunFile, base: Path, folder: Path | None = None) -> Source:
+    """The teacher as a model to train or to cut; UsageError for a kind that is no such folder."""
+    kind, config = _teacher_kind(run, folder)
+    if not hasattr(kind, "source"):
+        raise UsageError(f"teacher.kind: {run.teacher['kind']!r} is no model folder that could be trained or cut",
+                         "name a model in [student], and leave teacher.tune out")
+    source: Source = kind.source(config, base)
     return source
 
 
@@ -187,7 +196,7 @@ def _start(run: RunFile, base: Path, teacher: Path | None, work: Path) -> Source
         return resolve(run.student.model, run.student.revision, base, "student.model")
     if teacher is None and not run.teacher:
         raise UsageError("student.model: is required where there is no teacher", "name a folder or a catalogue model")
-    return _teacher(run, base, teacher)
+    return _teacher_source(run, base, teacher)
 
 
 def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], out: Path, folder: Path | None,

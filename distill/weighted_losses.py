@@ -11,6 +11,7 @@ from ..models import kinds
 from ..models.errors import UsageError
 from ..models.runfile import kind_config
 from .signals import Signal
+from .teachers._base import Teacher
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,17 +63,21 @@ def read_losses(tables: Sequence[Mapping[str, Any]], name: str = "distill.losses
 class WeightedLosses:
     """Losses as modules; what they have of their own to train lies in `parameters`, by names of no model."""
 
-    def __init__(self, terms: Sequence[Term], student: Any, teacher: Any = None, seed: int = 0) -> None:
+    def __init__(self, terms: Sequence[Term], student: Any, teacher: Teacher | None = None, seed: int = 0) -> None:
         """Build each loss for the model `student` and for `teacher`; weights of their own are drawn from `seed`.
 
-        Raises UsageError for a loss that needs a teacher where there is none.
+        Raises UsageError for a loss that needs a teacher where there is none, or what this one does not provide.
         """
         import torch
 
-        lonely = next((term for term in terms if term.needs and teacher is None), None)
-        if lonely is not None:
-            raise UsageError(f"{lonely.name}: {lonely.kind} needs a teacher, and the run file has no [teacher] table",
-                             "add [teacher] with kind and model, or use the loss ce alone")
+        for term in terms:
+            if term.needs and teacher is None:
+                raise UsageError(f"{term.name}: {term.kind} needs a teacher, and the run file has no [teacher] table",
+                                 "add [teacher] with kind and model, or use the loss ce alone")
+            if teacher is not None and (lacking := term.needs - teacher.provides):
+                raise UsageError(f"{term.name}: {term.kind} needs {', '.join(sorted(lacking))} of the teacher, which "
+                                 f"provides {', '.join(sorted(teacher.provides))}", "choose another loss or teacher")
+        self.needs = frozenset[str]().union(*(term.needs for term in terms))
         self.weights = [term.weight for term in terms]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def test_a_loss(load: Load) -> None:
     losses, signal = load("distill.weighted_losses"), load("distill.signals").Signal
     terms = losses.read_losses([{"kind": "total_variation", "temperature": 0.5, "weight": 0.7}])
     student, teacher = torch.tensor([[0.0, 0.0], [50.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 50.0]])
-    built = losses.WeightedLosses(terms, torch.nn.Linear(1, 1), "a teacher")
+    built = losses.WeightedLosses(terms, torch.nn.Linear(1, 1), SimpleNamespace(provides={"logits"}))
     found = built(signal(student), signal(teacher), torch.tensor([0, 1]))
     assert found.tolist() == pytest.approx([0.0, 0.7])
 
@@ -79,7 +79,10 @@ def test_a_loss(load: Load) -> None:
 def test_a_teacher(load: Load, tiny_llama: Path) -> None:
     teacher = load("models.kinds").load("distill.teachers", "pinned")
     digest = load("distill.sources").weights_digest(tiny_llama)
-    assert teacher.source(teacher.Config("llama", digest), tiny_llama.parent).folder == tiny_llama
+    named = teacher.Config("llama", digest), tiny_llama.parent
+    assert teacher.source(*named).folder == tiny_llama and teacher.key(*named) == digest
+    opened = teacher.open(*named, "cpu")
+    assert opened.provides == {"logits"} and [parent["sha256"] for parent in opened.parents] == [digest]
     with pytest.raises(load("models.errors").UsageError, match="teacher.sha256: 'other', and llama has"):
         teacher.source(teacher.Config("llama", "other"), tiny_llama.parent)
 

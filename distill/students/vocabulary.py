@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ...models.errors import UsageError
 
 if TYPE_CHECKING:
-    from ...runtime.text.codec import Codec
+    pass
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 """What nobody reads of a generation config that says greedy, and what transformers then refuses to save anew."""
@@ -145,27 +145,6 @@ def trim_settings(settings: Mapping[str, Any], kept: Sequence[int]) -> dict[str,
         entries = result["added_tokens_decoder"].items()
         result["added_tokens_decoder"] = {str(new[int(old)]): item for old, item in entries if int(old) in new}
     return result
-
-
-def token_map(student: Codec, teacher: Codec) -> list[int] | None:
-    """The teacher's id of each of the student's tokens; None where both number the same tokens alike.
-
-    Raises UsageError when the student has tokens that the teacher does not know.
-    """
-    ours = student.tokenizer.get_vocab(with_added_tokens=True)
-    theirs = teacher.tokenizer.get_vocab(with_added_tokens=True)
-    unknown = [token for token in ours if token not in theirs]
-    if unknown:
-        raise UsageError(
-            f"the teacher's tokenizer lacks {len(unknown)} of the student's {len(ours)} tokens, such as {unknown[0]!r}",
-            "teacher and student must be of one family, or one trimmed from the other; a text classifier need not be")
-    if all(theirs[token] == index for token, index in ours.items()):
-        return None
-    ordered = sorted(ours, key=ours.__getitem__)
-    if [ours[token] for token in ordered] != list(range(len(ordered))):
-        raise UsageError("the student's tokenizer leaves ids unused: its tokens cannot be matched with the teacher's",
-                         "use the teacher's own tokenizer for the student")
-    return [theirs[token] for token in ordered]
 
 
 def _byte_alphabet(tokenizer: Mapping[str, Any]) -> set[str]:

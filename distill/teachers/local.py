@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...models.strict import limited
-from ..sources import Source, resolve
+from ...runtime.text.codec import Codec
+from ..batches import Batch, Schedule
+from ..signals import Signal
+from ..sources import Source, resolve, weights_digest
+from ._base import Wants
+from ._classifier import Classifier
+from ._decoder import Decoder
 
 
 @dataclass(frozen=True)
@@ -24,3 +32,46 @@ class Config:
 def source(config: Config, base: Path) -> Source:
     """The teacher's folder; errors as of sources.resolve."""
     return resolve(config.model, config.revision, base, "teacher.model")
+
+
+def key(config: Config, base: Path) -> str:
+    """The hash of its files."""
+    return weights_digest(source(config, base).folder)
+
+
+def open(config: Config, base: Path, device: str) -> LocalTeacher:
+    """The teacher; errors as of sources.resolve."""
+    return LocalTeacher(source(config, base), device)
+
+
+class LocalTeacher:
+    """A model of transformers, in memory from the first `prepare` on; see Teacher."""
+
+    provides = frozenset({"logits"})
+
+    def __init__(self, source: Source, device: str) -> None:
+        self.source, self.device = source, device
+        self._model: Decoder | Classifier | None = None
+
+    @property
+    def parents(self) -> Sequence[Mapping[str, Any]]:
+        """See Teacher."""
+        return [*self.source.lineage, self.source.parent("teacher")]
+
+    @property
+    def licence(self) -> str:
+        """See Teacher."""
+        return self.source.licence
+
+    def prepare(self, examples: Schedule, codec: Codec, wants: Wants, cache: Path) -> None:
+        """See Teacher; what it keeps, it keeps in memory."""
+        if self._model is None:
+            folder = self.source.folder
+            self._model = (Classifier(folder, wants, self.device) if wants.task.kind == "classify"
+                           else Decoder(folder, codec, wants, self.device))
+        self._model.prepare(examples, wants)
+
+    def signal(self, batch: Batch, wants: Wants) -> Signal:
+        """See Teacher."""
+        assert self._model is not None  # nothing was prepared
+        return self._model.signal(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from edgestill.models.errors import UsageError
 
 ANY = torch.nn.Linear(1, 1)
 """A model of any kind: these losses do not look at it."""
+
+
+TEACHER: Any = SimpleNamespace(provides={"logits"})
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -137,7 +141,7 @@ def test_the_gradient_of_a_kl_keeps_its_size_when_the_temperature_is_high() -> N
 
 
 def test_vocabularies_padded_differently_are_compared_on_what_they_share() -> None:
-    losses = WeightedLosses(read_losses([{"kind": "forward_kl"}, {"kind": "ce", "weight": 0.5}]), ANY, "a teacher")
+    losses = WeightedLosses(read_losses([{"kind": "forward_kl"}, {"kind": "ce", "weight": 0.5}]), ANY, TEACHER)
     student, teacher, labels = sample()
     padded = torch.cat([teacher, torch.full((5, 3), 50.0, dtype=torch.float64)], dim=1)
     torch.testing.assert_close(losses(Signal(student), Signal(padded), labels),
@@ -164,6 +168,13 @@ def test_a_loss_table_that_cannot_be_is_refused(tables: list[dict[str, Any]], me
 def test_a_loss_that_needs_a_teacher_says_so() -> None:
     with pytest.raises(UsageError, match=r"tune.losses\[1\]: jsd needs a teacher"):
         WeightedLosses(read_losses([{"kind": "ce"}, {"kind": "jsd"}], "tune.losses"), ANY)
+
+
+def test_a_loss_that_needs_more_than_the_teacher_gives_says_so() -> None:
+    teacher: Any = SimpleNamespace(provides={"text", "spans"})
+    with pytest.raises(UsageError, match=r"distill.losses\[0\]: jsd needs logits of the teacher, .* spans, text"):
+        WeightedLosses(read_losses([{"kind": "jsd"}]), ANY, teacher)
+    assert WeightedLosses(read_losses([{"kind": "ce"}]), ANY, teacher).needs == set()
 
 
 def test_a_loss_of_a_level_that_is_not_computed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +222,7 @@ def test_a_frozen_head_gets_no_gradient() -> None:
 
 MEASURE = """
 import resource
+from types import SimpleNamespace
 import torch
 from edgestill.distill import heads
 from edgestill.distill.signals import Signal
@@ -219,7 +231,7 @@ torch.set_num_threads(1)
 hidden, weight = torch.randn(384, 64, requires_grad=True), torch.randn(151936, 64, requires_grad=True)
 theirs, labels = torch.randn(152064, 64), torch.randint(151936, (384,))
 terms = read_losses([{"kind": "forward_kl"}, {"kind": "ce", "weight": 0.2}])
-losses = WeightedLosses(terms, torch.nn.Linear(1, 1), "a teacher")
+losses = WeightedLosses(terms, torch.nn.Linear(1, 1), SimpleNamespace(provides={"logits"}))
 head = heads.Head(weight)
 def place_loss(logits, part):
     return losses(Signal(logits), Signal(hidden[part].detach(), lambda states: states @ theirs.T), labels[part])

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from edgestill.distill import alignment
 from edgestill.distill.loading import load_model, save_model, write_trimmed_tokenizer
 from edgestill.distill.students.depth import cut_config, keep_layers, layers_path
-from edgestill.distill.students.vocabulary import kept_tokens, token_map, trim_model, trim_tokenizer
+from edgestill.distill.students.vocabulary import kept_tokens, trim_model, trim_tokenizer
 from edgestill.models.errors import UsageError
 from edgestill.models.task import Task
 from edgestill.runtime.text.codec import Codec
@@ -223,10 +224,10 @@ def test_a_classifier_loses_embeddings_and_keeps_its_answers(tiny_bert: Path, tm
 
 def test_the_teachers_ids_of_a_trimmed_students_tokens(tiny_llama: Path, tmp_path: Path) -> None:
     whole, cut, kept = trim(tiny_llama)
-    assert token_map(Codec(cut), Codec(whole)) == kept
-    assert token_map(Codec(whole), Codec(whole)) is None
+    assert alignment.of_tokens(Codec(cut), Codec(whole)) == kept
+    assert alignment.of_tokens(Codec(whole), Codec(whole)) == list(range(whole.get_vocab_size()))
     with pytest.raises(UsageError, match="lacks"):
-        token_map(Codec(whole), Codec(cut))
+        alignment.of_tokens(Codec(whole), Codec(cut))
 
 
 def test_a_tokenizer_of_another_model_is_refused(tiny_llama: Path) -> None:

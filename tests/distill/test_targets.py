@@ -13,7 +13,7 @@ import torch
 from edgestill.cli.pipeline.evaluate import FloatSubject
 from edgestill.distill import distill, targets, tune
 from edgestill.distill.batches import Schedule, tokenize
-from edgestill.distill.classes import load_teacher
+from edgestill.distill.teachers._classifier import load as load_teacher
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.task import Task

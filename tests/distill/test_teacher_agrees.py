@@ -1,82 +1,124 @@
-"""A teacher and its own copy with fewer tokens say the same: of every position that is learned, in the copy's ids."""
+"""A teacher of any kind and its own copy with fewer tokens say the same, of every place that is learned from."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from edgestill.distill import prepare_student
-from edgestill.distill.batches import Schedule, tokenize
-from edgestill.distill.job import Job, text_objectives
+from edgestill.distill import alignment, machine, prepare_student
+from edgestill.distill.job import Bench, Job
 from edgestill.distill.loading import load_model
 from edgestill.distill.sources import resolve
+from edgestill.distill.teachers import _classifier, _decoder
+from edgestill.distill.teachers._base import Teacher
 from edgestill.distill.training_log import Progress
+from edgestill.distill.verbs import read_run
 from edgestill.distill.weighted_losses import WeightedLosses, read_losses
-from edgestill.models.runfile import Distill, RunFile, read
-from edgestill.runtime.data.reader import load_splits
+from edgestill.models import kinds
+from edgestill.models.runfile import Distill
 from edgestill.runtime.text.codec import Codec
+from safetensors.numpy import load_file, save_file
 
+from .. import proving, tiny
 from ..runtime.test_rows import jsonl
 
 LOSSES = ({"kind": "forward_kl"},)
+TABLES: dict[str, Callable[[Path], dict[str, Any]]] = {"local": lambda folder: {"model": str(folder)}}
+"""The [teacher] table by kind, for a Hugging Face folder: a kind that is not here is not tested."""
+Losses = tuple[str, Callable[[], dict[str, float]]]
 
 
-@pytest.fixture(scope="module")
-def losses(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Callable[..., tuple[float, float]]:
-    """Loss at step 0 on rows asked for the first time, and on those whose hidden states were kept."""
-    folder = tmp_path_factory.mktemp("trimmed")
+def chats(folder: Path, tiny_llama: Path, tiny_bert: Path) -> tuple[list[dict[str, Any]], Path]:
+    """Chats of several turns, of which every answer is learned."""
     turns = [{"role": role, "content": f"{role} {number} light"} for number in range(2)
              for role in ("user", "assistant")]
-    jsonl(folder / "rows.jsonl", [{"messages": [{"role": "user", "content": f"row {row}"}, turns[1], *turns]}
-                                  for row in range(6)])
+    rows = [{"messages": [{"role": "user", "content": f"row {row}"}, turns[1], *turns]} for row in range(6)]
+    return rows, tiny_llama
+
+
+def texts(folder: Path, tiny_llama: Path, tiny_bert: Path) -> tuple[list[dict[str, Any]], Path]:
+    """Texts and a teacher whose labels stand in another order than the student's."""
+    rows = [{"text": text, "label": tiny.LABELS[place % 3]} for place, text in enumerate(tiny.SENTENCES[:9])]
+    shutil.copytree(tiny_bert, folder / "turned")
+    order = [2, 0, 1]
+    weights = load_file(tiny_bert / "model.safetensors")
+    save_file({name: value[order] if name.startswith("classifier.") else value for name, value in weights.items()},
+              folder / "turned" / "model.safetensors", {"format": "pt"})
+    names = [tiny.LABELS[place] for place in order]
+    proving.edit_json(folder / "turned" / "config.json", lambda table: table.update(
+        id2label=dict(enumerate(names)), label2id={name: place for place, name in enumerate(names)}))
+    return rows, folder / "turned"
+
+
+TASKS = {"generate": chats, "classify": texts}
+
+
+@pytest.fixture(scope="module", params=[(kind, task) for kind in kinds.names("distill.teachers") for task in TASKS],
+                ids="-".join)
+def losses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path,
+           tiny_bert: Path) -> Losses:
+    """The task, and the loss at step 0 on rows that are asked about once and on those that come again."""
+    kind, task = request.param
+    folder = tmp_path_factory.mktemp("trimmed")
+    rows, model = TASKS[task](folder, tiny_llama, tiny_bert)
+    start = tiny_llama if task == "generate" else tiny_bert
+    jsonl(folder / "rows.jsonl", rows)
     (folder / "run.toml").write_text(
-        f"[data]\ntrain = 'rows.jsonl'\nvalidation = 'rows.jsonl'\ntest_share = 0\n"
-        f"[student]\nmodel = '{tiny_llama}'\nvocabulary = 'trim'\n[teacher]\nkind = 'local'\nmodel = '{tiny_llama}'\n")
-    run: RunFile = read(folder / "run.toml")
-    splits = load_splits(run.data, folder)
-    student = prepare_student(run, folder / "student", base=folder)
-    codec = Codec.from_folder(student)
-    assert codec.vocabulary_size < Codec.from_folder(tiny_llama).vocabulary_size
-    tokens = tokenize(splits["train"], codec, 512)
-    assert len(tokens) == 6 and (torch.tensor(tokens.learned).sum() > 6 * 3)
-    schedules = {name: Schedule(tokens, 4, 128, 0, False, pad_id=codec.pad_id or 0) for name in ("train", "validation")}
-    source = resolve(str(tiny_llama))
-    job = Job("distill", run, folder, splits, resolve(str(student)), Distill(epochs=1.0), LOSSES, source)
-    model = load_model(student, run.task).eval()
+        f"task.kind = '{task}'\n[data]\ntrain = 'rows.jsonl'\nvalidation = 'rows.jsonl'\ntest_share = 0\n"
+        f"[student]\nmodel = '{start}'\nvocabulary = 'trim'\n")
+    student = prepare_student(folder / "run.toml", folder / "student")
+    run, _, splits = read_run(folder / "run.toml", (), None, folder / "out")
+    codec = Codec.from_folder(student, run.task)
+    assert codec.vocabulary_size < Codec.from_folder(start).vocabulary_size
+    module = kinds.load("distill.teachers", kind)
+    config = module.Config(**TABLES[kind](model))
+    settings = Distill(epochs=1.0, batch_size=4, micro_batch_tokens=128)
+    device = machine.device()
 
-    def measure() -> tuple[float, float]:
+    def measure() -> dict[str, float]:
+        teacher: Teacher = module.open(config, folder, device)
+        job = Job("distill", run, folder, splits, resolve(str(student)), settings, LOSSES, teacher)
+        bench = Bench(job, folder / "out", folder / "work", device, "fp32", {}, "", Progress("test"))
+        schedules = bench.schedules(codec, bench.read_tokens(codec))
+        learner = load_model(student, run.task).to(device).eval()
         with torch.no_grad():
-            terms = WeightedLosses(read_losses(LOSSES), model, source)
-            made = text_objectives(job, model, terms, source, codec, schedules, "fp32", Progress("test"))
-            teacher: Any = made["train"]
-            assert not teacher.teacher.kept
-            return tuple(sum(float(made[name](batch)) for batch in schedules[name].all())
-                         / sum(batch.count for batch in schedules[name].all()) for name in ("train", "validation"))
+            terms = WeightedLosses(read_losses(LOSSES), learner, teacher)
+            made = bench.objectives(learner, terms, codec, schedules)
+            return {name: sum(float(made[name](batch)) for batch in schedules[name].all())
+                    / sum(batch.count for batch in schedules[name].all()) for name in schedules}
 
-    return measure
+    return task, measure
 
 
-def test_a_copy_with_fewer_tokens_has_nothing_to_learn(losses: Callable[..., tuple[float, float]]) -> None:
-    assert max(map(abs, losses())) < 1e-5
+def test_a_copy_with_fewer_tokens_has_nothing_to_learn(losses: Losses) -> None:
+    found = losses[1]()
+    assert len(found) == 2 and max(map(abs, found.values())) < 1e-5
 
 
-def test_another_place_or_another_numbering_is_much_to_learn(losses: Callable[..., tuple[float, float]],
-                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the test above would see: a teacher read one position early, and one that is not told whose ids it reads."""
-    from edgestill.distill import job as training
-    from edgestill.distill import objectives
+def early(function: Callable[..., torch.Tensor], dimension: int) -> Callable[..., torch.Tensor]:
+    """The same, each place read one early."""
+    return lambda *given: function(*given).roll(1, dims=dimension)
 
-    read_at = objectives.hidden_states
 
-    def early(model: Any, ids: Any) -> Any:
-        found = read_at(model, ids)
-        return found if model.config.vocab_size < 350 else found.roll(1, dims=1)
+def same_numbers(student: Any, teacher: Any) -> list[int]:
+    """The student's numbers, taken for the teacher's."""
+    return list(range(len(student) if isinstance(student, list) else student.vocabulary_size))
 
-    with monkeypatch.context() as patched:
-        patched.setattr(objectives, "hidden_states", early)
-        assert min(losses()) > 0.1
-    monkeypatch.setattr(training, "token_map", lambda ours, theirs: None)
-    assert min(losses()) > 0.1
+
+FAULTS: dict[tuple[str, str], tuple[Any, str, Any]] = {
+    ("generate", "one position early"): (_decoder, "hidden_states", early(_decoder.hidden_states, 1)),
+    ("generate", "numbers ignored"): (alignment, "of_tokens", same_numbers),
+    ("classify", "one position early"): (_classifier, "class_logits", early(_classifier.class_logits, 0)),
+    ("classify", "numbers ignored"): (alignment, "of_labels", same_numbers),
+}
+
+
+@pytest.mark.parametrize("fault", ["one position early", "numbers ignored"])
+def test_a_planted_fault_is_much_to_learn(losses: Losses, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, measure = losses
+    monkeypatch.setattr(*FAULTS[task, fault])
+    assert min(measure().values()) > 0.01

@@ -14,8 +14,9 @@ import pytest
 import torch
 from edgestill.distill import distill, machine, prepare_student, sources, tune, tune_teacher
 from edgestill.distill.adapters import lora
-from edgestill.distill.classes import load_teacher
 from edgestill.distill.loading import load_model
+from edgestill.distill.teachers import local
+from edgestill.distill.teachers._classifier import load as load_teacher
 from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, DataError, EdgestillError, UsageError
@@ -332,6 +333,14 @@ def test_a_teacher_without_these_labels_is_refused(house: Path) -> None:
         load_teacher(house / "llama", Task("classify", labels=LABELS))
     _, order = load_teacher(house / "bert", Task("classify", labels=["weather", "light"]))
     assert order == [2, 0]
+
+
+def test_a_teacher_that_is_no_folder_is_neither_cut_nor_trained(house: Path, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(local, "source")
+    for verb in (prepare_student, tune_teacher):
+        with pytest.raises(UsageError, match="teacher.kind: 'local' is no model folder"):
+            verb(run_file(house, CHAT), tmp_path / "out")
 
 
 def test_a_family_that_no_export_classifies_with_is_refused_at_once(house: Path, tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""What every kind of teacher gives: what it is, and its signal about the rows that a student learns from.
+
+A kind is a file with a `Config`, the [teacher] table, and two functions:
+
+- `key(config, base)`: a hash of all that its signal depends on, without loading it;
+- `open(config, base, device)`: a Teacher. Weights and connections wait for the first `prepare`.
+
+A kind whose teacher is a Hugging Face folder has `source(config, base)`, too: a student can be cut from that, and
+`tune = true` fine-tunes it. `base` is the folder that a run file's paths are relative to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...models.task import Task
+from ...runtime.text.codec import Codec
+from ..batches import Batch, Schedule
+from ..signals import Signal
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What a run asks of its teacher about a set of rows."""
+
+    parts: frozenset[str]
+    """Of a signal, such as logits."""
+    task: Task
+    """With its labels, in the student's order."""
+    precision: str
+    """What a model computes in: fp32 or bf16."""
+    repeated: bool
+    """Whether each row is asked about more than once."""
+
+
+class Teacher(Protocol):
+    """A teacher of any kind."""
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The parts that its signal can have."""
+
+    @property
+    def parents(self) -> Sequence[Mapping[str, Any]]:
+        """What a manifest names it by, after what it was made from itself."""
+
+    @property
+    def licence(self) -> str:
+        """The licence of what it teaches."""
+
+    def prepare(self, examples: Schedule, codec: Codec, wants: Wants, cache: Path) -> None:
+        """Get ready for every batch of `examples`, in an order that does not depend on where training stands.
+
+        `codec` is the student's. What must not be asked twice is kept in the folder `cache`: a killed call continues.
+        Raises UsageError for a teacher that does not fit the student or its task.
+        """
+
+    def signal(self, batch: Batch, wants: Wants) -> Signal:
+        """What it says at each of the batch's labels, in the student's tokens or labels; of a set that it prepared."""
