@@ -28,7 +28,7 @@ SMALL = ["--set", 'export=[{target="gguf:Q8_0",calibration_rows=0,certify_rows=4
 
 def ask(client: openai.OpenAI, text: str) -> tuple[dict[str, Any], Any]:
     """What the user's program sends, whoever answers; and the answer."""
-    request: dict[str, Any] = {"model": "model", "messages": [
+    request: dict[str, Any] = {"model": "big-1", "messages": [
         {"role": "system", "content": "Turn orders into JSON."}, {"role": "user", "content": text}]}
     return request, client.chat.completions.create(**request, response_format=FORM, max_tokens=40)
 
@@ -55,7 +55,7 @@ def test_the_same_client_is_answered_by_the_file_that_its_log_made(
     assert main.call(["init", "rows.jsonl", "--student", str(tiny_llama)]) == 0
     assert main.call(["data", "check", "run.toml"]) == 0
     assert main.call(["run", "run.toml", "-o", "out", *SMALL]) == 0
-    with running([Station("model", load_streams(tmp_path / "out" / "gguf-Q8_0", 1, 1), 8)]) as server, \
+    with running([Station("gguf-Q8_0", load_streams(tmp_path / "out" / "gguf-Q8_0", 1, 1), 8)]) as server, \
             server.client() as client:
         _, response = ask(client, "order 1: the attic light off")
     found = json.loads(response.choices[0].message.content)

@@ -55,6 +55,7 @@ GOLDEN = {
         "input": logs.asks()["messages"], "output": {"do": "dim"}},
     "langfuse responses": logs.langfuse({"instructions": SYSTEM, "input": "dim the lamp"},
                                         logs.responses_says()["output"]),
+    "langfuse response": logs.langfuse(answered=logs.says()),
     "langfuse item": logs.langfuse(answered=logs.responses_says()["output"][1]),
 }
 
@@ -142,6 +143,15 @@ def test_parquet_as_langfuse_writes_it(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist([record]), tmp_path / "calls.parquet")
     [call] = read_logs([tmp_path / "calls.parquet"]).calls
     assert call.record["messages"] == ROW["messages"] and call.schema == SCHEMA
+
+
+@pytest.mark.parametrize("answer", [
+    {"content": "a title"}, {"role": "admin", "content": "x"}, {"output": [1]}, {"choices": ["a", "b"]},
+    {"type": "invoice"}, [{"content": "a"}, {"content": "b"}], [1, 2]])
+@pytest.mark.parametrize("as_text", [True, False])
+def test_structured_answers_that_look_like_messages_stay_answers(answer: Any, as_text: bool, tmp_path: Path) -> None:
+    [call] = of(tmp_path, logs.langfuse(output=json.dumps(answer) if as_text else answer)).calls
+    assert json.loads(call.row.answer) == answer
 
 
 SAID = {"role": "assistant", "content": "", "tool_calls": [

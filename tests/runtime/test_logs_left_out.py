@@ -95,6 +95,8 @@ ODD = [
     # other records
     (logs.litellm(call_type="aembedding"), "no chat: a call of another type"),
     (logs.litellm(messages=[{"role": "user", "content": "redacted-by-litellm"}]), "texts redacted by LiteLLM"),
+    (logs.langfuse(answered=[{"role": "assistant", "content": "a"}] * 2),
+     "several choices: which one was used is not known"),
     (logs.langfuse(type="SPAN"), "no call of a model: an observation of the type SPAN"),
     (logs.langfuse({"city": "Rome"}), "no messages in what was asked"),
     (logs.pair({"model": "e", "input": "x"}, {"object": "list", "data": []}),

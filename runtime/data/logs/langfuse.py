@@ -18,7 +18,8 @@ from ..messages import compact_json
 
 TYPES = ("SPAN", "GENERATION", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR", "EMBEDDING", "GUARDRAIL")
 _ITEMS = ("message", "function_call", "reasoning")
-_MESSAGE = {"content", "tool_calls", "function_call"}
+_SPEAKERS = ("assistant", "ai", "model")
+_CALLS = {"tool_calls", "function_call"}
 
 
 def matches(record: Mapping[str, Any]) -> bool:
@@ -57,21 +58,17 @@ def _request(asked: Any) -> dict[str, Any]:
 
 
 def _response(output: Any) -> Any:
-    """The output as a response: an object that is no message is a structured answer."""
+    """The output as a response: what is no message and no item is a structured answer."""
     said = unpacked(output)
     if not said:
         return None
-    if isinstance(said, Mapping) and said.keys() & {"choices", "output"}:
+    if isinstance(said, Mapping) and said.get("object") in ("chat.completion", "response"):
         return said
-    if isinstance(said, Mapping) and said.get("type") in _ITEMS:
-        return {"output": [said]}
-    if isinstance(said, list) and all(isinstance(item, Mapping) for item in said):
-        if any(item.get("type") in _ITEMS for item in said):
-            return {"output": said}
-        if all(item.keys() & _MESSAGE for item in said):
-            return {"choices": [{"message": item} for item in said]}
-    if isinstance(said, Mapping) and (said.get("role") or said.keys() <= _MESSAGE):
-        return {"choices": [{"message": said}]}
+    found = said if isinstance(said, list) else [said]
+    if all(isinstance(one, Mapping) and one.get("type") in _ITEMS for one in found):
+        return {"output": found}
+    if all(isinstance(one, Mapping) and (one.get("role") in _SPEAKERS or one.keys() & _CALLS) for one in found):
+        return {"choices": [{"message": one} for one in found]}
     words = output if isinstance(output, str) else compact_json(said)
     return {"choices": [{"message": {"content": words}}]}
 
