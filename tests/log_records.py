@@ -11,7 +11,8 @@ SYSTEM = "You turn orders into JSON."
 SECRETS = ("sk-proj-secret", "user-4711", "session=cookie", "198.51.100.7", "team-blue", "hash-88")
 """In every golden record, and to be in nothing that is made of one."""
 SCHEMA = {"type": "object", "properties": {"do": {"type": "string"}, "at": {"type": "string"}}, "required": ["do"]}
-TOOL = {"type": "function", "function": {"name": "dim", "parameters": {"type": "object", "properties": {}}}}
+TOOL = {"type": "function", "function": {"name": "dim", "description": "Dims.",
+                                         "parameters": {"type": "object", "properties": {}}}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "dim", "arguments": "{\"to\": 3}"}}
 
 Record = dict[str, Any]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from edgestill.cli import main
 from edgestill.models import runfile
+from edgestill.runtime.data.calls import task_file
 from edgestill.runtime.data.reader import read_rows
 
 from .. import log_records as logs
@@ -146,6 +147,13 @@ def test_a_prompt_of_any_characters_reaches_the_run_file(system: str, tmp_path: 
     assert main.call(["data", "logs", str(calls), "-o", str(tmp_path / "rows.jsonl")]) == 0
     assert main.call(["init", str(tmp_path / "rows.jsonl"), "-o", str(tmp_path / "run.toml")]) == 0
     assert runfile.read(tmp_path / "run.toml").task.system == system
+
+
+@pytest.mark.parametrize(("rows", "table"), [
+    ("a/rows.jsonl", "a/rows.task.toml"), ("a/rows.jsonl.gz", "a/rows.task.toml"), ("rows.v2.csv", "rows.v2.task.toml"),
+    ("owner/name", "owner/name.task.toml"), (".", ".task.toml")])
+def test_the_table_stands_beside_its_rows(rows: str, table: str) -> None:
+    assert task_file.path_of(Path(rows)) == Path(table)
 
 
 def test_a_long_prompt_is_shown_in_part(tmp_path: Path, capsys: Capture) -> None:

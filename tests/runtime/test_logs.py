@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import DataError
+from edgestill.runtime.data.calls.exchange import number
 from edgestill.runtime.data.calls.log import LOGS, Log, read_logs
 from edgestill.runtime.data.reader import read_rows
 
@@ -179,6 +180,34 @@ def test_calls_stay_calls(name: str, tmp_path: Path) -> None:
     assert [tool["function"]["name"] for tool in call.row.tools] == ["dim"]
     assert call.row.tools[0]["function"]["parameters"] == TOOL["function"]["parameters"]
     assert "strict" not in json.dumps(call.record)
+    assert (last["tool_calls"][0].get("id"), call.row.tools[0]["function"]["description"]) == (
+        None if name == "older" else "call_1", "" if name == "langfuse columns" else "Dims.")
+
+
+@pytest.mark.parametrize("place", ["metadata", "model_parameters"])
+def test_langfuse_keeps_a_format_in_either_place_also_as_a_schema_alone(place: str, tmp_path: Path) -> None:
+    record = logs.langfuse(metadata={}) | {place: {"response_format": SCHEMA}}
+    assert of(tmp_path, record).calls[0].schema == SCHEMA
+
+
+def test_parts_of_text_are_joined_as_rows_are(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "dim", "cache_control": {}}, {"type": "text", "text": "the lamp"}]
+    [call] = of(tmp_path, logs.pair(logs.asks(parts))).calls  # type: ignore[arg-type]
+    assert call.row.question == "dim\nthe lamp"
+
+
+@pytest.mark.parametrize(("usage", "tokens"), [
+    ({"prompt_tokens": 3, "completion_tokens": 0}, (3, 0)), ({"output_tokens": 4}, (0, 4)), (None, (7, 8)),
+    ({"prompt_tokens": "3"}, (7, 8))])
+def test_the_responses_own_usage_comes_first(usage: Any, tokens: tuple[int, int], tmp_path: Path) -> None:
+    log = of(tmp_path, logs.litellm(None, logs.says() | {"usage": usage}, prompt_tokens=7, completion_tokens=8))
+    assert log.tokens == tokens
+
+
+@pytest.mark.parametrize(("value", "price"), [
+    (True, None), ("inf", None), (None, None), ([], None), ("0.5", 0.5), (2, 2.0), (10**400, None)])
+def test_prices_are_numbers(value: Any, price: float | None) -> None:
+    assert number(value) == price
 
 
 def test_what_was_said_before_is_read_and_not_learned(tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ def test_a_schema_is_the_tasks_where_all_calls_have_it(tmp_path: Path) -> None:
     assert of(tmp_path, loose)[1].schema is None
 
 
+def test_a_schema_is_the_same_in_any_order_of_its_keys(tmp_path: Path) -> None:
+    turned = dict(reversed(logs.SCHEMA.items()))
+    records = [logs.pair(logs.asks(response_format=logs.form(schema))) for schema in (logs.SCHEMA, turned)]
+    assert of(tmp_path, *records)[1].schemas == 1
+
+
 def test_answers_out_of_a_list_are_labels(tmp_path: Path) -> None:
     log, found = of(tmp_path, picks("late again", "delivery"), picks("paid twice", "billing"))
     assert found.labels == ("billing", "delivery") and found.unseen == ("other",)
@@ -81,6 +87,8 @@ def test_answers_out_of_a_list_are_labels(tmp_path: Path) -> None:
 
 TWO_KEYS = {"type": "object", "properties": {**CHOICE["properties"], "why": {"type": "string"}}}  # type: ignore[dict-item]
 UNCLEAR = {
+    "more in the answer": [picks("a", "billing"), logs.pair(
+        logs.asks("b", response_format=logs.form(CHOICE)), logs.says('{"queue": "other", "why": "x"}'))],
     "one label": [picks("a", "billing"), picks("b", "billing")],
     "not in the list": [picks("a", "billing"), picks("b", "refunds")],
     "two properties": [picks("a", "billing", TWO_KEYS), picks("b", "other", TWO_KEYS)],
