@@ -39,6 +39,9 @@ def check(run: RunFile) -> None:
         limit = getattr(run.gates, side)[name]
         if not profiled and name != RATIO and not 0 <= limit <= 1 and _is_share(name):
             raise UsageError(f"{full}: {limit:g}, and {name} is a share from 0 to 1", "write 0.95 for 95 %")
+        if side == "maximum" and limit < 0:
+            raise UsageError(f"{full}: {limit:g}, and {name} is never below 0, so no file would pass",
+                             "write the largest value that is good enough")
         if not run.export:
             raise UsageError(f"{full}: the run file has no [[export]], so there is no shipped file to hold to it",
                              "add [[export]] with a target, or leave the gate out")

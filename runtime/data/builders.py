@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,9 +63,9 @@ def _pair(record: Mapping[str, Any], shape: Shape) -> str:
 
 def _pair_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
     prompt_column, completion_column = shape.columns["prompt"], shape.columns["completion"]
-    prompt, completion = _listed(record[prompt_column]), record[completion_column]
+    prompt, completion = _listed(record[prompt_column], prompt_column), record[completion_column]
     if isinstance(prompt, list):  # both are parts of a conversation
-        completion = _listed(completion)
+        completion = _listed(completion, completion_column)
         if not isinstance(completion, list):
             raise RowFault(f"the column {prompt_column!r} holds messages, {completion_column!r} holds none",
                            "write both as text, or both as messages")
@@ -91,18 +92,24 @@ def _pair_row(record: Mapping[str, Any], shape: Shape, where: str) -> Row:
                          record, shape, where)
 
 
+_PRINTED = re.compile(r"\[\s*\{\s*'(role|content|from|value)'\s*:")
+
+
 def _are_messages(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(
         isinstance(item, dict) and ({"role", "content"} <= item.keys() or {"from", "value"} <= item.keys())
         for item in value)
 
 
-def _listed(value: Any) -> Any:
+def _listed(value: Any, column: str) -> Any:
     """A column's value, its messages where it is the JSON of some: tables hold them as text."""
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         try:
             found = parse_json(value)
         except RowFault:
+            if _PRINTED.match(value.lstrip()):
+                raise RowFault(f"the column {column!r} holds messages as Python prints them, which is no JSON",
+                               "write them as JSON, with double quotes: json.dumps(messages)") from None
             return value  # a text that begins with a bracket
         return found if _are_messages(found) else value
     return value

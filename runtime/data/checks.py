@@ -6,11 +6,10 @@ numbers and findings; a finding is an error where a figure measured on these row
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,34 +17,14 @@ import numpy as np
 
 from ...models.errors import DataError
 from ...models.runfile import Data
-from .faults import BadRow
+from .faults import EXAMPLES, BadRow, Finding
+from .label_checks import label_findings
 from .near_duplicates import near_pairs
 from .reader import SPLITS, Row, check_seen, locate, normalise, optional, row_key, scan
 from .token_checks import Counted, count
 
 if TYPE_CHECKING:
     from ..text.codec import Codec
-
-EXAMPLES = 5
-"""Places named for each finding."""
-THIN_LABEL = 5
-"""Fewer training rows than this for one label are reported."""
-RARE_SHARE = 0.02
-"""So is a label with less than this share of the rows of the most frequent label."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something to look at."""
-
-    level: str
-    """error, warning or note."""
-    check: str
-    """Such as leakage_exact."""
-    split: str
-    message: str
-    examples: list[str] = field(default_factory=list)
-    """Up to EXAMPLES places and texts."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +135,7 @@ def check_splits(splits: Mapping[str, Sequence[Row]], codec: Codec | None = None
         findings += _token_findings(name, counted, max_tokens)
         findings += _duplicate_findings(name, rows, keys[name], near[name, name])
     findings += _leak_findings(splits, keys, near)
-    findings += _label_findings({name: report.labels for name, report in reports.items()})
+    findings += label_findings(splits.get("train", ()), {name: report.labels for name, report in reports.items()})
     return DataReport(reports, findings)
 
 
@@ -274,27 +253,4 @@ def _leak_findings(splits: Mapping[str, Sequence[Row]], keys: Mapping[str, Seque
                     f"{len(close)} of {len(splits[later])} rows are almost the same as one in {earlier}",
                     [f"{row.where} is {similarity:.0%} of {known[other]}: {row.question[:60]!r}"
                      for row, other, similarity in close[:EXAMPLES]]))
-    return findings
-
-
-def _label_findings(labels: Mapping[str, Mapping[str, int]]) -> list[Finding]:
-    train = labels.get("train", {})
-    if not train:
-        return []
-    findings = []
-    if len(train) == 1:
-        findings.append(Finding("error", "one_label", "train", f"every row has the same label, {next(iter(train))!r}"))
-    largest = max(train.values())
-    rare = [label for label, count in train.items() if count < max(THIN_LABEL, RARE_SHARE * largest)]
-    if rare:
-        findings.append(Finding("warning", "label_balance", "train",
-                                f"{len(rare)} of {len(train)} labels are rare (the most frequent has {largest} rows)",
-                                [f"{label}: {train[label]}" for label in rare[-EXAMPLES:]]))
-    for name, found in labels.items():
-        unknown = [label for label in found if label not in train]
-        if unknown:
-            near = {label: difflib.get_close_matches(label, train, n=1) for label in unknown[:EXAMPLES]}
-            findings.append(Finding("error", "unknown_labels", name, f"{len(unknown)} labels stand in no training row",
-                                    [f"{label}: did you mean {match[0]!r}?" if match else label
-                                     for label, match in near.items()]))
     return findings

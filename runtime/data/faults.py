@@ -1,10 +1,13 @@
-"""What is wrong with one row of a data file, and with a whole file."""
+"""What is wrong with one row of a data file, and what is found out about all of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...models.errors import DataError
+
+EXAMPLES = 5
+"""Places named for each finding."""
 
 
 class RowFault(Exception):
@@ -29,6 +32,20 @@ class BadRow:
         """The error that refuses the file because of this row."""
         hint = f"{self.remedy}; or leave bad rows out with --skip-bad (data.skip_bad = true)"
         return DataError(f"{self.file}:{self.line}: {self.reason}", hint)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to look at."""
+
+    level: str
+    """error, warning or note."""
+    check: str
+    """Such as leakage_exact."""
+    split: str
+    message: str
+    examples: list[str] = field(default_factory=list)
+    """Up to EXAMPLES places and texts."""
 
 
 def check_strings(value: object, depth: int = 0) -> None:

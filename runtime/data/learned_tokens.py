@@ -6,7 +6,8 @@ where an answer has no reasoning it stands at the end of the prompt, in training
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,22 +37,25 @@ def prompt_ids(codec: Codec, row: Row) -> list[int]:
     plain text, the whole."""
     if not row.messages:
         return codec.plain_ids(row.text)
-    return codec.prompt_ids(row.prompt_messages, row.tools, direct=not row.reasoning)
+    with _named(row):
+        return codec.prompt_ids(row.prompt_messages, row.tools, direct=not row.reasoning)
 
 
 def training_ids(codec: Codec, row: Row) -> tuple[list[int], int]:
     """The ids of a row up to the end of its answer, the token that ends the turn included, and where the answer begins.
 
     `prompt_ids` are their prefix. Plain text is learned whole: from 0 on, or from 1 behind a begin-of-sequence token.
-    Raises DataError when the prompt is no prefix of the whole row.
+    Raises DataError, which names the row, when the template refuses it, the prompt is no prefix of the whole row, or
+    something stands behind the end of the turn.
     """
-    if not row.messages:
-        ids = codec.plain_ids(row.text)
-        return _finished(codec, ids), int(codec.bos_id is not None and ids[:1] == [codec.bos_id])
-    if not row.turns:
-        raise DataError(f"{row.where or 'row'}: none of its messages is to be learned, so there is nothing to learn",
-                        "end the row with an assistant message whose weight is not 0")
-    return _turn(codec, row, row.turns[-1])
+    with _named(row):
+        if not row.messages:
+            ids = codec.plain_ids(row.text)
+            return _finished(codec, ids), int(codec.bos_id is not None and ids[:1] == [codec.bos_id])
+        if not row.turns:
+            raise DataError("none of its messages is to be learned, so there is nothing to learn",
+                            "end the row with an assistant message whose weight is not 0")
+        return _turn(codec, row, row.turns[-1])
 
 
 def sequences(codec: Codec, row: Row, learn: str = "all") -> list[Learned]:
@@ -62,18 +66,18 @@ def sequences(codec: Codec, row: Row, learn: str = "all") -> list[Learned]:
         ids, start = training_ids(codec, row)
         return [Learned(ids, [(start, len(ids))])]
     found: list[Learned] = []
-    for place in row.turns if learn == "all" else row.turns[-1:]:
-        ids, start = _turn(codec, row, place)
-        span = (start, len(ids))
-        if found and ids[:len(found[-1].ids)] == found[-1].ids:
-            found[-1] = Learned(ids, [*found[-1].spans, span])
-        else:  # the template writes an earlier turn otherwise than the last one
-            found.append(Learned(ids, [span]))
-    missing = lost_parts.missing(codec, row, [one.ids for one in found])
-    if missing:
-        raise DataError(f"{row.where or 'row'}: {missing[0]}",
-                        "give the student a template that writes it ([student] template, such as \"chatml\" for "
-                        "tools), take a model that has one, or take it out of the rows")
+    with _named(row):
+        for place in row.turns if learn == "all" else row.turns[-1:]:
+            ids, start = _turn(codec, row, place)
+            span = (start, len(ids))
+            if found and ids[:len(found[-1].ids)] == found[-1].ids:
+                found[-1] = Learned(ids, [*found[-1].spans, span])
+            else:  # the template writes an earlier turn otherwise than the last one
+                found.append(Learned(ids, [span]))
+        missing = lost_parts.missing(codec, row, [one.ids for one in found])
+        if missing:
+            raise DataError(missing[0], "give the student a template that writes it ([student] template, such as "
+                                        "\"chatml\" for tools), take a model that has one, or take it out of the rows")
     return found
 
 
@@ -108,12 +112,23 @@ def options_of(codec: Codec, row: Row) -> dict[str, Any]:
     return {THINKING: False} if codec.opening(row.prompt_messages, row.tools, before) else {}
 
 
+@contextmanager
+def _named(row: Row) -> Iterator[None]:
+    """Name the row in what is said of it."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{row.where or 'row'}: {error.message}", error.hint) from error
+
+
 def _turn(codec: Codec, row: Row, place: int) -> tuple[list[int], int]:
     """The ids up to the end of the assistant's turn at `place`, and where it begins."""
     row = replace(row, messages=row.messages[:place + 1])
-    where = row.where or "row"
+    if place == 0:
+        raise DataError("messages[0] is the assistant's: nothing stands before it that a model could be asked",
+                        'begin with the system or the user, or leave the message unlearned: "weight": 0')
     if codec.options.get(THINKING) is False and row.reasoning:
-        raise DataError(f"{where}: messages[{place}] has reasoning, and template_options.{THINKING} is false",
+        raise DataError(f"messages[{place}] has reasoning, and template_options.{THINKING} is false",
                         "take the reasoning out of the rows, or leave the option out")
     before = codec.prompt(row.prompt_messages, row.tools, direct=not row.reasoning)
     if codec.template is None:
@@ -128,18 +143,23 @@ def _turn(codec: Codec, row: Row, place: int) -> tuple[list[int], int]:
         whole = found if found.startswith(before) else _rejoined(codec, row, before, whole)
         ids = codec.encode(whole)
     if not whole:
-        raise DataError(f"{where}: the chat template does not render the prompt as the beginning of the whole "
-                        "conversation", "this template cannot be trained on as it is: correct the template")
+        raise DataError("the chat template does not render the prompt as the beginning of the whole conversation",
+                        "this template cannot be trained on as it is: correct the template")
     if ids[:len(prompt)] != prompt:
         # A token spans the border. The model is prompted without it, so it is trained without it too.
         joined = prompt + codec.encode(whole[len(before):])
         if codec.decode(joined, False) != codec.decode(ids, False):
-            raise DataError(f"{where}: the prompt's ids are not the beginning of the whole row's ids, and the "
-                            "tokenizer cannot encode the completion by itself",
+            raise DataError("the prompt's ids are not the beginning of the whole row's ids, and the tokenizer cannot "
+                            "encode the completion by itself",
                             "end the prompt or start the completion with a line end or a special token")
         ids = joined
     for index in range(len(prompt), len(ids)):
         if ids[index] in codec.stop_ids:
+            behind = codec.decode([token for token in ids[index:] if token not in codec.stop_ids]).strip()
+            if behind:
+                raise DataError(f"messages[{place}] holds {codec.decode(ids[index:index + 1], False)!r}, at which the "
+                                f"model stops: {behind[:60]!r} behind it could not be learned",
+                                "take that token out of the message")
             return ids[:index + 1], len(prompt)
     return ids if codec.eos_id is None else [*ids, codec.eos_id], len(prompt)
 

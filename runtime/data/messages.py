@@ -21,6 +21,9 @@ OTHER_ROLES = {"human": "user", **dict.fromkeys(("gpt", "chatgpt", "model", "ai"
 TEXT_PARTS = ("text", "input_text", "output_text")
 """Types of parts that are text, in OpenAI's two forms."""
 _CALL_KEYS, _FUNCTION_KEYS = {"id", "type", "index", "function"}, {"name", "arguments"}
+_OTHER_PARAMETERS = ("input_schema", "inputSchema", "arguments", "args")
+"""What other formats call a function's parameters; a template would write it as it stands."""
+_TOOL = 'write {"type": "function", "function": {"name": …, "description": …, "parameters": {…}}}'
 _ZERO_OR_ONE = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 _THOUGHTS = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
@@ -145,6 +148,10 @@ def _content(message: Message, name: str) -> str:
                 raise RowFault(f"{name}.content[{place}] is a part of the type {part.get('type')!r}; models here read "
                                "text only", "keep the parts of text")
         content = "\n".join(part["text"] for part in content)
+    if content is None:
+        given = [key for key in message if key not in ("role", "content")]
+        raise RowFault(f"{name} has no content" + (f": it has {', '.join(given)}" if given else ""),
+                       'write {"role": "user", "content": "…"}')
     if not isinstance(content, str):
         raise RowFault(f"{name}.content is {type(content).__name__}, not text", "write the content as one text")
     if not content.strip() and not message.get("tool_calls") and message["role"] != "tool":
@@ -195,5 +202,19 @@ def read_tools(value: Any, column: str) -> tuple[dict[str, Any], ...]:
     value = parse_inside(value, f"the column {column!r}") if isinstance(value, str) else value
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise RowFault(f"the column {column!r} must hold a list of tools", "write each tool as a JSON schema object")
-    return tuple(tool if "function" in tool or "name" not in tool else {"type": "function", "function": tool}
-                 for tool in value)
+    return tuple(_tool(tool, f"{column}[{place}]") for place, tool in enumerate(value))
+
+
+def _tool(tool: dict[str, Any], name: str) -> dict[str, Any]:
+    """A tool as chat templates take it: OpenAI's two forms and the function alone are read."""
+    if "function" not in tool:
+        tool = {"type": tool.get("type", "function"),
+                "function": {key: item for key, item in tool.items() if key != "type"}}
+    function = tool["function"]
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or \
+            tool.get("type", "function") != "function":
+        raise RowFault(f"{name} is no function with a name", _TOOL)
+    odd = next((key for key in _OTHER_PARAMETERS if function.get(key) is not None), None)
+    if odd is not None:
+        raise RowFault(f"{name}: {odd!r} of {function['name']!r} is not read", _TOOL)
+    return tool

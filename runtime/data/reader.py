@@ -27,6 +27,7 @@ from .builders import BESIDE
 from .faults import BadRow, RowFault
 from .messages import Message
 from .shapes import Row, Shaper
+from .targets import one_answer
 
 __all__ = ["Message", "Row", "load_splits", "locate", "normalise", "questions", "read_rows", "records", "row_key",
            "rows_digest", "scan", "split_rows", "write_ledger"]
@@ -241,8 +242,9 @@ def questions(splits: Mapping[str, Sequence[Row]], learn: str) -> dict[str, list
 def _check_splits(data: Data, splits: Mapping[str, Sequence[Row]]) -> None:
     kind = splits["train"][0].kind
     labels = sorted({name for row in splits["train"] for name in row.named})
-    if kind == "label" and len(labels) == 1:
-        raise DataError(f"{data.train}: every training row has the same label, {labels[0]!r}",
+    alike = one_answer(splits["train"])
+    if alike:
+        raise DataError(f"{data.train}: every training row has the same label, {alike}",
                         "a classifier needs rows of at least two labels")
     for name in ("validation", "test"):
         for row in splits[name]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...models import kinds
+from ...models.errors import UsageError
 from .builders import BESIDE, BUILDERS, Shape
 from .faults import RowFault
 from .messages import Message, compact_json
@@ -56,10 +57,15 @@ class Shaper:
     def __init__(self, columns: Mapping[str, str], unread: dict[str, None], unseen: set[str]) -> None:
         """`columns`: our name → the file's; `unread` takes the columns that no row was made from, in the order they
         came in; of our names in `unseen` those go whose columns are there. Raises UsageError for a name that is not one
-        of OUR_COLUMNS."""
+        of OUR_COLUMNS, and for a column that is to be read as two of them."""
         for name in columns:
             if name not in OUR_COLUMNS:
                 raise kinds.unknown("data.columns", name, list(OUR_COLUMNS))
+        named = [name for name in columns.values() if name]
+        twice = next((name for name in named if named.count(name) > 1), None)
+        if twice is not None:
+            ours = " and ".join(key for key, name in columns.items() if name == twice)
+            raise UsageError(f"data.columns: {ours} are both read from {twice!r}", "name a column of its own for each")
         self._mapping = columns
         self._shape: Shape | None = None
         self._unread = unread
@@ -100,7 +106,7 @@ class Shaper:
             if meant:
                 raise RowFault(f"the column {name!r} is not read, and is {meant!r} but for blanks and capitals",
                                f"rename it, or say what to read in data.columns: {meant} = {name!r}")
-            self._unread[name] = None
+            self._unread[name or "(one without a name)"] = None
 
 
 def _remedy(name: str, value: Any, shape: Shape) -> str:

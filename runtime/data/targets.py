@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .faults import RowFault
 from .formats import parse_json
 
+if TYPE_CHECKING:
+    from .row import Row
+
 PAIRS: Mapping[str, tuple[str, ...]] = {
     "text": ("text_pair",), "sentence1": ("sentence2",), "premise": ("hypothesis",), "query": ("passage", "document")}
 """Column of a first text → columns that hold the second of a pair."""
+
+
+_APPLY = "list the names of the labels that apply, every one once; zeros and ones are no names"
+_PRINTED = re.compile(r"""\[\s*(['"].*['"]|[-\d.][-\d.\s]*)\s*\]""", re.DOTALL)
+"""A list as Python and NumPy print it."""
 
 
 def targets(record: Mapping[str, Any], column: str, key: str) -> dict[str, Any]:
@@ -24,6 +33,9 @@ def targets(record: Mapping[str, Any], column: str, key: str) -> dict[str, Any]:
         try:
             value = parse_json(value)
         except RowFault:
+            if _PRINTED.fullmatch(value.strip()):
+                raise RowFault(f"the column {column!r} holds {value[:60]!r}, which looks like a printed list and is no "
+                               "JSON", 'write lists of labels as JSON, ["a", "b"]: json.dumps(labels)') from None
             return {"label": _name(value, column)}  # a label that begins with a bracket
     if isinstance(value, list):
         return {"labels": _names(value, column)}
@@ -37,12 +49,21 @@ def kind_of(found: Mapping[str, Any]) -> str:
     return {"label": "one label", "labels": "a list of labels", "score": "a number"}[next(iter(found))]
 
 
+def one_answer(rows: Sequence[Row]) -> str:
+    """The labels of all rows where every row has the same, as a text; empty where they differ, or where there are
+    none to learn."""
+    found = {frozenset(row.named) for row in rows if row.kind in ("label", "labels")}
+    return " and ".join(map(repr, sorted(*found))) or "none at all" if len(found) == 1 else ""
+
+
 def _names(values: list[Any], column: str) -> tuple[str, ...]:
+    if any(isinstance(value, bool) for value in values):
+        raise RowFault(f"the column {column!r} lists true or false, which are no names", _APPLY)
     names = tuple(_name(value, column) for value in values)
     twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if twice is not None:
         raise RowFault(f"the column {column!r} lists the label {twice!r} twice",
-                       "list the names of the labels that apply, every one once; zeros and ones are no names")
+                       _APPLY)
     return names
 
 

@@ -35,7 +35,7 @@ def count(rows: Sequence[Row], codec: Codec, limit: int, learn: str) -> Counted:
             lengths = ([len(one.ids) for one in sequences(codec, row, learn)] if row.messages
                        else [len(training_ids(codec, row)[0])])
         except DataError as error:
-            found.lost.append(str(error.message) if row.where in error.message else f"{row.where}: {error.message}")
+            found.lost.append(str(error.message))
             continue
         if not lengths:
             found.silent.append(row)

@@ -105,6 +105,12 @@ def test_a_diverged_model_is_written_and_read_back(tmp_path: Path) -> None:
     assert math.isnan(read_summary(tmp_path).models[0].metrics["perplexity"].value)
 
 
+def test_a_limit_that_no_file_can_keep_is_refused() -> None:
+    for name in ("perplexity", "file_bytes"):
+        with pytest.raises(UsageError, match=f"gates.maximum.{name}: -1, and {name} is never below 0"):
+            gating.check(RunFile(gates=Gates(maximum={name: -1.0}), export=[Export("gguf:Q4_0")]))
+
+
 def test_what_a_gate_needs_is_measured_besides_what_suits_the_rows() -> None:
     chats = [Row(messages=({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}))]
     wanted = ["nats_per_token", "agreement", "field_match:x"]

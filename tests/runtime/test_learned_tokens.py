@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +254,21 @@ def test_a_requests_options_go_over_the_tasks(make: Callable[..., Codec]) -> Non
     asked = [user("one")]
     assert closed.prompt(asked) == free.prompt(asked, options={"enable_thinking": False}) != free.prompt(asked)
     assert closed.prompt(asked, options={"enable_thinking": True}) == free.prompt(asked)
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    (Row((user("one"), answer("uno <|end|> y dos"))), r"messages\[1\] holds '<\|end\|>', .*: 'y dos' behind it"),
+    (Row((answer("Hello, I am a bot."), user("one"), answer("uno"))), r"messages\[0\] is the assistant's: nothing"),
+    (Row((user("one"), user("two"), answer("uno"))), "refuses these messages"),
+])
+def test_what_cannot_be_learned_is_told_with_its_row(row: Row, message: str, make: Callable[..., Codec]) -> None:
+    alternate = ("{% for m in messages %}{% if not loop.first and m.role == loop.previtem.role %}"
+                 "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}")
+    with pytest.raises(DataError, match=f"^rows.jsonl:7: .*{message}"):
+        learned_tokens.sequences(make(alternate + KINDS["plain"]), replace(row, where="rows.jsonl:7"))
+
+
+def test_an_end_that_ends_an_answer_is_its_end(make: Callable[..., Codec]) -> None:
+    assert spans(make(KINDS["plain"]), Row((user("one"), answer("uno<|end|>")))) == ["uno<|end|>"]
+    greeting = Row((answer("Hello."), user("one"), answer("uno")), unlearned=(0,))
+    assert spans(make(KINDS["plain"]), greeting) == ["uno<|end|>"]

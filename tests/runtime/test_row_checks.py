@@ -82,6 +82,8 @@ def test_labels() -> None:
     assert report.failed
     same = [replace(row, label="x") for row in rows]
     assert "train one_label" in found(check_splits({"train": same}))
+    spelt = [replace(row, label=("x", "X ", "y")[place % 3]) for place, row in enumerate(rows)]
+    assert found(check_splits({"train": spelt})) == {"train label_spelling": ["'x' and 'X '"]}
 
 
 def test_empty_and_mixed_rows() -> None:

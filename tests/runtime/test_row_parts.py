@@ -20,6 +20,9 @@ USER, SAID = {"role": "user", "content": "q"}, {"role": "assistant", "content": 
 CALL = {"type": "function", "function": {"name": "on", "arguments": {"room": "hall"}}}
 
 
+TOOL = {"type": "function", "function": {"name": "on", "parameters": {}}}
+
+
 def talk(*messages: dict[str, Any], **columns: Any) -> dict[str, Any]:
     return {"messages": list(messages), **columns}
 
@@ -92,8 +95,8 @@ def test_what_other_formats_write_becomes_a_conversation(record: dict[str, Any],
 
 
 def test_functions_are_tools(tmp_path: Path) -> None:
-    assert one(tmp_path, talk(USER, SAID, functions=[{"name": "on", "parameters": {}}])).tools == (
-        {"type": "function", "function": {"name": "on", "parameters": {}}},)
+    for given in ({"name": "on", "parameters": {}}, {"type": "function", "name": "on", "parameters": {}}, TOOL):
+        assert one(tmp_path, talk(USER, SAID, functions=[given])).tools == (TOOL,)
 
 
 @pytest.mark.parametrize(("record", "message"), [
@@ -132,6 +135,11 @@ def test_functions_are_tools(tmp_path: Path) -> None:
     (talk(USER, {"role": "assistant", "content": "<think>r</think>a", "reasoning": "r"}), "twice: in reasoning and"),
     (talk(USER | {"reasoning": "r"}, SAID), r"messages\[0\]\.reasoning: a message of 'user' has no reasoning"),
     (talk(USER, SAID | {"thinking": ["r"]}), r"messages\[1\]\.thinking is list, not text"),
+    (talk(USER, {"role": "assistant", "refusal": "no", "content": None}), r"\[1\] has no content: it has refusal"),
+    ({"prompt": str([USER]), "completion": str([SAID])}, "'prompt' holds messages as Python prints them"),
+    (talk(USER, SAID, tools=[{"name": "on", "input_schema": {}}]), r"tools\[0\]: 'input_schema' of 'on' is not read"),
+    (talk(USER, SAID, tools=[TOOL, {"type": "web_search"}]), r"tools\[1\] is no function with a name"),
+    (talk(USER, SAID, tools=[{"function": {"description": "d"}}]), r"tools\[0\] is no function with a name"),
 ])
 def test_what_cannot_be_taken_is_refused_by_name(record: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
@@ -175,6 +183,14 @@ def test_a_mapped_column_that_no_row_has_is_refused(tmp_path: Path, capsys: Any)
     assert "no row has the column 'sys'" in capsys.readouterr().err
 
 
+def test_two_names_for_one_column_are_refused(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "q", "label": "a"}])
+    with pytest.raises(UsageError, match="data.columns: text and label are both read from 'text'"):
+        read_rows(path, {"text": "text", "label": "text"})
+    jsonl(path, [{"prompt": "q", "completion": "a"}])
+    assert read_rows(path, {"prompt": "prompt", "completion": "completion", "system": "", "input": ""})
+
+
 def test_what_stands_beside_a_conversation_may_be_in_some_rows_alone(tmp_path: Path) -> None:
     rows = read_rows(jsonl(tmp_path / "a.jsonl", [talk(USER, SAID), talk(USER, SAID, system="s")]))
     assert [len(row.messages) for row in rows] == [2, 3]
@@ -204,7 +220,7 @@ def test_data_show_marks_what_is_learned(tmp_path: Path, tiny_llama: Path, capsy
     ({"text": "red", "text_pair": "blue", "score": 0.5}, "score '0.5'")])
 def test_data_show_tells_what_a_text_is_to_be(record: dict[str, Any], head: str, tmp_path: Path, tiny_bert: Path,
                                               capsys: Any) -> None:
-    other = {"label": "c"} if "label" in record else {}
+    other = {"label": "c"} if "label" in record else {"labels": ["a"]} if "labels" in record else {}
     path = jsonl(tmp_path / "rows.jsonl", [record, record | {"text": "green"} | other])
     assert main.call(["data", "show", str(path), "--rows", "1", "--tokenizer", str(tiny_bert)]) == 0
     first, text = capsys.readouterr().out.splitlines()

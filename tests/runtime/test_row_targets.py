@@ -25,6 +25,8 @@ def read(folder: Path, *records: dict[str, Any], **columns: str) -> list[Row]:
     ({"text": "t", "label": '["a", "b"]'}, "labels", '["a", "b"]'),
     ({"text": "t", "label": 2.5}, "score", "2.5"),
     ({"text": "t", "score": 4}, "score", "4.0"),
+    ({"text": "t", "label": "[1 of 3]"}, "label", "[1 of 3]"),
+    ({"text": "t", "label": "[other]"}, "label", "[other]"),
     ({"text": "t", "score": "0.25"}, "score", "0.25"),
     ({"text": "t", "label": "a", "score": 0.5}, "label", "a"),
 ])
@@ -51,6 +53,10 @@ def test_two_texts_are_one_pair(record: dict[str, Any], columns: dict[str, str],
     ({"text": "t", "labels": [["a"]]}, "holds list, where a label was expected"),
     ({"text": "t", "labels": [""]}, "is empty"),
     ({"text": "t", "labels": None}, "'labels' is null"),
+    ({"text": "t", "labels": [True, False]}, "lists true or false, which are no names.*\n.*names of the labels that"),
+    ({"text": "t", "label": "['a', 'b']"}, "looks like a printed list and is no JSON"),
+    ({"text": "t", "label": '["a" "b"]'}, "looks like a printed list"),
+    ({"text": "t", "label": "[1. 0. 1.]"}, "looks like a printed list"),
     ({"text": "t", "score": True}, "holds True, where a number was expected"),
     ({"text": "t", "score": "high"}, "holds 'high', where a number was expected"),
     ({"text": "t", "text_pair": "", "label": "a"}, "'text_pair' is empty"),
@@ -77,7 +83,18 @@ def test_every_part_tells_rows_apart() -> None:
 def test_splits_keep_every_label_of_a_list_in_training(tmp_path: Path) -> None:
     rows = [Row(text=f"text {index}", labels=("common",) if index else ("common", "rare")) for index in range(20)]
     assert ("common", "rare") in [row.labels for row in split_rows(rows, 0.2, 0.2)["train"]]
-    read(tmp_path, {"text": "t", "labels": ["a", "b"]})
+    read(tmp_path, {"text": "t", "labels": ["a", "b"]}, {"text": "v", "labels": []})
     (tmp_path / "test.jsonl").write_text('{"text": "u", "labels": ["a", "bb"]}\n')
     with pytest.raises(DataError, match="no training row has the label 'bb'\n  did you mean 'b'"):
         load_splits(Data(train="rows.jsonl", test="test.jsonl", validation_share=0.0), tmp_path)
+
+
+@pytest.mark.parametrize("labels", [[[0, 1], [1, 0]], [[], []], ["a", "a"], [["a"], ["a"]]])
+def test_labels_that_are_the_same_for_every_row_teach_nothing(labels: list[Any], tmp_path: Path) -> None:
+    read(tmp_path, *({"text": f"{number} {place}", "labels": label} for number in range(20)
+                     for place, label in enumerate(labels)))
+    with pytest.raises(DataError, match="every training row has the same label, ('0' and '1'|none at all|'a')\n"):
+        load_splits(Data(train="rows.jsonl"), tmp_path)
+    read(tmp_path, *({"text": f"{number} {place}", "labels": label} for number in range(20)
+                     for place, label in enumerate([["a"], []])))
+    assert load_splits(Data(train="rows.jsonl"), tmp_path)["train"]

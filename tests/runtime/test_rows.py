@@ -100,11 +100,11 @@ def test_columns_name_the_rest(tmp_path: Path) -> None:
 
 def test_tool_calls_are_kept_with_their_arguments_as_objects(tmp_path: Path) -> None:
     call = {"type": "function", "function": {"name": "on", "arguments": '{"room": "hall"}'}}
-    record = {"tools": '[{"type": "function"}]', "messages": [
+    record = {"tools": '[{"type": "function", "function": {"name": "on"}}]', "messages": [
         {"role": "user", "content": "light"}, {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "name": "on", "content": ""}, {"role": "assistant", "content": "done", "tool_calls": None}]}
     row = one(tmp_path, record)
-    assert row.tools == ({"type": "function"},)
+    assert row.tools == ({"type": "function", "function": {"name": "on"}},)
     assert row.messages[1]["content"] == ""
     assert row.messages[1]["tool_calls"][0]["function"]["arguments"] == {"room": "hall"}
     assert row.answer == "done" and row.prompt_messages == row.messages[:3]
