@@ -65,7 +65,8 @@ class Options(Sampling):
             table = {**table, "stop": [table["stop"]]}
         options = build(cls, table, "generate")
         for token, value in options.logit_bias.items():
-            if not (token.isascii() and token.isdecimal()) or not -100 <= value <= 100:
+            known = token.isascii() and token.isdecimal() and (token == "0" or token[0] != "0")  # one word for an id
+            if not known or not -100 <= value <= 100:
                 raise UsageError(f"generate.logit_bias: {token!r}: {value}, token ids and -100 to 100 are the limits",
                                  "write {token id: number}")
         choice = options.tool_choice

@@ -92,10 +92,14 @@ def _fastest(path: Path) -> int:
 
 
 def check_address(host: str, key: str) -> None:
-    """UsageError for an address that others reach, where no key is asked of them, and for a key easily guessed."""
+    """UsageError for an address that others reach, where no key is asked of them, and for a key easily guessed or
+    that no client could send."""
     if key and len(key) < SHORTEST_KEY:
         raise UsageError(f"the API key has {len(key)} characters, the limit is {SHORTEST_KEY}",
                          "make one: python -c 'import secrets; print(secrets.token_urlsafe())'")
+    if not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise UsageError("the API key has characters that no header carries",
+                         "use letters, digits and signs of ASCII, and no blank at its ends")
     if not key and not is_loopback(host):
         raise UsageError(f"--host {host}: other machines reach this address, and no API key is set",
                          "set EDGESTILL_API_KEY or --api-key, or leave out --host")

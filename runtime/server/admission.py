@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,6 +20,9 @@ BODY_SECONDS, HEADER_BYTES = 10.0, 16 * 2**10
 LINGER = 2**26
 """Most bytes of a body that is too long which are read all the same: a client that is cut off while it sends does not
 see the refusal."""
+ROOM_BYTES, SMALL_BYTES = 64 * 2**20, 2**16
+"""Most bytes that the bodies of all requests hold together, from their first chunk to their answer's end; one of few
+bytes is let in all the same."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 ID_HEADER = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -91,11 +95,12 @@ class Admission:
             raise Refusal(f"the headers have more than {HEADER_BYTES} bytes", status=431)
         host = headers.get("host", "").rpartition(":")
         name = host[0] if host[1] and not host[2].endswith("]") else headers.get("host", "")
-        if not any(_named(name.lower(), host) for host in self._hosts):
+        if not any(_named(name.lower().removesuffix("."), host) for host in self._hosts):
             raise Refusal(f"host: {name[:100]!r} is not this server's; edgestill serve --allowed-host names another",
                           status=403)
-        given = headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if self._key and not secrets.compare_digest(given.encode(), self._key.encode()):
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        fits = secrets.compare_digest(given.strip().encode(), self._key.encode())
+        if self._key and not (fits and scheme.lower() == "bearer"):
             raise Refusal("the API key is missing or wrong: send it as Authorization: Bearer KEY", status=401,
                           code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -111,29 +116,57 @@ def _named(name: str, host: str) -> bool:
     return host in (name, "*") or (host.startswith("*.") and name.endswith(host[1:]))
 
 
-class WholeBody:
-    """Hands a body on once it is whole; raises Refusal when it is too long or too slow."""
+class Room:
+    """Memory for the bodies of all requests."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self) -> None:
+        self._held = 0
+
+    @contextmanager
+    def place(self) -> Iterator[Callable[[int], None]]:
+        """A body's share, given back at the end: called with the body's size as it grows, raises Refusal 429 where the
+        room is full."""
+        own = 0
+
+        def grow(size: int) -> None:
+            nonlocal own
+            if size > SMALL_BYTES and self._held + size - own > ROOM_BYTES:
+                raise Refusal(f"the bodies of other requests hold {self._held - own} bytes, the limit is {ROOM_BYTES}",
+                              status=429, code="bodies_full", headers={"Retry-After": "1", "Connection": "close"})
+            self._held, own = self._held + size - own, size
+
+        try:
+            yield grow
+        finally:
+            self._held -= own
+
+
+class WholeBody:
+    """Hands a body on once it is whole; raises Refusal when it is too long or too slow, or there is no room for it."""
+
+    def __init__(self, app: ASGIApp, room: Room) -> None:
+        self._app, self._room = app, room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read it first."""
-        messages: list[dict[str, Any]] = [{"type": "http.request", "body": await _body(Request(scope, receive))}]
+        with self._room.place() as grow:
+            body = await _body(Request(scope, receive), grow)
+            messages: list[dict[str, Any]] = [{"type": "http.request", "body": body}]
 
-        async def again() -> Message:
-            return messages.pop() if messages else await receive()
+            async def again() -> Message:
+                return messages.pop() if messages else await receive()
 
-        await self._app(scope, again, send)
+            await self._app(scope, again, send)
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, grow: Callable[[int], None]) -> bytes:
     chunks, size = [], 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size <= BODY_BYTES:
+                    grow(size)
                     chunks.append(chunk)
                 elif size > LINGER:
                     break

@@ -34,6 +34,7 @@ class Answers:
                  kind: type[Reply], form: Form) -> Response:
         """The response to a request, written in `form`. `streaming` says whether it is wanted in pieces, and with its
         usage."""
+        request.state.names = wanted.names
         reply = kind(station.name, station.model.codec, wanted.draws, wanted.logprobs)
         visit = Visit(request, station, wanted.work)
         parts = visit.items()

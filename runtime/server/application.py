@@ -22,7 +22,7 @@ from ..encoders.embedder import Embedder
 from ..encoders.encoder import Text
 from ..generation.generator import Generator
 from . import known, requests, responses_api, validation
-from .admission import ID_HEADER, LOOPBACK, Admission, Counted, RequestIds, WholeBody
+from .admission import ID_HEADER, LOOPBACK, Admission, Counted, RequestIds, Room, WholeBody
 from .answers import HEADER, Answers
 from .client_watch import Visit
 from .errors import HANDLERS, as_json
@@ -57,7 +57,8 @@ class Service:
         asking = {"/v1/chat/completions": self.chat, "/v1/completions": self.completion,
                   "/v1/responses": self.responses, "/v1/embeddings": self.embeddings, "/classify": self.classify}
         telling = {"/v1/models": self.models, "/v1/models/{name}": self.model, "/metrics": self.metrics}
-        routes = [Route(path, handler, methods=["POST"], middleware=[admission, Middleware(WholeBody)])
+        body = Middleware(WholeBody, room=Room())
+        routes = [Route(path, handler, methods=["POST"], middleware=[admission, body])
                   for path, handler in asking.items()]
         routes += [Route(path, handler, middleware=[admission]) for path, handler in telling.items()]
         routes += [Route("/health", self.health), Route("/ready", self.ready), Route("/", self.page)]
@@ -91,9 +92,9 @@ class Service:
         """Vectors of texts."""
         body, station = await self._asked(request, Embedder)
         known.check(body, known.EMBEDDING)
-        texts, form = validation.inputs(body, "input"), body.get("encoding_format") or "float"
-        if form not in ("float", "base64"):
-            raise Refusal(f"encoding_format: {str(form)[:40]!r}, known are float and base64", "encoding_format")
+        texts, form = validation.inputs(body, "input"), validation.text(body, "encoding_format")
+        if form not in ("", "float", "base64"):
+            raise Refusal(f"encoding_format: {form[:40]!r}, known are float and base64", "encoding_format")
         size = validation.number(body, "dimensions", 1, 2**20, True)
         if size not in (None, station.model.dimensions):
             raise Refusal(f"dimensions: {size}, this model's vectors have {station.model.dimensions}", "dimensions")

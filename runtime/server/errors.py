@@ -34,7 +34,8 @@ def refusal_of(error: EdgestillError, path: str = "") -> Refusal:
         return Refusal(str(error).replace("template_options", "chat_template_kwargs", 1), param)
     if isinstance(error, DataError):  # of what is read
         param = param or texts
-    return Refusal(str(error), param, 400 if isinstance(error, (UsageError, DataError)) else 500)
+    said = str(error).removeprefix("generate.")
+    return Refusal(said, param, 400 if isinstance(error, (UsageError, DataError)) else 500)
 
 
 def as_json(table: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -48,11 +49,12 @@ def refused(refusal: Refusal) -> Response:
 
 
 async def _refusal(request: Request, error: Refusal) -> Response:
-    return refused(error)
+    names, name = getattr(request.state, "names", {}), error.param or ""
+    return refused(error.renamed({name: names[name]}) if name in names else error)
 
 
 async def _own(request: Request, error: EdgestillError) -> Response:
-    return refused(refusal_of(error, request.url.path))
+    return await _refusal(request, refusal_of(error, request.url.path))
 
 
 async def _http(request: Request, error: HTTPException) -> Response:

@@ -26,7 +26,13 @@ def messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 def tools(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The functions that may be called, as models are told of them: without what speaks to the server alone."""
     given = validation.tables(body, "tools", validation.TOOLS)
-    return [_tool(one, f"tools[{place}]") for place, one in enumerate(given)]
+    found = [_tool(one, f"tools[{place}]") for place, one in enumerate(given)]
+    names = [one["function"]["name"] for one in found]
+    for place, name in enumerate(names):
+        if name in names[:place]:  # a call would mean either
+            where = f"tools[{place}].function.name"
+            raise Refusal(f"{where}: {name!r} is the name of another tool, too", where)
+    return found
 
 
 def choice(body: Mapping[str, Any], offered: list[dict[str, Any]]) -> tuple[Any, list[dict[str, Any]]]:

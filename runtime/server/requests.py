@@ -6,7 +6,7 @@ import math
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...models.errors import DataError
@@ -18,11 +18,14 @@ from ..generation.result import Generation, Piece
 from ..text.tool_calls import ToolCall
 from . import known, labels, messages, thinking, validation
 from .handing import handed_on
-from .structures import structure
+from .structures import fields, structure
 from .validation import Refusal
 
 _RANGES = {"temperature": (0, 100), "top_p": (0, 1), "min_p": (0, 1), "presence_penalty": (-2, 2),
            "frequency_penalty": (-2, 2), "repetition_penalty": (0.01, 100), "repeat_penalty": (0.01, 100)}
+
+
+_LIMITS = ("max_tokens", "max_completion_tokens", "n_predict")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Asked:
     logprobs: bool = False
     handed: dict[str, Any] | None = None
     """The request as another server takes it, where it can be asked."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What the request calls the runtime's options, where it has other words: errors say its own."""
 
 
 def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
@@ -97,7 +102,7 @@ def chat(body: Mapping[str, Any], scored: bool = False) -> Asked:
                     yield Part(index, Piece(words, piece.done, piece.done.logprobs), calls[:None if parallel else 1],
                                thoughts if shown else "")
 
-    return Asked(draws, work, logprobs, handed_on(body))
+    return Asked(draws, work, logprobs, handed_on(body), _names(body))
 
 
 def streaming(body: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -118,7 +123,8 @@ def completion(body: Mapping[str, Any]) -> Asked:
     echo = validation.flag(body, "echo")
     top = None if body.get("logprobs") is False else validation.number(body, "logprobs", 0, 20, True)
     if options.get("max_new_tokens") == 0 and not echo:
-        raise Refusal("max_tokens: 0, the limit without echo is 1", "max_tokens")
+        name = _names(body)["max_new_tokens"]
+        raise Refusal(f"{name}: 0, the limit without echo is 1", name)
     options |= structure(body) | {"logprobs": top}
 
     def work(model: Any, cancel: threading.Event) -> Iterator[Part]:
@@ -133,7 +139,7 @@ def completion(body: Mapping[str, Any]) -> Asked:
                 yield from _continued(model, place * draws + draw, ids, text if echo else None, cancel,
                                       {**options, "seed": seed + draw})
 
-    return Asked(draws, work, top is not None)
+    return Asked(draws, work, top is not None, names=_names(body))
 
 
 def _continued(model: Generator, index: int, ids: list[int], echo: str | None, cancel: threading.Event,
@@ -193,11 +199,16 @@ def _options(body: Mapping[str, Any]) -> tuple[dict[str, Any], int, int]:
 def _limit(body: Mapping[str, Any]) -> dict[str, int]:
     least = 0 if "prompt" in body else 1
     given = {name: validation.number(body, name, least, validation.TOKENS, True)
-             for name in ("max_tokens", "max_completion_tokens")}
+             for name in _LIMITS[:2]}
     predict = validation.number(body, "n_predict", -1, validation.TOKENS, True)
     given["n_predict"] = validation.TOKENS if predict == -1 else predict  # which ends where the context does
     found = _one_of(body, tuple(given), given)
     return {} if found is None else {"max_new_tokens": found}
+
+
+def _names(body: Mapping[str, Any]) -> dict[str, str]:
+    limit = next((name for name in _LIMITS if body.get(name) is not None), "max_tokens")
+    return {"stop_ids": "stop_token_ids", "max_new_tokens": limit, **fields(body)}
 
 
 def _one_of(body: Mapping[str, Any], names: Sequence[str], values: Mapping[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from . import known, messages, requests, validation
@@ -10,8 +11,15 @@ from .requests import Asked
 from .validation import Refusal
 
 _SAME = ("model", "temperature", "top_p", "parallel_tool_calls", "stream")
-_NAMES = {"max_completion_tokens": "max_output_tokens", "response_format.json_schema": "text.format",
-          "response_format": "text.format", "reasoning_effort": "reasoning.effort", ".function.": "."}
+_NAMES: dict[str, str] = {
+    "max_completion_tokens": "max_output_tokens", "response_format.json_schema": "text.format",
+    "response_format": "text.format", "reasoning_effort": "reasoning.effort", ".function.": ".",
+    "tool_choice.allowed_tools": "tool_choice"}
+_OPTION_NAMES = {"schema": "text.format", "max_new_tokens": "max_output_tokens", "reasoning_effort": "reasoning.effort"}
+_ITEM_NAMES: dict[str, dict[str, str]] = {
+    "function_call": {".tool_calls[0].function": "", ".tool_calls[0].id": ".call_id"},
+    "function_call_output": {".content": ".output", ".tool_call_id": ".call_id"}}
+"""What an item of a type calls the fields of a chat's message."""
 _TEXTS = ("input_text", "output_text", "reasoning_text")
 
 
@@ -38,18 +46,10 @@ def asked(body: Mapping[str, Any], scored: bool = False) -> Asked:
         inner = {name: value for name, value in form.items() if name != "type"}
         chat["response_format"] = {"type": form.get("type"), **({"json_schema": inner} if inner else {})}
     try:
-        return requests.chat(chat, scored)
+        found = requests.chat(chat, scored)
     except Refusal as refusal:
-        raise Refusal(_renamed(refusal.message), refusal.param and _renamed(refusal.param), refusal.status,
-                      refusal.code, refusal.headers) from None
-
-
-def _renamed(said: str) -> str:
-    """What names a chat's field first, with the name that it has here."""
-    field, colon, rest = said.partition(":")
-    for theirs, ours in _NAMES.items():
-        field = field.replace(theirs, ours)
-    return field + colon + rest
+        raise refusal.renamed(_NAMES) from None
+    return replace(found, names=_OPTION_NAMES)
 
 
 def _messages(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -97,7 +97,10 @@ def _message(item: dict[str, Any], where: str) -> dict[str, Any]:
         found = {"role": item.get("role"), "content": parts}
         if kind == "reasoning":
             found = {"role": "assistant", "content": parts or ""}
-    read = messages.read(found, where)
+    try:
+        read = messages.read(found, where)
+    except Refusal as refusal:
+        raise refusal.renamed(_ITEM_NAMES.get(kind, {})) from None
     return {"role": "assistant", "reasoning_content": read["content"]} if kind == "reasoning" else found
 
 

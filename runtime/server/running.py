@@ -17,8 +17,9 @@ for several times a request where a small model answers many at a time."""
 
 def server_of(application: Starlette) -> uvicorn.Server:
     """A server of `application`, which finds it in its state, for `run`; `should_exit` ends it."""
+    # h11 whatever else is installed: other parsers hold headers without a limit.
     server = uvicorn.Server(uvicorn.Config(
-        application, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+        application, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
         proxy_headers=False, timeout_keep_alive=_IDLE_SECONDS, timeout_graceful_shutdown=_LAST_SECONDS))
     application.state.server = server
     return server

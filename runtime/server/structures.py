@@ -21,6 +21,11 @@ def structure(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"schema": False} if validation.object_(body, "response_format").get("type") == "text" else {}
 
 
+def fields(body: Mapping[str, Any]) -> dict[str, str]:
+    """By the runtime's options, the fields of a checked request that set them."""
+    return {option: field for field, option, _ in _asked(body)}
+
+
 def _asked(body: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """The field, the option that it sets, and the value, of each that binds the answer."""
     yield from _formats(validation.object_(body, "response_format"))
@@ -62,7 +67,7 @@ def _formats(wanted: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 def _spelled(table: Mapping[str, Any], options: Mapping[str, str], before: str) -> Iterator[tuple[str, str, Any]]:
     for name, option in options.items():
         value, where = table.get(name), before + name
-        if value is None or (value in ("", []) and option != "schema"):
+        if value is None or (option != "schema" and value == "") or (option == "choices" and value == []):
             continue
         if option == "schema":
             if isinstance(value, str):  # vLLM takes a schema written out, too

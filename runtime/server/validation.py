@@ -25,6 +25,15 @@ class Refusal(Exception):
         self.message, self.param, self.status, self.code = message, param, status, code
         self.headers = dict(headers or {})
 
+    def renamed(self, names: Mapping[str, str]) -> Refusal:
+        """The same of fields that have other `names` where it is said."""
+        field, colon, rest = self.message.partition(":")
+        param = self.param
+        for theirs, ours in names.items():
+            field = field.replace(theirs, ours)
+            param = param and param.replace(theirs, ours)
+        return Refusal(f"{field}{colon}{rest}", param, self.status, self.code, self.headers)
+
     def body(self) -> dict[str, Any]:
         """The error as OpenAI writes it."""
         kinds = {401: "authentication_error", 429: "rate_limit_error"}

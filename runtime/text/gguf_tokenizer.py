@@ -62,7 +62,7 @@ class GgufTokenizer:
     def encode(self, sequence: str, pair: str | None = None, *, add_special_tokens: bool = True) -> Encoding:
         """The ids of a text; special tokens written out in it count as special tokens. UsageError for a pair."""
         if pair is not None:
-            raise UsageError(f"{self.path}: a GGUF file does not say how its model reads a pair of texts",
+            raise UsageError(f"{self.path.name}: a GGUF file does not say how its model reads a pair of texts",
                              "give single texts, or the model's folder")
         ids = tokenize(self._c, self._vocabulary, sequence, add_special_tokens)
         if self._longest is None or len(ids) <= self._longest:
@@ -124,7 +124,7 @@ class GgufTokenizer:
 
     def to_str(self) -> NoReturn:
         """What tokenizers has and a GGUF file has not."""
-        raise UsageError(f"{self.path}: a schema needs a tokenizer.json, and a GGUF file holds none",
+        raise UsageError(f"{self.path.name}: a schema needs a tokenizer.json, and a GGUF file holds none",
                          "generate without a schema, or export the model with edgestill")
 
     @cached_property

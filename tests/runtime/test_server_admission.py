@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from edgestill.cli.main import call
 from edgestill.models.errors import UsageError
 from edgestill.runtime.loading.load import load_streams
 from edgestill.runtime.server import check_origins, hosts_of, requests
+from edgestill.runtime.server.running import server_of
 from edgestill.runtime.server.work_queue import Station
 
 from ..serving import Running, running
@@ -30,10 +32,17 @@ def served(packed_bert: Path) -> Iterator[Running]:
 @pytest.mark.parametrize(("host", "status"), [
     ("localhost", 200), ("127.0.0.1:8080", 200), ("[::1]:80", 200), ("[fd00::7]", 200), ("BOX.LAN:1", 200),
     ("a.b.example.org", 200), ("example.org", 403), ("evilexample.org", 403), ("box.lan.evil.net", 403), ("", 403),
-    ("[::2]", 403)])
+    ("[::2]", 403), ("box.lan.", 200)])
 def test_names_of_the_server(host: str, status: int, served: Running) -> None:
     assert served.ask("GET", "/v1/models", Host=host)[0] == status
     assert served.ask("GET", "/health", Host=host)[0] == 200  # probes may call it anything
+
+
+def test_headers_are_read_by_the_parser_that_limits_them(served: Running) -> None:
+    assert server_of(served.service.application).config.http == "h11"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 2**18)
+        assert client.recv(100).startswith(b"HTTP/1.1 400")
 
 
 def test_at_all_addresses_any_name_is_the_servers_until_one_is_given() -> None:

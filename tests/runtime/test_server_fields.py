@@ -251,6 +251,18 @@ def test_allowed_tools_are_all_that_the_model_is_told_of() -> None:
     assert requests.messages.choice({}, [TOOL]) == ("auto", [TOOL])
 
 
+@pytest.mark.parametrize(("path", "field", "value"), [
+    (CHAT, "n_predict", 0), (TEXT, "n_predict", 0), (CHAT, "guided_json", {"type": "frob"}),
+    (CHAT, "guided_regex", "("), (TEXT, "regex", []), (CHAT, "guided_grammar", "start: nothing"),
+    (CHAT, "response_format", {"type": "json_schema", "json_schema": {"schema": {"type": "frob"}}}),
+    (CHAT, "logit_bias", {"5": 1, "05": -1}), (VECTORS, "encoding_format", [])])
+def test_what_shows_late_has_the_name_that_it_was_given(path: str, field: str, value: Any, several: Running) -> None:
+    body = {name: given for name, given in BODIES[path].items() if name != "max_tokens"} | {field: value}
+    status, found, _ = several.ask("POST", path, body)
+    assert (status, found["error"]["param"]) == (400, field), found
+    assert found["error"]["message"].startswith(f"{field}:")
+
+
 def test_no_field_stands_in_two_tables() -> None:
     for name, level in vars(known).items():
         for one in level.values() if name == "MESSAGES" else [level]:

@@ -140,8 +140,31 @@ def test_texts_and_ids_are_checked(served: Running) -> None:
     assert served.ask("POST", "/v1/completions", {"prompt": [[1], [10**6]]})[1]["error"]["param"] == "prompt[1]"
 
 
+def test_slow_bodies_leave_memory_and_way_to_short_ones(packed_llama: dict[str, Path],
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "ROOM_BYTES", 3 * 2**20)
+    head = (f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {2 * 2**20}\r\n\r\n").encode()
+    with running([Station("tiny", load_streams(packed_llama["gguf"], 1, 1), 8)]) as server, \
+            contextlib.ExitStack() as ended:
+        first, second = (ended.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+                         for _ in range(2))
+        first.sendall(head + b" " * (2 * 2**20 - 1))
+        time.sleep(0.2)
+        second.sendall(head + b" " * (2 * 2**20 - 1))
+        answer = second.recv(4096)
+        assert b" 429 " in answer and b"bodies_full" in answer and b"retry-after: 1" in answer.lower()
+        ask = {"prompt": "turn off", "max_tokens": 1}
+        assert server.ask("POST", "/v1/completions", ask)[0] == 200
+        first.sendall(b"]")
+        assert b" 400 " in first.recv(4096)
+        long = json.dumps(ask).encode() + b" " * (2 * 2**20 + 2**19)
+        assert server.ask("POST", "/v1/completions", long)[0] == 200, "what was held is free again"
+
+
 def test_who_may_ask(served: Running) -> None:
-    for header in ("", "Bearer", "Bearer wrong", f"Basic {KEY}"):
+    assert served.ask("GET", "/v1/models", Authorization=f"bearer  {KEY}")[0] == 200
+    for header in ("", "Bearer", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer{KEY}"):
         status, found, headers = served.ask("GET", "/v1/models", Authorization=header)
         assert (status, found["error"]["code"]) == (401, "invalid_api_key")
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example:1"):
@@ -233,6 +256,9 @@ def test_an_address_that_others_reach_needs_a_key() -> None:
         check_address(host, "")
     with pytest.raises(UsageError, match="the limit is 16"):
         check_address("localhost", "short")
+    for key in ("sixteen letters ü", "sixteen letters or more\n", "\tsixteen letters or more"):
+        with pytest.raises(UsageError, match="no header carries"):
+            check_address("localhost", key)
 
 
 def test_the_command(packed_llama: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

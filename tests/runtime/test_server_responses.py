@@ -181,7 +181,16 @@ def test_items_become_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     ({"reasoning": {"a": 1}}, "reasoning.a", "unknown"),
     ({"tool_choice": "required"}, "tool_choice", "no tools"), ({"stream": 1}, "stream", "true or false"),
     ({"stream_options": {"include_usage": True}}, "stream_options.include_usage", "unknown"),
-    ({"tool_choice": {"type": "function", "name": "x"}}, "tool_choice.name", "not among")])
+    ({"tool_choice": {"type": "function", "name": "x"}}, "tool_choice.name", "not among"),
+    ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.tools", "at least one"),
+    ({"tools": [TOOL, TOOL]}, "tools[1].name", "another tool"),
+    ({"reasoning": {"effort": "low"}}, "reasoning.effort", "reads neither"),
+    ({"text": {"format": {"type": "json_schema", "name": "a", "schema": {"type": "frob"}}}}, "text.format", "frob"),
+    ({"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{"}]}, "input[0].arguments", "no"),
+    ({"input": [{"type": "function_call", "call_id": 1, "name": "f"}]}, "input[0].call_id", "a string"),
+    ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "input[0].output", "missing"),
+    ({"input": [{"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image"}]}]},
+     "input[0].output[0].type", "text only")])
 def test_what_is_not_done_is_refused_by_its_own_name(wrong: dict[str, Any], param: str, words: str,
                                                      served: Running) -> None:
     status, found, _ = served.ask("POST", PATH, {"input": "a", "max_output_tokens": 1, **wrong})
