@@ -1,4 +1,4 @@
-"""Where a model to train or to learn from lies: a folder, an artifact, a catalogue name or a hub name."""
+"""Where a model to train or to learn from lies: a folder, an artifact, a GGUF file, a catalogue name or a hub name."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..models.errors import ArtifactError, UsageError
 from ..models.family import of_config
 from ..quantize.source import folder_checks
 from ..quantize.source.checkpoint import stored
+from ..quantize.unpack.folder import unpacked
 from ..runtime.files.model_files import check_folder, read_table
 from ..runtime.text import unembedded
 from ..runtime.text.codec import Codec
@@ -46,8 +47,8 @@ class Source:
 
 
 def resolve(model: str, revision: str = "", base: Path | None = None, key: str = "model") -> Source:
-    """Find `model`: a folder (relative to `base`), a catalogue name, or a hub name, which is downloaded unless it is
-    in the hub's cache already or HF_HUB_OFFLINE is set. `key` is the run file's key, for messages.
+    """Find `model`: a folder or a GGUF file (relative to `base`), a catalogue name, or a hub name, which is downloaded
+    unless it is in the hub's cache already or HF_HUB_OFFLINE is set. `key` is the run file's key, for messages.
 
     Raises UsageError for a name that is none of these or cannot be downloaded; ArtifactError for a folder that is
     no plain Hugging Face model: packed, pickled, with code of its own, or a LoRA adapter.
@@ -63,7 +64,7 @@ def resolve(model: str, revision: str = "", base: Path | None = None, key: str =
 def located(model: str, revision: str = "", base: Path | None = None, key: str = "model") -> tuple[Path, str, str]:
     """The folder of `model`, unchecked, its name, and the hub's commit where it comes from there. Errors as of
     `resolve`."""
-    folder = (base or Path()) / model
+    folder = unpacked((base or Path()) / model)
     if folder.is_dir():
         return folder, model, ""
     hub_id = hub_name(model, key)
@@ -76,7 +77,7 @@ def hub_name(model: str, key: str = "model") -> str:
     if model in catalogue.names():
         return catalogue.entry(model).hub_id
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith((".", "~")):
-        raise UsageError(f"{key}: {model!r} is no folder, catalogue name or hub name (owner/name)",
+        raise UsageError(f"{key}: {model!r} is no folder, GGUF file, catalogue name or hub name (owner/name)",
                          f"catalogue names: {', '.join(catalogue.names())}")
     return model
 

@@ -55,7 +55,7 @@ class Manifest:
     """The content of manifest.json."""
 
     stage: str
-    """tune, distill or export; FOREIGN where there is no such file."""
+    """tune, distill, export, or unpack for a GGUF file turned into a folder; FOREIGN where there is no such file."""
     task: Task
     family: str
     """A file name of models/families, such as llama."""

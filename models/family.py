@@ -34,6 +34,8 @@ class Gguf:
     """As the family's own, and for GGUF alone."""
     equal: dict[str, str] = field(default_factory=dict)
     """Pairs of config keys; a model where their values differ is refused."""
+    switches: dict[str, str] = field(default_factory=dict)
+    """Config keys that are true where a file has a tensor: key → the tensor's name in the first layer."""
     norm: str = limited("rms", choices=("rms", "layer"))
     positions: str = limited("rotary", choices=("rotary", "learned"))
     values: dict[str, Any] = field(default_factory=dict)

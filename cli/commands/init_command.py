@@ -21,7 +21,8 @@ from . import starting
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--student", metavar="NAME",
-              help="Model to start from: a name that `edgestill models` lists, a folder or a hub name.")
+              help="Model to start from: a name that `edgestill models` lists, a folder, a GGUF file or a "
+              "hub name.")
 @click.option(
     "--teacher", metavar="NAME", help="Model to learn from; default: the next larger one of the student's series."
 )

@@ -10,13 +10,15 @@ from ...models import catalogue, hub
 from ...models.errors import UsageError
 from ...models.user_cache import user_cache
 from .. import output, progress_lines, quiet
+from ..pipeline import gguf_files
 
 TARGET = "gguf:Q8_0"
 """What a catalogue model is packed as: the smallest type that loses next to nothing whatever the model's size."""
 
 
 def source(path: Path) -> Path:
-    """The Hugging Face folder of a catalogue name, which `tune` would start from too; any other path as it is.
+    """The Hugging Face folder of a catalogue name or of a GGUF file, which `tune` would start from too; any other path
+    as it is.
 
     A model that is not in the hub's cache is downloaded. Raises what `sources.resolve` raises, and UsageError for what
     is nearly a catalogue name.
@@ -24,7 +26,7 @@ def source(path: Path) -> Path:
     name = str(path)
     if path.exists() or name not in catalogue.names():
         _refuse_near(path)
-        return path
+        return gguf_files.folder(path)
     from ...distill.sources import resolve
 
     return resolve(name).folder

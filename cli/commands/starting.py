@@ -17,7 +17,7 @@ from ...models.runfile import RunFile, Training
 from ...models.strict import build
 from ...models.task import Task
 from ...runtime.files.model_files import read_table
-from ..pipeline import costs
+from ..pipeline import costs, gguf_files
 from . import proposed_targets, proposed_task
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class Start:
 
 
 def model(name: str) -> Model:
-    """The model of a catalogue name, of a Hugging Face folder, or of a hub name (owner/name), of which only the name
-    is known here.
+    """The model of a catalogue name, of a Hugging Face folder or a GGUF file, or of a hub name (owner/name), of which
+    only the name is known here.
 
     Raises UsageError for a name that is none of these, ArtifactError for a folder without a readable config.json.
     """
@@ -98,7 +98,7 @@ def model(name: str) -> Model:
         return Model(name, (entry.task,), entry.context,
                      entry.learning_rate_full if whole else entry.learning_rate_lora,
                      "full" if whole else "lora", family.load(entry.family))
-    folder = Path(name)
+    folder = gguf_files.folder(Path(name))
     if folder.is_dir():
         config = read_table(folder / "config.json")
         if not config:
@@ -219,7 +219,7 @@ def check(text: str) -> RunFile:
 
 def _lacks_tools(rows: Sequence[Row], name: str) -> bool:
     """Whether rows hold tools and the template of the model in the folder `name` writes none."""
-    folder = Path(name)
+    folder = gguf_files.folder(Path(name))
     if not folder.is_dir() or not any(row.tools for row in rows):
         return False
     from ...runtime.text.codec import Codec
@@ -244,9 +244,8 @@ def _larger(name: str) -> str:
 
 
 def _name(name: str, base: Path) -> str:
-    """A model's name as TOML text; a folder's path is written from `base`."""
-    folder = name not in catalogue.names() and Path(name).is_dir()
-    return json.dumps(_relative(Path(name), base) if folder else name, ensure_ascii=False)
+    """A model's name as TOML text; the path of a folder or file is written from `base`."""
+    return json.dumps(name if name in catalogue.names() else _relative(Path(name), base), ensure_ascii=False)
 
 
 def _counted(rows: Sequence[Row], task: Task, student: str, template: str) -> tuple[list[int], list[int]] | None:

@@ -20,6 +20,7 @@ from ...models.family import of_config
 from ...models.scheme import CODED, MIXED, Scheme
 from ...runtime.data import learned_tokens
 from ...runtime.files.model_files import read_table
+from . import gguf_files
 
 if TYPE_CHECKING:
     from ...models.runfile import Export
@@ -82,10 +83,11 @@ class Cost:
 
 
 def shape(model: str) -> Shape | None:
-    """The shape of a catalogue name or a Hugging Face folder; None for what is not here yet, such as a hub name."""
+    """The shape of a catalogue name, a Hugging Face folder or a GGUF file; None for what is not here yet, such as a hub
+    name."""
     if model in catalogue.names():
         return Shape(catalogue.entry(model).parameters)
-    folder = Path(model)
+    folder = gguf_files.folder(Path(model))
     found = stored_parameters(folder)
     if not found:
         return None

@@ -75,5 +75,6 @@ def _file(name: str, base: Path) -> str:
 
 
 def _folder(name: str, base: Path) -> str:
-    """A folder beside the run file as an absolute path; a catalogue or hub name as it is."""
-    return str((base / name).resolve()) if name and (base / name).is_dir() else name
+    """A folder or GGUF file beside the run file as an absolute path; a catalogue or hub name as it is."""
+    there = name and ((base / name).is_dir() or ((base / name).suffix == ".gguf" and (base / name).is_file()))
+    return str((base / name).resolve()) if there else name

@@ -102,9 +102,12 @@ class Reads:
     def _find(self, name: str, revision: str, key: str) -> Any:
         from ...distill.sources import hub_name, located, resolve, weights_digest
         from ...quantize.source.folder_checks import is_adapter
+        from ...quantize.unpack.folder import VERSION, digest, is_gguf
 
         if is_adapter(Path(name)):  # with its base it becomes a model; alone it is refused when it is trained
             return {"sha256": weights_digest(Path(name))}
+        if is_gguf(Path(name)):
+            return {"sha256": digest(Path(name)), "unpacked": VERSION}
         if Path(name).is_dir():
             source = resolve(name, key=key)
             return {"sha256": weights_digest(source.folder), "licence": source.licence}

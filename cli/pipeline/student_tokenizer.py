@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...models import catalogue
+from . import gguf_files
 
 if TYPE_CHECKING:
     from ...models.runfile import RunFile
@@ -19,9 +20,9 @@ FILES = ("tokenizer*.json", "special_tokens_map.json", "chat_template.jinja", "a
 
 
 def folder_of(model: str, revision: str = "", base: Path | None = None) -> Path | None:
-    """The folder of a model (a folder relative to `base`, a catalogue or a hub name) whose tokenizer.json lies here;
-    None where it does not."""
-    folder = (base or Path()) / model
+    """The folder of a model (a folder or a GGUF file relative to `base`, a catalogue or a hub name) whose
+    tokenizer.json lies here; None where it does not."""
+    folder = gguf_files.folder((base or Path()) / model)
     if model and not folder.is_dir():
         try:
             from huggingface_hub import snapshot_download

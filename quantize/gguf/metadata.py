@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 QUANTIZATION_VERSION = 2
 """ggml's version of its block layouts (GGML_QNT_VERSION)."""
+FREE = ("context_length", "vocab_size")
+"""How far a file may be read is its maker's choice, and the tokens are counted elsewhere."""
+SAME = 1e-5
+"""Numbers are stored in float32."""
 
 
 def add(writer: GGUFWriter, checkpoint: Checkpoint, file_type: int) -> list[str]:
@@ -72,6 +76,26 @@ def add(writer: GGUFWriter, checkpoint: Checkpoint, file_type: int) -> list[str]
     for key, value in rules.values.items():
         _add_value(writer, f"{rules.architecture}.{key}", _value(value, config))
     return notes
+
+
+def stated(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `add` writes below the architecture's name, but for lists, which a header is not read for, and FREE."""
+    import gguf
+
+    rules = checkpoint.family.gguf
+    assert rules is not None, "whoever has a GGUF file of a family has its rules"
+    writer = gguf.GGUFWriter(None, rules.architecture)
+    add(writer, checkpoint, 0)
+    return {key: value.value for key, value in writer.kv_data[0].items()
+            if key.startswith(f"{rules.architecture}.") and not key.endswith(FREE)
+            and value.type is not gguf.GGUFValueType.ARRAY}
+
+
+def same(found: Any, wanted: Any) -> bool:
+    """Whether two values of metadata say the same."""
+    if isinstance(found, str) or isinstance(wanted, str):
+        return bool(found == wanted)
+    return math.isclose(found, wanted, rel_tol=SAME)
 
 
 def _context(family: Family, config: Mapping[str, Any]) -> tuple[int, list[str]]:

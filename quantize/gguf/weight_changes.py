@@ -34,3 +34,6 @@ VALUES: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
     "decay": lambda weight: -np.exp(weight),
 }
 """Changes of the numbers or of the shape."""
+
+REVERSIBLE = frozenset({*ORDERS, "transpose"})
+"""Changes that lose nothing: the others round, or say a shape that is not theirs alone."""

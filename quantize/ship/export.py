@@ -28,6 +28,7 @@ from ..proof.prove import ran_with
 from ..proof.reference import text_hash
 from ..proof.steps import certify
 from ..source.model_folder import Source
+from ..unpack.folder import unpacked
 from . import memory, model_card
 
 
@@ -35,7 +36,8 @@ def export(source: Path | str | Witness, to: Sequence[str | Export] | str, out: 
            test_rows: Sequence[Row] = (), task: Task | None = None, with_apps: Sequence[str] = ()) -> dict[str, Path]:
     """Pack `source` for every target of `to`, prove each file, and return {target: artifact folder} below `out`.
 
-    `rows` calibrate; `test_rows`, less those that also stand in `rows`, are what the task metric is measured on.
+    `source` is a folder, or a GGUF file, whose weights are packed anew. `rows` calibrate; `test_rows`, less those that
+    also stand in `rows`, are what the task metric is measured on.
     The float model is loaded and asked once; a Witness (which brings its own rows and task) shares it between calls.
     All refusals (targets, folders, family, labels) come before that.
     `with_apps` names programs that are written for each artifact they run, in `out`/apps: see `quantize.apps`.
@@ -44,7 +46,8 @@ def export(source: Path | str | Witness, to: Sequence[str | Export] | str, out: 
     """
     targets = _targets(to)
     if not isinstance(source, Witness):
-        source = Witness(source, rows, test_rows, task, max(target.certify_rows for target in targets.values()))
+        source = Witness(unpacked(Path(source)), rows, test_rows, task,
+                         max(target.certify_rows for target in targets.values()))
     for scheme in targets:
         kinds.load("quantize.formats", scheme.format).check(source.origin, scheme)
         files.refuse_non_empty(Path(out) / scheme.folder_name)

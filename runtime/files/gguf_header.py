@@ -12,7 +12,7 @@ import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...models.errors import ArtifactError
 
@@ -53,14 +53,23 @@ class Tensor:
     bytes: int
 
 
+class Items(NamedTuple):
+    """Where a list stands; its items were found to lie inside the file."""
+
+    kind: int
+    """Number of the items' type."""
+    length: int
+    offset: int
+    """Of the first item, in bytes from the start of the file."""
+
+
 @dataclass(frozen=True)
 class Header:
     """Everything in front of the weights, but the items of lists."""
 
     values: dict[str, Any]
     """Numbers, switches and texts by key."""
-    lists: dict[str, tuple[int, int]]
-    """Number of the items' type, and how many there are."""
+    lists: dict[str, Items]
     tensors: tuple[Tensor, ...]
 
     @property
@@ -93,6 +102,23 @@ def read(path: Path) -> Header:
         return _Reader(path, data, size).header()
 
 
+def items(path: Path, header: Header, key: str) -> list[Any]:
+    """The items of a list of `path`, whose header was read before; empty where it has none of that name.
+
+    Raises ArtifactError for a text that is no UTF-8 or longer than MAX_TEXT.
+    """
+    if key not in header.lists:
+        return []
+    kind, count, offset = header.lists[key]
+    size = path.stat().st_size
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if kind != STRING:
+            return list(struct.unpack_from(f"<{count}{SCALARS[kind]}", data, offset))
+        reader = _Reader(path, data, size)
+        reader.at = offset
+        return [reader.text() for _ in range(count)]
+
+
 class _Reader:
     def __init__(self, path: Path, data: mmap.mmap, size: int) -> None:
         self.path, self.data, self.size = path, data, size
@@ -110,7 +136,7 @@ class _Reader:
         self.within("tensors", tensor_count, MAX_TENSORS)
         self.within("keys", key_count, MAX_KEYS)
         values: dict[str, Any] = {}
-        lists: dict[str, tuple[int, int]] = {}
+        lists: dict[str, Items] = {}
         for _ in range(key_count):
             key, kind = self.text(), self.number("I")
             if key in values or key in lists:
@@ -157,12 +183,13 @@ class _Reader:
         except UnicodeDecodeError as error:
             raise _damaged(self.path, f"a text at byte {self.at - length:,} is no UTF-8") from error
 
-    def items(self, key: str) -> tuple[int, int]:
-        """Type and number of a list's items, which are stepped over."""
+    def items(self, key: str) -> Items:
+        """Where a list's items stand, which are stepped over."""
         kind, count = self.number("I"), self.number("Q")
+        found = Items(kind, count, self.at)
         if kind != STRING:
             self.skip(count * struct.calcsize(f"<{self.letter(kind, key)}"))
-            return kind, count
+            return found
         self.strings = self.within("texts in lists", self.strings + count, MAX_STRINGS)
         data, at, last = self.data, self.at, self.size - 8
         unpack = struct.Struct("<Q").unpack_from
@@ -175,7 +202,7 @@ class _Reader:
         if at > last:
             raise _damaged(self.path, f"the list {key[:60]!r} of {count:,} texts goes beyond the end")
         self.at = at
-        return kind, count
+        return found
 
     def tensor(self) -> Tensor:
         name = self.text()

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import real_runs
 from edgestill.quantize.proof.divergence import kl
+from edgestill.quantize.source import corpus
+from edgestill.quantize.unpack.folder import folder_of
 from edgestill.runtime import load
 from tokenizers import Tokenizer
 
@@ -31,6 +33,32 @@ def test_llama_cpp_gives_the_files_tokenizers_tokens(smollm2: Path, smollm2_gguf
     model = load(smollm2_gguf)
     different = [text for text in texts if model.codec.encode(text) != tokenizer.encode(text).ids]
     assert len(texts) > 1500 and not different
+
+
+@pytest.mark.timeout(1800)
+def test_a_file_of_another_converter_becomes_a_model_to_train(smollm2_gguf: Path, shared: Path, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 of 2,511 texts differ; every float is the very one that the file's blocks stand for."""
+    from gguf import GGUFReader, dequantize
+    from safetensors.numpy import load_file
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    folder = folder_of(smollm2_gguf)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["checks"]["token_ids"] == {"value": 0.0, "n": 2511, "left_out": 0}
+    assert manifest["checks"]["weights"]["n"] == 272 and manifest["checks"]["logits"]["value"] < 0.06
+    assert manifest["licences"] == {"model": "apache-2.0"}
+    published = Tokenizer.from_file(str(shared / "tokenizers" / "smollm2" / "tokenizer.json"))
+    made = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert not [text for text in corpus.texts() if made.encode(text).ids != published.encode(text).ids]
+    weights = load_file(folder / "model.safetensors")
+    stored = {tensor.name: dequantize(tensor.data, tensor.tensor_type) for tensor in GGUFReader(smollm2_gguf).tensors}
+    assert len(weights) == len(stored) == 272
+    for name, given in (("model.embed_tokens", "token_embd"), ("model.layers.29.mlp.down_proj", "blk.29.ffn_down")):
+        assert np.array_equal(weights[f"{name}.weight"], stored[f"{given}.weight"])
+    turned = stored["blk.7.attn_k.weight"].reshape(3, 32, 2, 576).swapaxes(1, 2).reshape(192, 576)
+    assert np.array_equal(weights["model.layers.7.self_attn.k_proj.weight"], turned)
 
 
 def test_the_folder_holds_the_files_weights(smollm2: Path, smollm2_gguf: Path) -> None:

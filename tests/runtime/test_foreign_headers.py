@@ -43,6 +43,9 @@ def test_a_sound_gguf_is_read_as_the_gguf_package_reads_it(gguf: Path) -> None:
         assert reader.fields[name].contents() == pytest.approx(value), name
     assert {tensor.name: (tensor.offset, tensor.bytes) for tensor in found.tensors} == {
         tensor.name: (tensor.data_offset, tensor.n_bytes) for tensor in reader.tensors}
+    for key in found.lists:
+        assert gguf_header.items(gguf, found, key) == pytest.approx(reader.fields[key].contents()), key
+    assert gguf_header.items(gguf, found, "none") == []
     assert (found.architecture, found.dimension("block_count"), found.tokens) == ("llama", 3, 384)
     assert found.parameters == 135616 and found.dimension("none") == 0
 

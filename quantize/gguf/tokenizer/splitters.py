@@ -48,15 +48,19 @@ class Splitter:
     """What llama.cpp does, where that is not the same."""
     differs: str = ""
     """The class of texts that it splits otherwise."""
+    also: tuple[str, ...] = ()
+    """Its other names of the same rules, for other models."""
 
 
 LONG_S = "an apostrophe before the long s"
 _MIXED = "marks that combine with letters, and capitals beside letters outside ASCII"
 SPLITTERS = (
-    Splitter("gpt-2", (GPT2,)),
-    Splitter("smollm", (DIGIT, GPT2)),
-    Splitter("qwen2", (_QWEN,), False, (_QWEN.replace(_CASELESS, _CASES),), LONG_S),
-    Splitter("llama-bpe", (_LLAMA3,), True, (_LLAMA3.replace(_CASELESS, _CASES),), LONG_S),
+    Splitter("gpt-2", (GPT2,), also=("phi-2", "gigachat", "mellum", "exaone4", "olmo", "mpt", "jais", "trillion")),
+    Splitter("smollm", (DIGIT, GPT2), also=("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")),
+    Splitter("qwen2", (_QWEN,), False, (_QWEN.replace(_CASELESS, _CASES),), LONG_S,
+             ("deepseek-r1-qwen", "kormo", "megrez", "stablelm2")),
+    Splitter("llama-bpe", (_LLAMA3,), True, (_LLAMA3.replace(_CASELESS, _CASES),), LONG_S,
+             ("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2")),
     Splitter("smaug-bpe", (_LLAMA3,), False, (_LLAMA3.replace(_CASELESS, _CASES),), LONG_S),
     Splitter("qwen35", (_QWEN.replace(r"\p{L}+", r"[\p{L}\p{M}]+").replace(r"^\s\p{L}", r"^\s\p{L}\p{M}"),), False,
              (_QWEN.replace(r"\p{L}+", r"[\p{L}\p{M}]+").replace(r"^\s\p{L}", r"^\s\p{L}\p{M}")
@@ -70,7 +74,7 @@ SPLITTERS = (
     Splitter("deepseek-v3", (r"\p{N}{1,3}", _HAN, _DEEPSEEK)),
     Splitter("deepseek-coder", (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", DIGIT)),
 )
-"""The first with the same steps is taken; names of the same rules for other models are left out."""
+"""The first with the same steps is taken."""
 
 
 def find(steps: list[str], ignores_merges: bool, merges_suffice: Callable[[], bool]) -> Splitter | None:
@@ -82,6 +86,11 @@ def find(steps: list[str], ignores_merges: bool, merges_suffice: Callable[[], bo
     if not exact and same and merges_suffice():
         exact = same
     return exact[0] if exact else None
+
+
+def named(name: str) -> Splitter | None:
+    """The splitter that llama.cpp has under a name."""
+    return next((splitter for splitter in SPLITTERS if name in (splitter.name, *splitter.also)), None)
 
 
 def canonical(regex: str) -> str:
