@@ -48,6 +48,8 @@ GOLDEN = {
     "litellm": logs.litellm(logs.asks(response_format=logs.form())),
     "litellm callback": {"standard_logging_object": logs.litellm(logs.asks(response_format=logs.form()))},
     "litellm responses": logs.litellm(logs.responses_asks(), logs.responses_says(), call_type="aresponses"),
+    "litellm items": logs.litellm(logs.responses_asks([{"role": "user", "content": "dim the lamp"}]),
+                                  logs.responses_says(), call_type="responses"),
     "langfuse": logs.langfuse(),
     "langfuse table": {camel(name): value for name, value in logs.langfuse().items()} | {
         "input": logs.asks()["messages"], "output": ANSWER},
@@ -188,6 +190,12 @@ def test_calls_stay_calls(name: str, tmp_path: Path) -> None:
 def test_langfuse_keeps_a_format_in_either_place_also_as_a_schema_alone(place: str, tmp_path: Path) -> None:
     record = logs.langfuse(metadata={}) | {place: {"response_format": SCHEMA}}
     assert of(tmp_path, record).calls[0].schema == SCHEMA
+
+
+def test_messages_of_chats_stay_apart(tmp_path: Path) -> None:
+    request = logs.asks()
+    request["messages"][1:1] = [{"role": "assistant", "content": "a"}, {"role": "assistant", "tool_calls": [CALL]}]
+    assert len(of(tmp_path, logs.pair(request)).calls[0].row.messages) == 5
 
 
 def test_parts_of_text_are_joined_as_rows_are(tmp_path: Path) -> None:

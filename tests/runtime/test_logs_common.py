@@ -15,7 +15,7 @@ from edgestill.runtime.data.calls.report import LogReport, report
 from .. import log_records as logs
 from ..log_records import CALL, SYSTEM, TOOL
 
-NAMES = ["billing", "delivery", "other"]
+NAMES = ["billing", "delivery", "billing", "other"]
 CHOICE = {"type": "object", "properties": {"queue": {"type": "string", "enum": NAMES}}, "required": ["queue"],
           "additionalProperties": False}
 
@@ -147,6 +147,12 @@ def test_different_prompts_and_formats_are_told(tmp_path: Path) -> None:
     text = "\n".join(reported(log).lines())
     assert "system prompts: 2 different ones stay in the rows" in text and "response formats: 2 different ones" in text
     assert "left out of the rows: 1 names of participants" in text
+
+
+def test_personal_data_in_calls_counts_too(tmp_path: Path) -> None:
+    call = CALL | {"function": {"name": "send", "arguments": '{"to": "ada@example.org"}'}}
+    log, _ = of(tmp_path, logs.pair(None, logs.says(None, "tool_calls", tool_calls=[call])))
+    assert reported(log).personal["e-mail addresses"] == 1
 
 
 def test_personal_data_is_counted_and_stays(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ ODD = [
     ({"model": "old", "prompt": "x", "response": {"object": "text_completion", "choices": [{"text": "y"}]}},
      "no chat: a text completion, embedding or the like"),
     ({"model": "old", "prompt": "x", "response": logs.says()}, "no chat: a text completion, embedding or the like"),
+    ({"prompt": "x", "completion": "y"}, "a record of no kind known here"),
     ({"level": "info", "msg": "started"}, "a record of no kind known here"),
     ("{no json", "broken JSON at column …: Expecting property name enclosed in double quotes"),
     ('{"request": NaN}', "NaN is not JSON"), ("[1]", "a JSON object was expected, this is list"),
@@ -121,6 +122,13 @@ def test_odd_records_are_named_with_their_line_and_quote_nobody(tmp_path: Path) 
         assert found.get(line) == reason, record
     assert len(log.calls) == 1 and log.records == len(ODD) + 1
     assert not any(secret in " ".join(log.left_out) for secret in logs.SECRETS)
+
+
+def test_an_answer_of_a_batch_that_failed(tmp_path: Path) -> None:
+    request, answer = logs.batch("a")
+    answer["response"]["status_code"] = 400
+    records = [logs.pair(), request, answer]
+    assert list(read_logs([logs.write(tmp_path / "calls.jsonl", records)]).left_out) == ["failed call (HTTP 400)"]
 
 
 def test_what_failed_calls_cost_counts_too(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ NOT_WHOLE = "the question is not whole in the log ({})"
 NO_QUESTION = "no messages in what was asked"
 HOSTED = "a tool that the provider runs"
 OTHER = "no chat: a text completion, embedding or the like"
-_ENDS = {"length": CUT_OFF, "max_output_tokens": CUT_OFF, "max_tokens": CUT_OFF, "content_filter": FILTERED}
+_ENDS = {"length": CUT_OFF, "max_output_tokens": CUT_OFF, "content_filter": FILTERED}
 """Why an answer ended, where it is not to be learned from."""
 _GOOD_ENDS = (None, "stop", "tool_calls", "function_call")
 _PARTS = {"image_url": "an image", "input_image": "an image", "image": "an image", "input_audio": "audio",
@@ -116,7 +116,7 @@ def _of_response(response: Mapping[str, Any]) -> Message:
         _check_end(table(response.get("incomplete_details")).get("reason") or "incomplete")
     elif status != "completed":
         raise Unusable(failed() if status == "failed" else "not finished when it was logged")
-    found = [turn for turn in _turns(_list(response["output"])) if turn["content"] or turn.get("tool_calls")]
+    found = _turns(_list(response["output"]))
     if len(found) > 1:
         raise Unusable("several messages in one answer")
     return found[0] if found else {"role": "assistant", "content": ""}
@@ -174,7 +174,7 @@ def message(given: Mapping[str, Any]) -> Message:
         if given.get(name):
             found[name] = given[name]
     thoughts = next((given[name] for name in REASONING if isinstance(given.get(name), str) and given[name]), "")
-    if role == "assistant" and thoughts:
+    if thoughts:
         found["reasoning_content"] = thoughts
     if calls := [*_list(given.get("tool_calls") or []), *filter(None, [given.get("function_call")])]:
         found["tool_calls"] = [_call(call) for call in calls]

@@ -37,10 +37,5 @@ def exchange(place: Place, record: Mapping[str, Any]) -> Exchange:
         failure = failed(error.get("error_code") or error.get("error_class"))
     else:
         failure = "texts redacted by LiteLLM" if _REDACTED in str([asked, response]) else ""
-    asks = {"messages": asked} if isinstance(asked, list) and not _items(asked) else {"input": asked}
-    return Exchange(place, {**table(record.get("model_parameters")), **asks}, response, failure, usage, cost)
-
-
-def _items(asked: list[Any]) -> bool:
-    """Whether a list holds items of the Responses API."""
-    return any(isinstance(item, Mapping) and "type" in item and "role" not in item for item in asked)
+    asks = "input" if str(record.get("call_type")) in CHATS[2:] else "messages"
+    return Exchange(place, {**table(record.get("model_parameters")), asks: asked}, response, failure, usage, cost)
