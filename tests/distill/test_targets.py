@@ -138,7 +138,8 @@ def test_a_model_learns_a_score(tiny_bert: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rows", "why"), [
-    ([{"text": f"t {place}", "labels": ["a"]} for place in range(9)], "whose head is sigmoid is trained on labels"),
+    ([{"text": f"t {place}", "labels": ["ab"[place % 2]]} for place in range(9)],
+     "whose head is sigmoid is trained on labels"),
     ([{"text": f"t {place}", "text_pair": "u", "label": "ab"[place % 2]} for place in range(9)], "a pair of texts"),
 ])
 def test_what_is_not_distilled_is_refused_at_once(rows: list[dict[str, Any]], why: str, tiny_bert: Path,
