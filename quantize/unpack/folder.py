@@ -11,10 +11,11 @@ from typing import Any
 
 from ...models import files
 from ...models.artifact import Tokenizer, is_artifact, seal
-from ...models.errors import MissingExtra, UsageError
+from ...models.errors import EdgestillError, MissingExtra, UsageError
 from ...models.task import Task
 from ...models.user_cache import user_cache
 from ...runtime.files import gguf_header
+from ...runtime.files.gguf_header import Header
 from ...runtime.text.codec import Codec
 from ..source.checkpoint import SINGLE, Checkpoint
 from . import config, proof, weights
@@ -78,16 +79,24 @@ def folder_of(path: Path) -> Path:
     if is_artifact(made):
         return made
     log.warning("%s: made a model to train, once, and held against llama.cpp; it is kept in %s", path, made)
-    with files.new_folder(made) as folder:
-        checks = write(path, folder)
-        checkpoint, codec = Checkpoint.open(folder), Codec.from_folder(folder)
-        template = hashlib.sha256(codec.template.encode()).hexdigest() if codec.template else ""
-        seal(folder, stage="unpack", task=Task(kind="generate"), family=checkpoint.family.name, scheme="hf",
-             model_file=SINGLE, checks=checks,
-             dimensions={"parameters": checkpoint.parameters(), "layers": header.dimension("block_count"),
-                         "hidden": header.dimension("embedding_length"), "vocabulary": header.tokens,
-                         "context": header.dimension("context_length")},
-             tokenizer=Tokenizer(codec.bos_id, codec.eos_id, sorted(codec.stop_ids), codec.adds_bos, template),
-             parents=[{"role": "gguf", "name": path.name, "sha256": found}],
-             licences={"model": str(header.values.get("general.license", "unknown"))})
+    try:
+        with files.new_folder(made) as folder:
+            _seal(path, header, found, folder)
+    except (EdgestillError, OSError):
+        if not is_artifact(made):  # another process was sooner
+            raise
     return made
+
+
+def _seal(path: Path, header: Header, digest: str, folder: Path) -> None:
+    checks = write(path, folder)
+    checkpoint, codec = Checkpoint.open(folder), Codec.from_folder(folder)
+    template = hashlib.sha256(codec.template.encode()).hexdigest() if codec.template else ""
+    seal(folder, stage="unpack", task=Task(kind="generate"), family=checkpoint.family.name, scheme="hf",
+         model_file=SINGLE, checks=checks,
+         dimensions={"parameters": checkpoint.parameters(), "layers": header.dimension("block_count"),
+                     "hidden": header.dimension("embedding_length"), "vocabulary": header.tokens,
+                     "context": header.dimension("context_length")},
+         tokenizer=Tokenizer(codec.bos_id, codec.eos_id, sorted(codec.stop_ids), codec.adds_bos, template),
+         parents=[{"role": "gguf", "name": path.name, "sha256": digest}],
+         licences={"model": str(header.values.get("general.license", "unknown"))})

@@ -130,6 +130,22 @@ def test_a_file_is_made_a_model_once(llama: Path, monkeypatch: pytest.MonkeyPatc
     assert folder.unpacked(llama) == found and folder.unpacked(found) == found
 
 
+@pytest.mark.usefixtures("whole")
+def test_two_processes_that_make_one_file_a_model_both_have_it(llama: Path, monkeypatch: pytest.MonkeyPatch,
+                                                               tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    write, sooner = folder.write, []
+
+    def late(path: Path, out: Path) -> dict[str, Any]:
+        monkeypatch.setattr(folder, "write", write)
+        sooner.append(folder.folder_of(path))  # as another process, which ends while this one works
+        return write(path, out)
+
+    monkeypatch.setattr(folder, "write", late)
+    assert folder.folder_of(llama) == sooner[0] and [*sooner[0].parent.iterdir()] == sooner
+
+
 def swapped(init: Any) -> Any:
     def changed(self: Any, path: Path, header: gguf_header.Header) -> None:
         init(self, path, header)
