@@ -255,7 +255,7 @@ def test_weights_that_lack_a_layer_are_refused(house: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["no such model", "smolm2-135m", "../nowhere"])
 def test_a_name_that_is_nothing_is_refused_with_the_catalogue(name: str) -> None:
-    with pytest.raises(UsageError, match="is no folder, catalogue name or hub name"):
+    with pytest.raises(UsageError, match="is no folder, GGUF file, catalogue name or hub name"):
         sources.resolve(name)
 
 

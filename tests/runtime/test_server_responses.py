@@ -119,7 +119,12 @@ def test_a_call_comes_and_its_result_goes_back(choice: Any, served: Running) -> 
 
 def test_items_become_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr(requests, "chat", lambda chat, scored: seen.append(chat))
+
+    def noted(chat: dict[str, Any], scored: bool) -> requests.Asked:
+        seen.append(chat)
+        return requests.Asked(1, lambda *_: iter(()))
+
+    monkeypatch.setattr(requests, "chat", noted)
 
     def call(name: str) -> dict[str, Any]:
         return {"type": "function_call", "call_id": name, "name": name, "arguments": "{}", "id": "fc", "status": None}
