@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...models.errors import EdgestillError
+from ...models.errors import EdgestillError, UsageError
 from .context_shift import common, shifted
 from .logprobs import TokenLogprob, token_logprob
 from .options import Options
@@ -70,6 +70,11 @@ class Run:
     last: float = 0.0
 
     def __post_init__(self) -> None:
+        """UsageError for options that name tokens which do not exist."""
+        size, last = self.engine.vocabulary_size, max(self.options.stop_ids, default=0)
+        if last >= size:
+            raise UsageError(f"generate.stop_ids: token {last}, the vocabulary has {size}",
+                             "give token ids of this model")
         self._chooser = Chooser(self.options, self.constraint, self.prompt, self.engine.vocabulary_size)
 
     def __iter__(self) -> Generator[int, None, None]:

@@ -168,6 +168,7 @@ def test_an_answer_ends_where_the_context_ends(codec: Codec) -> None:
     ({"logprobs": 21}, "generate.logprobs: 21 is above the limit 20"),
     ({"logit_bias": {"5": 101.0}}, "'5': 101.0, token ids and -100 to 100"), ({"logit_bias": {"x": 1.0}}, "'x': 1.0"),
     ({"logit_bias": {384: 1.0}}, "token 384, the vocabulary has 384"),
+    ({"stop_ids": [3, 384]}, "stop_ids: token 384, the vocabulary has 384"),
     ({"logit_bias": {10 ** 20: 1.0}}, "token 10{20}, the vocabulary has 384"),
     ({"overflow": "drop"}, "refuse, shift"),
     ({"reuse": "some"}, "exact, all, none"), ({"regex": "a", "choices": ["b"]}, "regex and choices"),

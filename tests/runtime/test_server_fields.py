@@ -52,6 +52,7 @@ REFUSED = [  # address, field, values that ask for what is not done here
     (TEXT, "suffix", "end"), (TEXT, "add_special_tokens", False), (TEXT, "prompt_logprobs", 1),
     (VECTORS, "dimensions", 8), (VECTORS, "encoding_format", "int8"), (VECTORS, "truncate_prompt_tokens", 8),
     (CHAT, "top_logprobs", 2), (CHAT, "stop", ""), (CHAT, "stop", ["a", ""]), (CHAT, "stop_token_ids", [-1]),
+    (CHAT, "stop_token_ids", [99999]),
     (CHAT, "stop_token_ids", [None]), (CHAT, "logit_bias", [[1, 2, 3]]), (CHAT, "logit_bias", [["word", 1]]),
     (CHAT, "max_completion_tokens", 2), (CHAT, "n_predict", 2), (CHAT, "n_predict", -2),
     (CHAT, "stream_options", {"include_usage": True}), (TEXT, "stream_options", {"include_usage": True}),
