@@ -46,7 +46,7 @@ REAL_DATA ?= ../shared/data
 # The longest tests stand first, so that no processor waits for them at the end.
 test-real: setup
 	$(BIN)/python benchmarks/real_models.py --out out/real
-	$(BIN)/python -m pytest tests/real/test_smollm2.py tests/real -n $(PYTEST_WORKERS) --dist worksteal -p no:cacheprovider
+	$(BIN)/python -m pytest tests/real/test_smollm2.py tests/real/test_catalogue_models.py -n $(PYTEST_WORKERS) --dist worksteal -p no:cacheprovider
 
 # The main job on a real model, three tasks, and four bits on it: two hours on two cores.
 real: setup
