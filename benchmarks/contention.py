@@ -43,7 +43,7 @@ def train(path: str, seconds: float, warm: float) -> float:
 
     assert "torch" not in sys.modules and "GOMP_SPINCOUNT" in os.environ, distill  # what it says must come before torch
     import torch
-    from edgestill.distill.machine import threads
+    from edgestill.distill.training.machine import threads
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads())

@@ -22,15 +22,15 @@ from ..models.errors import MissingExtra, UsageError
 from ..models.runfile import GridAware, RunFile, check_grid_aware
 from ..quantize.grid.codes import Codes
 from ..runtime.text.codec import Codec
-from . import machine
-from .batches import everything
-from .grid import Grid
-from .job import Bench, Job, once, validate
+from .data.batches import everything
 from .loading import load_model
 from .sources import weights_digest
 from .teachers.local import LocalTeacher
+from .training import machine
+from .training.grid import Grid
+from .training.job import Bench, Job, once, validate
+from .training.weighted_losses import WeightedLosses, read_losses
 from .verbs import Splits, read_run, settle, student_source
-from .weighted_losses import WeightedLosses, read_losses
 
 if TYPE_CHECKING:
     from ..quantize.source.checkpoint import Checkpoint

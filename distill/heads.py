@@ -18,7 +18,7 @@ from ..models.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .batches import Batch
+    from .data.batches import Batch
 
 LOGITS_AT_ONCE = 2**23
 """Logits of one chunk (32 MiB in float32); a loss holds about ten tensors of this size for a moment."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..models import files, outputs
+from ..models import outputs
 from ..models.errors import ArtifactError, UsageError
 from ..models.task import Task
 from ..quantize.source import float_model, folder_checks
@@ -103,18 +102,6 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
     unembedded.copy_files(source, folder, TOKENIZER_FILES)
     if (source / TEMPLATES).is_dir():
         shutil.copytree(source / TEMPLATES, folder / TEMPLATES)
-
-
-def write_trimmed_tokenizer(source: Path, folder: Path, kept: Sequence[int]) -> None:
-    """Copy tokenizer and chat template of `source`, with only the ids in `kept`, numbered anew."""
-    from .students.vocabulary import trim_settings, trim_tokenizer
-
-    copy_tokenizer(source, folder)
-    for name, cut in (("tokenizer.json", trim_tokenizer), ("tokenizer_config.json", trim_settings)):
-        if (folder / name).is_file():
-            table = json.loads((folder / name).read_text(encoding="utf-8"))
-            # Keys in their old order: transformers and llama.cpp read a vocabulary in the order of the file.
-            files.write_text(folder / name, json.dumps(cut(table, kept), ensure_ascii=False, indent=2) + "\n")
 
 
 def positions_of(model: Any) -> int:

@@ -20,10 +20,10 @@ from ..models.runfile import RunFile, Student
 from ..models.task import Task
 from ..quantize.source.folder_checks import ADAPTER, ADAPTER_WEIGHTS, is_adapter
 from ..runtime.files.model_files import classifier_config, read_table
-from . import finish
-from .checkpoint import locked
 from .loading import load_model
 from .sources import Source, card_licence, located, resolve, weights_digest
+from .training import finish
+from .training.checkpoint import locked
 
 IGNORED = {"base_model_name_or_path", "revision", "auto_mapping", "peft_version", "inference_mode", "task_type",
            "peft_type", "megatron_core", "qalora_group_size", "lora_dropout"}

@@ -19,14 +19,15 @@ from ..models.task import Task
 from ..runtime.data import learned_tokens
 from ..runtime.data.reader import Row, load_splits, rows_digest
 from ..runtime.text.codec import Codec
-from . import finish, machine, targets
-from .checkpoint import locked
-from .job import Job, run_job, task_facts
+from .data import targets
 from .loading import load_model, new_model
 from .merge import merged_student
 from .sources import Source, check, check_tokenizer, resolve, weights_digest
+from .students.templates import read, with_template
 from .teachers import local
-from .templates import read, with_template
+from .training import finish, machine
+from .training.checkpoint import locked
+from .training.job import Job, run_job, task_facts
 
 TEACHERS = "distill.teachers"
 Splits = Mapping[str, Sequence[Row]]

@@ -70,7 +70,7 @@ def line(folder: Path, stride: int) -> dict[str, Any]:
     run again and again, each time a little later."""
     from importlib import import_module
 
-    progress = import_module("edgestill.distill.training_log")
+    progress = import_module("edgestill.distill.training.training_log")
     progress.find_spec = lambda name: None  # TensorBoard takes seconds to start, and nothing depends on it
 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

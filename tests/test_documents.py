@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from edgestill.cli.main import root
-from edgestill.distill.weighted_losses import read_losses
+from edgestill.distill.training.weighted_losses import read_losses
 from edgestill.models import runfile
 from edgestill.models.errors import UsageError
 from edgestill.models.scheme import Scheme

@@ -58,7 +58,7 @@ def test_every_run_file_of_the_page_names_what_is_there(load: Load, tmp_path: Pa
     for text in found:
         (tmp_path / "run.toml").write_text(text, encoding="utf-8")
         run = runfile.read(tmp_path / "run.toml")
-        load("distill.weighted_losses").read_losses(run.distill.losses)
+        load("distill.training.weighted_losses").read_losses(run.distill.losses)
         load("cli.pipeline.gates").check(run)
         for export in run.export:
             runfile.kind_config(runfile.METHODS, export.method, "export.method")
@@ -68,7 +68,7 @@ def test_every_run_file_of_the_page_names_what_is_there(load: Load, tmp_path: Pa
 def test_a_loss(load: Load) -> None:
     import torch
 
-    losses, signal = load("distill.weighted_losses"), load("distill.signals").Signal
+    losses, signal = load("distill.training.weighted_losses"), load("distill.signals").Signal
     terms = losses.read_losses([{"kind": "total_variation", "temperature": 0.5, "weight": 0.7}])
     student, teacher = torch.tensor([[0.0, 0.0], [50.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 50.0]])
     built = losses.WeightedLosses(terms, torch.nn.Linear(1, 1), SimpleNamespace(provides={"logits"}))

@@ -44,7 +44,7 @@ def baseline(train: Sequence[Row], test: Sequence[Row], schema: dict[str, Any] |
 
     `wanted` are metrics that are measured besides those that suit the rows, here and below.
     """
-    from ...distill.baselines import trivial_answers
+    from ...distill.data.baselines import trivial_answers
     from ...runtime.evaluation.evaluate import evaluate_answers
 
     started = time.perf_counter()
@@ -110,7 +110,7 @@ class FloatSubject:
 
         `constrain` holds answers to the task's schema.
         """
-        from ...distill import machine
+        from ...distill.training import machine
 
         # The threads of a small model wait for each other longer than they compute, most of all on a busy machine.
         with machine.use_threads(1 if self.parameters < SMALL_PARAMETERS else machine.threads()):

@@ -72,7 +72,7 @@ class Reads:
         student = self._run.student
         table = {key: value for key, value in asdict(student).items() if key not in ("model", "base")}
         if student.template:
-            from ...distill.templates import read
+            from ...distill.students.templates import read
 
             table["template"] = read(student.template, Path())
         base = [self._model(student.base, "", "student.base")] if student.base else []

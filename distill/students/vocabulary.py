@@ -12,12 +12,12 @@ import copy
 import json
 import string
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from ...models import files
 from ...models.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
+from ..loading import copy_tokenizer
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 """What nobody reads of a generation config that says greedy, and what transformers then refuses to save anew."""
@@ -145,6 +145,16 @@ def trim_settings(settings: Mapping[str, Any], kept: Sequence[int]) -> dict[str,
         entries = result["added_tokens_decoder"].items()
         result["added_tokens_decoder"] = {str(new[int(old)]): item for old, item in entries if int(old) in new}
     return result
+
+
+def write_trimmed_tokenizer(source: Path, folder: Path, kept: Sequence[int]) -> None:
+    """Copy tokenizer and chat template of `source`, with only the ids in `kept`, numbered anew."""
+    copy_tokenizer(source, folder)
+    for name, cut in (("tokenizer.json", trim_tokenizer), ("tokenizer_config.json", trim_settings)):
+        if (folder / name).is_file():
+            table = json.loads((folder / name).read_text(encoding="utf-8"))
+            # Keys in their old order: transformers and llama.cpp read a vocabulary in the order of the file.
+            files.write_text(folder / name, json.dumps(cut(table, kept), ensure_ascii=False, indent=2) + "\n")
 
 
 def _byte_alphabet(tokenizer: Mapping[str, Any]) -> set[str]:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ...models.task import Task
 from ...runtime.text.codec import Codec
-from ..batches import Batch, Schedule
+from ..data.batches import Batch, Schedule
 from ..signals import Signal
 
 

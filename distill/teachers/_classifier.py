@@ -13,7 +13,7 @@ from ...models.task import Task
 from ...runtime.data.learned_tokens import Learned
 from ...runtime.text.codec import Codec
 from .. import alignment
-from ..batches import Batch, Schedule, TokenSet, token_set
+from ..data.batches import Batch, Schedule, TokenSet, token_set
 from ..heads import class_logits
 from ..loading import load_model, positions_of
 from ..signals import Signal

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...models.strict import limited
 from ...runtime.text.codec import Codec
-from ..batches import Batch, Schedule
+from ..data.batches import Batch, Schedule
 from ..signals import Signal
 from ..sources import Source, resolve, weights_digest
 from ._base import Wants

@@ -10,7 +10,7 @@ import pytest
 from edgestill.cli.pipeline import costs, forecast, resolve
 from edgestill.cli.pipeline.costs import Cost, Lengths, Shape
 from edgestill.cli.pipeline.plan import Plan
-from edgestill.distill import machine
+from edgestill.distill.training import machine
 from edgestill.models.runfile import Export
 from edgestill.runtime.data import learned_tokens
 from edgestill.runtime.data.reader import Row

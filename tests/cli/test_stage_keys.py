@@ -243,7 +243,7 @@ def test_training_is_given_the_rows_that_its_key_was_made_of(home: Path, monkeyp
 
 
 def test_a_trainings_own_key_holds_a_schema_by_its_content(tmp_path: Path) -> None:
-    from edgestill.distill.job import task_facts
+    from edgestill.distill.training.job import task_facts
     from edgestill.models.task import Task
 
     def facts(name: str, text: str) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def test_a_trainings_own_key_holds_a_schema_by_its_content(tmp_path: Path) -> No
 
 
 def test_an_artifact_tells_names_and_no_places(home: Path) -> None:
-    from edgestill.distill.finish import told
+    from edgestill.distill.training.finish import told
 
     run = told(resolve.read(home / "run.toml", ["data.validation='/rows/v.jsonl'", "data.test='/rows/t.jsonl'",
                                                 "student.base='/b/base'", "student.template='/b/chat.jinja'"]))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from edgestill.distill.baselines import linear_svm, majority, nearest_tfidf, trivial_answers
+from edgestill.distill.data.baselines import linear_svm, majority, nearest_tfidf, trivial_answers
 from edgestill.models.errors import DataError, MissingExtra
 from edgestill.runtime.data.reader import Row, read_rows
 from edgestill.runtime.evaluation.evaluate import compare, evaluate_answers

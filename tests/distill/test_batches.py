@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from edgestill.distill import batches
-from edgestill.distill.batches import Schedule, TokenSet, everything, tokenize
+from edgestill.distill.data import batches
+from edgestill.distill.data.batches import Schedule, TokenSet, everything, tokenize
 from edgestill.models.errors import DataError
 from edgestill.runtime.data import learned_tokens
 from edgestill.runtime.data.reader import Row

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from edgestill.distill.checkpoint import State, Store, locked
+from edgestill.distill.training.checkpoint import State, Store, locked
 from edgestill.models.errors import EdgestillError, TrainingError
 
 from . import test_loop

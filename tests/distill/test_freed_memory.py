@@ -10,7 +10,7 @@ import pytest
 
 CHILD = """
 import numpy as np, psutil
-from edgestill.distill.machine import freed_memory_kept
+from edgestill.distill.training.machine import freed_memory_kept
 
 def resident():
     return psutil.Process().memory_info().rss / 2**20

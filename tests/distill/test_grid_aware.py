@@ -12,9 +12,10 @@ import pytest
 import torch
 from edgestill.cli import main
 from edgestill.cli.pipeline import plan as stages
-from edgestill.distill import grid_aware, loop, machine
-from edgestill.distill.grid import Grid, half_scales, places_of, steps
+from edgestill.distill import grid_aware
 from edgestill.distill.loading import load_model
+from edgestill.distill.training import loop, machine
+from edgestill.distill.training.grid import Grid, half_scales, places_of, steps
 from edgestill.models import kinds, runfile
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import DataError, UsageError

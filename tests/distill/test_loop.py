@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from edgestill.distill import loop, machine, temperature
-from edgestill.distill.batches import Batch, Schedule
-from edgestill.distill.checkpoint import Store
-from edgestill.distill.training_log import METRICS, Metrics, Progress
+from edgestill.distill.data import temperature
+from edgestill.distill.data.batches import Batch, Schedule
+from edgestill.distill.training import loop, machine
+from edgestill.distill.training.checkpoint import Store
+from edgestill.distill.training.training_log import METRICS, Metrics, Progress
 from edgestill.models.errors import TrainingError, UsageError
 from edgestill.models.runfile import Training
 

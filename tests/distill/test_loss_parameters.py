@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from edgestill.distill import distill, heads, loop
+from edgestill.distill import distill, heads
 from edgestill.distill.losses import reverse_kl
 from edgestill.distill.losses._base import kl
 from edgestill.distill.signals import Signal
+from edgestill.distill.training import loop
 from safetensors.torch import load_file
 
 from ..runtime.test_rows import jsonl

@@ -13,7 +13,7 @@ import pytest
 import torch
 from edgestill.distill import heads
 from edgestill.distill.signals import Signal
-from edgestill.distill.weighted_losses import LOSSES, WeightedLosses, read_losses
+from edgestill.distill.training.weighted_losses import LOSSES, WeightedLosses, read_losses
 from edgestill.models import kinds
 from edgestill.models.errors import UsageError
 
@@ -226,7 +226,7 @@ from types import SimpleNamespace
 import torch
 from edgestill.distill import heads
 from edgestill.distill.signals import Signal
-from edgestill.distill.weighted_losses import LOSSES, WeightedLosses, read_losses
+from edgestill.distill.training.weighted_losses import LOSSES, WeightedLosses, read_losses
 torch.set_num_threads(1)
 hidden, weight = torch.randn(384, 64, requires_grad=True), torch.randn(151936, 64, requires_grad=True)
 theirs, labels = torch.randn(152064, 64), torch.randint(151936, (384,))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from edgestill.distill import alignment
-from edgestill.distill.loading import load_model, save_model, write_trimmed_tokenizer
+from edgestill.distill.loading import load_model, save_model
 from edgestill.distill.students.depth import cut_config, keep_layers, layers_path
-from edgestill.distill.students.vocabulary import kept_tokens, trim_model, trim_tokenizer
+from edgestill.distill.students.vocabulary import kept_tokens, trim_model, trim_tokenizer, write_trimmed_tokenizer
 from edgestill.models.errors import UsageError
 from edgestill.models.task import Task
 from edgestill.runtime.text.codec import Codec

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from edgestill.cli.pipeline.evaluate import FloatSubject
-from edgestill.distill import distill, targets, tune
-from edgestill.distill.batches import Schedule, tokenize
+from edgestill.distill import distill, tune
+from edgestill.distill.data import targets
+from edgestill.distill.data.batches import Schedule, tokenize
 from edgestill.distill.teachers._classifier import load as load_teacher
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import DataError, UsageError

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from edgestill.distill import alignment, machine, prepare_student
-from edgestill.distill.job import Bench, Job
+from edgestill.distill import alignment, prepare_student
 from edgestill.distill.loading import load_model
 from edgestill.distill.sources import resolve
 from edgestill.distill.teachers import _classifier, _decoder
 from edgestill.distill.teachers._base import Teacher
-from edgestill.distill.training_log import Progress
+from edgestill.distill.training import machine
+from edgestill.distill.training.job import Bench, Job
+from edgestill.distill.training.training_log import Progress
+from edgestill.distill.training.weighted_losses import WeightedLosses, read_losses
 from edgestill.distill.verbs import read_run
-from edgestill.distill.weighted_losses import WeightedLosses, read_losses
 from edgestill.models import kinds
 from edgestill.models.runfile import Distill
 from edgestill.runtime.text.codec import Codec

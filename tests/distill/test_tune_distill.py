@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from edgestill.distill import distill, machine, prepare_student, sources, tune, tune_teacher
+from edgestill.distill import distill, prepare_student, sources, tune, tune_teacher
 from edgestill.distill.adapters import lora
 from edgestill.distill.loading import load_model
 from edgestill.distill.teachers import local
 from edgestill.distill.teachers._classifier import load as load_teacher
+from edgestill.distill.training import machine
 from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, DataError, EdgestillError, UsageError

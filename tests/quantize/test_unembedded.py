@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgestill.distill.loading import copy_tokenizer, write_trimmed_tokenizer
-from edgestill.distill.students.vocabulary import kept_tokens
+from edgestill.distill.loading import copy_tokenizer
+from edgestill.distill.students.vocabulary import kept_tokens, write_trimmed_tokenizer
 from edgestill.models.errors import ArtifactError
 from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
 from edgestill.quantize.source.checkpoint import Checkpoint

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ..models.errors import DataError, MissingExtra
-from ..runtime.data.shapes import Row
+from ...models.errors import DataError, MissingExtra
+from ...runtime.data.shapes import Row
 
 
 def majority(train: Sequence[Row], test: Sequence[Row]) -> list[str]:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..models import progress
+from ...models import progress
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"

@@ -11,23 +11,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models import files, kinds
-from ..models.artifact import is_artifact, open_artifact, versions
-from ..models.outputs import SOFTMAX
-from ..models.progress import told
-from ..models.runfile import Loop, RunFile, kind_config
-from ..models.task import Task
-from ..runtime.data.reader import Row, rows_digest
-from ..runtime.files.model_files import read_table
-from ..runtime.text.codec import Codec
-from . import finish, loop, machine, targets
-from .batches import Schedule, TokenSet, tokenize
+from ...models import files, kinds
+from ...models.artifact import is_artifact, open_artifact, versions
+from ...models.outputs import SOFTMAX
+from ...models.progress import told
+from ...models.runfile import Loop, RunFile, kind_config
+from ...models.task import Task
+from ...runtime.data.reader import Row, rows_digest
+from ...runtime.files.model_files import read_table
+from ...runtime.text.codec import Codec
+from ..data import targets
+from ..data.batches import Schedule, TokenSet, tokenize
+from ..heads import class_logits
+from ..loading import load_model
+from ..sources import Source, weights_digest
+from ..teachers._base import Teacher, Wants
+from . import finish, loop, machine
 from .checkpoint import locked
-from .heads import class_logits
-from .loading import load_model
 from .objectives import ClassObjective, Objective, TextObjective
-from .sources import Source, weights_digest
-from .teachers._base import Teacher, Wants
 from .training_log import Progress
 from .weighted_losses import Term, WeightedLosses, read_losses
 

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..models import files
-from ..models.artifact import Tokenizer, seal
-from ..models.errors import UsageError
-from ..models.family import of_config
-from ..models.runfile import RunFile
-from ..models.toml_text import to_toml
-from ..runtime.text.codec import Codec
-from ..runtime.text.template_defaults import write_template
-from .loading import copy_tokenizer, parameters, save_model, write_trimmed_tokenizer
+from ...models import files
+from ...models.artifact import Tokenizer, seal
+from ...models.errors import UsageError
+from ...models.family import of_config
+from ...models.runfile import RunFile
+from ...models.toml_text import to_toml
+from ...runtime.text.codec import Codec
+from ...runtime.text.template_defaults import write_template
+from ..loading import copy_tokenizer, parameters, save_model
+from ..students.vocabulary import write_trimmed_tokenizer
 from .training_log import METRICS, TENSORBOARD
 
 WEIGHTS = "model.safetensors"

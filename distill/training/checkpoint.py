@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..models import files
-from ..models.errors import EdgestillError, TrainingError, UsageError
+from ...models import files
+from ...models.errors import EdgestillError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor

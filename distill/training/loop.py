@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models.errors import TrainingError
-from ..models.runfile import Loop
-from .batches import Schedule
+from ...models.errors import TrainingError
+from ...models.runfile import Loop
+from ..data.batches import Schedule
 from .checkpoint import State, Store
 from .objectives import Objective
 from .training_log import Metrics, Progress

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.scheme import BLOCK_SIZE
-from ..quantize.grid.codes import ZERO_POINT, Codes, dequantize, exact
+from ...models.scheme import BLOCK_SIZE
+from ...quantize.grid.codes import ZERO_POINT, Codes, dequantize, exact
 
 if TYPE_CHECKING:
     from torch import Tensor

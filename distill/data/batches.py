@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models import files
-from ..models.artifact import versions
-from ..models.errors import DataError
-from ..runtime.data import learned_tokens
-from ..runtime.data.learned_tokens import Learned
-from ..runtime.data.reader import Row, rows_digest
-from ..runtime.text.codec import Codec
+from ...models import files
+from ...models.artifact import versions
+from ...models.errors import DataError
+from ...runtime.data import learned_tokens
+from ...runtime.data.learned_tokens import Learned
+from ...runtime.data.reader import Row, rows_digest
+from ...runtime.text.codec import Codec
 from .targets import wanted
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..models import kinds
-from ..models.errors import UsageError
-from ..models.runfile import kind_config
-from .signals import Signal
-from .teachers._base import Teacher
+from ...models import kinds
+from ...models.errors import UsageError
+from ...models.runfile import kind_config
+from ..signals import Signal
+from ..teachers._base import Teacher
 
 if TYPE_CHECKING:
     from torch import Tensor

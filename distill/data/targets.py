@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.errors import DataError, UsageError
-from ..models.outputs import SCORE, SCORES, SIGMOID, SIGMOID_SCORE, SOFTMAX
-from ..models.task import Task
-from ..runtime.data.reader import Row
-from ..runtime.encoders.head import THRESHOLD, Head
-from ..runtime.evaluation.row_fit import fit
+from ...models.errors import DataError, UsageError
+from ...models.outputs import SCORE, SCORES, SIGMOID, SIGMOID_SCORE, SOFTMAX
+from ...models.task import Task
+from ...runtime.data.reader import Row
+from ...runtime.encoders.head import THRESHOLD, Head
+from ...runtime.evaluation.row_fit import fit
 from . import temperature
 
 if TYPE_CHECKING:

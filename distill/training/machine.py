@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..models.errors import UsageError
-from ..models.family import of_config
-from ..runtime.machine.cores import allowed_cores
+from ...models.errors import UsageError
+from ...models.family import of_config
+from ...runtime.machine.cores import allowed_cores
 
 ACTIVATION_BYTES, GPU_ACTIVATION_BYTES = 10**9, 8 * 10**9
 MOST_TOKENS = 8192

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..models.outputs import SOFTMAX
-from .heads import autocast, class_logits, head_of, hidden_states, summed_loss
-from .signals import Signal
-from .targets import loss
+from ...models.outputs import SOFTMAX
+from ..data.targets import loss
+from ..heads import autocast, class_logits, head_of, hidden_states, summed_loss
+from ..signals import Signal
 from .weighted_losses import WeightedLosses
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .batches import Batch
+    from ..data.batches import Batch
 
 Told = Callable[["Batch"], Signal]
 """What a teacher says at each of a batch's labels."""
