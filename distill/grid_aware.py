@@ -24,13 +24,14 @@ from ..quantize.grid.codes import Codes
 from ..runtime.text.codec import Codec
 from .data.batches import everything
 from .loading import load_model
+from .prepare import student_source
 from .sources import weights_digest
 from .teachers.local import LocalTeacher
 from .training import machine
 from .training.grid import Grid
 from .training.job import Bench, Job, once, validate
 from .training.weighted_losses import WeightedLosses, read_losses
-from .verbs import Splits, read_run, settle, student_source
+from .verbs import Splits, read_run, settle
 
 if TYPE_CHECKING:
     from ..quantize.source.checkpoint import Checkpoint

@@ -105,7 +105,7 @@ def test_compiled_modules_and_a_zip_do_what_the_source_does(
 def test_data_files_are_found_wherever_they_lie(layout: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     code = ("import sys\nsys.path.insert(0, sys.argv[1])\nfrom pathlib import Path\n"
             "from edgestill.models.demo import grammar\nfrom edgestill.cli.report import page\n"
-            "from edgestill.distill.students.templates import read\nfrom edgestill.quantize import apps\n"
+            "from edgestill.distill.student_template import read\nfrom edgestill.quantize import apps\n"
             "from edgestill.runtime.server import application\n"
             "assert next(grammar.rows('train', 1)) and 'im_start' in read('chatml', Path())\n"
             "assert page.STYLE.read_text() and application._PAGE.read_text()\n"

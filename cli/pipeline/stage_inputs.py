@@ -72,7 +72,7 @@ class Reads:
         student = self._run.student
         table = {key: value for key, value in asdict(student).items() if key not in ("model", "base")}
         if student.template:
-            from ...distill.students.templates import read
+            from ...distill.student_template import read
 
             table["template"] = read(student.template, Path())
         base = [self._model(student.base, "", "student.base")] if student.base else []

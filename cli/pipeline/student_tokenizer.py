@@ -51,7 +51,7 @@ def codec_of(run: RunFile, base: Path, rows: Sequence[Row], given: Path | None =
     codec = Codec.from_folder(folder, replace(run.task, template_options={}))
     template = ""
     if run.student.template and given is None:
-        from ...distill.students.templates import read
+        from ...distill.student_template import read
 
         template = read(run.student.template, base)
     codec = codec.changed(run.task.template_options, template)

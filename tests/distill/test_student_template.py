@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from edgestill.distill.sources import resolve
-from edgestill.distill.students.templates import with_template
+from edgestill.distill.student_template import with_template
 from edgestill.models import kinds
 from edgestill.models.errors import UsageError
 from edgestill.runtime.text.chat_template import ChatTemplate

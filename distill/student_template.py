@@ -7,11 +7,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from ...models import files, kinds
-from ...models.errors import UsageError
-from ...runtime.text.codec import Codec
-from ..loading import TEMPLATES
-from ..sources import Source
+from ..models import files, kinds
+from ..models.errors import UsageError
+from ..runtime.text.codec import Codec
+from .loading import TEMPLATES
+from .sources import Source
 
 PACKAGE = "models.templates"
 TEMPLATE = "chat_template.jinja"

@@ -1,0 +1,136 @@
+"""What training starts from: the model that [student] or [teacher] names, as it is or made into a student first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..models import kinds, runfile
+from ..models.artifact import is_artifact
+from ..models.errors import UsageError
+from ..models.family import of_config
+from ..models.runfile import RunFile
+from ..models.task import Task
+from ..runtime.data import learned_tokens
+from ..runtime.data.reader import Row, rows_digest
+from ..runtime.text.codec import Codec
+from .loading import load_model, new_model
+from .merge import merged_student
+from .sources import Source, check, check_tokenizer, resolve, weights_digest
+from .student_template import read, with_template
+from .teachers import local
+from .training import finish
+from .training.checkpoint import locked
+from .training.job import task_facts
+
+TEACHERS = "distill.teachers"
+
+
+def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], out: Path, folder: Path | None,
+                   teacher: Path | None) -> Source:
+    """What training starts from; a student that must be made first lies beside the work of `out`."""
+    chosen, work = run.student, out.with_name(out.name + ".work")
+    if folder is not None:
+        source = resolve(str(folder.absolute()), key="student")
+    elif chosen.layers or chosen.vocabulary != "all" or chosen.initialise != "weights":
+        start = starting_model(run, base, teacher, work)
+        shape = {key: value for key, value in asdict(chosen).items() if key not in ("model", "revision", "base")}
+        shape["template"] = read(chosen.template, base) if chosen.template else ""
+        made_from = [shape, run.distill.seed, weights_digest(start.folder), task_facts(run.task, base),
+                     rows_digest([*splits["train"], *splits["validation"]])]
+        name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+        prepared = work / f"student-{name}"
+        with locked(work):
+            if not is_artifact(prepared):
+                prepare(run, base, splits, start, prepared)
+        source = resolve(str(prepared.absolute()), key="student")
+    else:
+        source = starting_model(run, base, teacher, work)
+        if chosen.template:
+            with locked(work):
+                source = with_template(source, chosen.template, base, work / "student-template")
+    check_family(source, run.task)
+    return source
+
+
+def prepare(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], source: Source, out: Path) -> Path:
+    """Write the student of [student], made from `source`, as an artifact of stage `prepare`."""
+    check_family(source, run.task)
+    chosen, task = run.student, run.task
+    if chosen.template:
+        source = with_template(source, chosen.template, base, Path(out).with_name(Path(out).name + ".template"))
+    model = load_model(source.folder, task, run.distill.seed)
+    kept = None
+    if chosen.layers:
+        from .students.depth import keep_layers
+
+        model = keep_layers(model, chosen.layers)
+    if chosen.vocabulary == "trim":
+        kept = _kept(source.folder, task, splits)
+        from .students.vocabulary import trim_model
+
+        model = trim_model(model, kept)
+    if chosen.initialise == "random":
+        model = new_model(model.config, task, run.distill.seed)
+    return finish.write(out, model, source.folder, run, base, finish.Facts(
+        "prepare", [*source.lineage, source.parent("base")], {"model": source.licence},
+        settings={"seed": run.distill.seed, "layers": chosen.layers, "vocabulary": chosen.vocabulary,
+                  "initialise": chosen.initialise}), kept=kept)
+
+
+def starting_model(run: RunFile, base: Path, teacher: Path | None, work: Path) -> Source:
+    """The model that the student is made from; an adapter is merged in `work`."""
+    if run.student.base:
+        return merged_student(run.student, run.task, base, work)
+    if run.student.model:
+        return resolve(run.student.model, run.student.revision, base, "student.model")
+    if teacher is None and not run.teacher:
+        raise UsageError("student.model: is required where there is no teacher", "name a folder or a catalogue model")
+    return teacher_source(run, base, teacher)
+
+
+def check_family(source: Source, task: Task) -> None:
+    """Refuse before any weight is read what could be trained and never be exported."""
+    family = of_config(check(source.folder), training=True)
+    if task.kind not in family.tasks:
+        raise UsageError(f"{source.name}: the {family.name} family cannot be made for task.kind = {task.kind!r}",
+                         f"this family is for: {', '.join(family.tasks)}")
+    check_tokenizer(source.folder)
+
+
+def teacher_kind(run: RunFile, folder: Path | None = None) -> tuple[Any, Any]:
+    """The teacher's kind and its config; a `folder` is a local one, whatever [teacher] says."""
+    if folder is not None:
+        return local, local.Config(str(folder.absolute()))
+    if not run.teacher:
+        raise UsageError("teacher: the run file has no such table, and there is nothing to learn from",
+                         "add [teacher] with kind = \"local\" and model, or use `edgestill tune`")
+    config = runfile.kind_config(TEACHERS, run.teacher, "teacher")
+    return kinds.load(TEACHERS, run.teacher["kind"]), config
+
+
+def teacher_source(run: RunFile, base: Path, folder: Path | None = None) -> Source:
+    """The teacher as a model to train or to cut; UsageError for a kind that is no such folder."""
+    kind, config = teacher_kind(run, folder)
+    if not hasattr(kind, "source"):
+        raise UsageError(f"teacher.kind: {run.teacher['kind']!r} is no model folder that could be trained or cut",
+                         "name a model in [student], and leave teacher.tune out")
+    source: Source = kind.source(config, base)
+    return source
+
+
+def _kept(folder: Path, task: Task, splits: Mapping[str, Sequence[Row]]) -> list[int]:
+    """The token ids that the training and validation rows use, and what these are made of."""
+    from .students.vocabulary import kept_tokens
+
+    codec = Codec.from_folder(folder, task)
+    used: set[int] = set()
+    for row in [*splits["train"], *splits["validation"]]:
+        found = [codec.encode(row.text, add_special_tokens=True)] if task.kind == "classify" else [
+            one.ids for one in learned_tokens.sequences(codec, row)]
+        used.update(token for ids in found for token in ids)
+    return kept_tokens(json.loads(codec.tokenizer.to_str()), used)
