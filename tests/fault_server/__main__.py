@@ -1,0 +1,5 @@
+"""The fault server as a process."""
+
+from .server import main
+
+main()
