@@ -317,6 +317,8 @@ def test_logprobs_several_answers_and_schemas(server: FaultServer, client: opena
     assert b"".join(bytes(token.bytes) for token in tokens).decode() == ANSWER
     assert tokens[0].top_logprobs[0].token == tokens[0].token and tokens[0].logprob > tokens[0].top_logprobs[1].logprob
     jsonschema.validate(json.loads(told.choices[0].message.content), schema)
+    plain = json.loads(ask(server, "", logprobs=True)[2])["choices"][0]["logprobs"]["content"]
+    assert {len(token["top_logprobs"]) for token in plain} == {0}
     ignored = json.loads(ask(server, "logprobs_ignored", logprobs=True)[2])
     assert ignored["choices"][0]["logprobs"] is None
 

@@ -186,7 +186,7 @@ class FaultServer:
             if isinstance(step, float):
                 await asyncio.sleep(step)
                 continue
-            call.delivered = not any(isinstance(rest, bytes) for rest in steps[at + 1:]) and not reader.at_eof()
+            call.delivered = not any(isinstance(rest, bytes) for rest in steps[at + 1:])
             try:
                 await _write(writer, step)
             except ConnectionError:
