@@ -22,16 +22,17 @@ from ..models.errors import MissingExtra, UsageError
 from ..models.runfile import GridAware, RunFile, check_grid_aware
 from ..quantize.grid.codes import Codes
 from ..runtime.text.codec import Codec
-from .data.batches import everything
+from .data.token_sets import everything
 from .loading import load_model
 from .prepare import student_source
 from .sources import weights_digest
+from .tasks._base import Splits
 from .teachers.local import LocalTeacher
 from .training import machine
 from .training.grid import Grid
 from .training.job import Bench, Job, once, validate
 from .training.weighted_losses import WeightedLosses, read_losses
-from .verbs import Splits, read_run, settle
+from .verbs import read_run, settle
 
 if TYPE_CHECKING:
     from ..quantize.source.checkpoint import Checkpoint
@@ -130,7 +131,7 @@ def _train(bench: Bench, settings: GridAware, tensors: _Tensors) -> None:
     objectives = bench.objectives(model, losses, codec, schedules)
 
     def check() -> dict[str, float]:
-        return validate(model, objectives["validation"], schedules["validation"], False, bench.precision)
+        return validate(objectives["validation"], schedules["validation"])
 
     start = found or _best(starts, grid, tensors, check, bench)
     grid.start(start.codes, tensors.weight)

@@ -4,50 +4,48 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..models import outputs
-from ..models.errors import ArtifactError, UsageError
+from ..models.errors import ArtifactError
 from ..models.task import Task
 from ..quantize.source import float_model, folder_checks
 from ..runtime.text import unembedded
 from ..runtime.text.tokenizer_files import PROCESSOR_TEMPLATE
+from .tasks._base import TaskKind, kind_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
                    PROCESSOR_TEMPLATE)
-HUB_TASKS = {"generate": "text-generation", "classify": "text-classification"}
-"""Our tasks by their names on the hub."""
 TEMPLATES = "additional_chat_templates"
 
 
 def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
-    """The model of a folder in float32: a decoder, or for `classify` a classifier with the task's labels.
+    """The model of a folder in float32, with the head that the task asks for.
 
-    A head for these labels that the folder lacks is initialised from `seed`. Raises ArtifactError when weights other
-    than a head are missing or do not fit, UsageError for a classifier without labels.
+    A head that the folder lacks is initialised from `seed` where the task's kind allows it. Raises ArtifactError when
+    weights other than such a head are missing or do not fit, UsageError for a classifier without labels.
     """
     import torch
     from transformers import AutoConfig
 
-    kind = auto_class(task)
+    kind = kind_of(task)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     with _quiet_transformers(), folder_checks.as_whole(folder) as whole, float_model.made_by_transformers(folder):
         config = AutoConfig.from_pretrained(folder, **options)
-        if task.kind == "classify":
-            set_labels(config, task.labels, task.head)
+        kind.configure(config, task)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model, info = kind.from_pretrained(whole, config=config, use_safetensors=True, dtype=torch.float32,
-                                               output_loading_info=True, ignore_mismatched_sizes=True, **options)
+            model, info = auto_class(kind).from_pretrained(
+                whole, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
+                ignore_mismatched_sizes=True, **options)
     body = getattr(model, model.base_model_prefix, None)
     inside = f"{model.base_model_prefix}."
     missing = [name for name in info["missing_keys"] if name.startswith(inside) and ".pooler." not in name]
-    wrong = [key for key in info["mismatched_keys"] if task.kind == "generate" or str(key[0]).startswith(inside)]
+    wrong = [key for key in info["mismatched_keys"] if not kind.new_head or str(key[0]).startswith(inside)]
     float_model.check_shapes(folder, wrong)
-    if body is None or missing or (task.kind == "generate" and info["missing_keys"]):
+    if body is None or missing or (not kind.new_head and info["missing_keys"]):
         lacking = (sorted(missing) or sorted(info["missing_keys"]) or ["its body"])[0]
         raise ArtifactError(f"{folder}: the weights do not hold {lacking}, which {type(model).__name__} needs",
                             "the checkpoint is incomplete or of another kind of model")
@@ -66,29 +64,16 @@ def new_model(config: Any, task: Task, seed: int) -> Any:
     """A model of the shape that `config` describes with new weights drawn from `seed`."""
     import torch
 
-    kind = auto_class(task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return kind.from_config(config, dtype=torch.float32)
+        return auto_class(kind_of(task)).from_config(config, dtype=torch.float32)
 
 
-def auto_class(task: Task) -> Any:
-    """The transformers auto class of a task, from optimum's table of tasks."""
+def auto_class(kind: TaskKind) -> Any:
+    """The transformers auto class of a kind of task, from optimum's table of tasks."""
     from optimum.exporters.tasks import TasksManager
 
-    return TasksManager.get_model_class_for_task(HUB_TASKS[task.kind])
-
-
-def set_labels(config: Any, labels: Sequence[str], head: str = outputs.SOFTMAX) -> None:
-    """Write a classifier's labels, and what its outputs mean, into its configuration."""
-    if len(labels) < 2 and head not in (outputs.SIGMOID, *outputs.SCORES):
-        raise UsageError(f"task.labels: {len(labels)} labels, a classifier needs 2 or more",
-                         "give rows of at least two labels")
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: index for index, label in enumerate(labels)}
-    config.num_labels = len(labels)
-    problems = {kind: problem for problem, kind in outputs.PROBLEMS.items()} | {outputs.SIGMOID_SCORE: None}
-    config.problem_type = problems.get(head, "single_label_classification")
+    return TasksManager.get_model_class_for_task(kind.hub_task)
 
 
 def save_model(model: Any, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,13 +16,13 @@ from ..models.errors import UsageError
 from ..models.family import of_config
 from ..models.runfile import RunFile
 from ..models.task import Task
-from ..runtime.data import learned_tokens
 from ..runtime.data.reader import Row, rows_digest
 from ..runtime.text.codec import Codec
 from .loading import load_model, new_model
 from .merge import merged_student
 from .sources import Source, check, check_tokenizer, resolve, weights_digest
 from .student_template import read, with_template
+from .tasks._base import kind_of
 from .teachers import local
 from .training import finish
 from .training.checkpoint import locked
@@ -128,9 +129,6 @@ def _kept(folder: Path, task: Task, splits: Mapping[str, Sequence[Row]]) -> list
     from .students.vocabulary import kept_tokens
 
     codec = Codec.from_folder(folder, task)
-    used: set[int] = set()
-    for row in [*splits["train"], *splits["validation"]]:
-        found = [codec.encode(row.text, add_special_tokens=True)] if task.kind == "classify" else [
-            one.ids for one in learned_tokens.sequences(codec, row)]
-        used.update(token for ids in found for token in ids)
+    rows = [*splits["train"], *splits["validation"]]
+    used = set(kind_of(task).examples(rows, codec, task, sys.maxsize, "all").ids.tolist())
     return kept_tokens(json.loads(codec.tokenizer.to_str()), used)

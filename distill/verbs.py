@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +11,14 @@ from ..models import runfile
 from ..models.errors import DataError, UsageError
 from ..models.runfile import RunFile
 from ..models.task import Task
-from ..runtime.data import learned_tokens
-from ..runtime.data.reader import Row, load_splits
+from ..runtime.data.reader import load_splits
 from ..runtime.text.codec import Codec
-from .data import targets
 from .prepare import check_family, prepare, starting_model, student_source, teacher_kind, teacher_source
 from .sources import Source
+from .tasks._base import Splits, kind_of
 from .training import machine
 from .training.job import Job, run_job
 
-Splits = Mapping[str, Sequence[Row]]
-"""Rows by split: train, validation and test."""
 LABELS_ALONE = ({"kind": "ce"},)
 
 
@@ -54,7 +51,7 @@ def distill(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str]
     """
     run, base, splits = read_run(run, overrides, base, out, splits)
     out = Path(out)
-    targets.check_distilled(run.task)
+    kind_of(run.task).check_distilled(run.task)
     if teacher is None and getattr(teacher_kind(run)[1], "tune", False):
         teacher = tune_teacher(run, out.with_name(out.name + "-teacher"), base=base, splits=splits)
     kind, config = teacher_kind(run, teacher)
@@ -69,7 +66,7 @@ def tune_teacher(run: RunFile | Path | str, out: Path | str, overrides: Sequence
                  base: Path | None = None, splits: Splits | None = None) -> Path:
     """Fine-tune the teacher's model on the labels, as [tune] says; returns the artifact folder `out`."""
     run, base, splits = read_run(run, overrides, base, out, splits)
-    targets.check_distilled(run.task)
+    kind_of(run.task).check_distilled(run.task)
     source = teacher_source(run, base)
     check_family(source, run.task)
     run = settle(run, source, splits)
@@ -109,11 +106,9 @@ def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | N
 
 
 def settle(run: RunFile, source: Source, splits: Splits) -> RunFile:
-    """The run with the options of the chat template that its rows ask for: see learned_tokens.settled."""
-    if run.task.kind != "generate":
-        return run
-    options = learned_tokens.settled(Codec.from_folder(source.folder, run.task), splits["train"])
-    return replace(run, task=replace(run.task, template_options=options))
+    """The run with what its rows ask of the model's tokenizer and template: see TaskKind.settle_on."""
+    codec = Codec.from_folder(source.folder, run.task)
+    return replace(run, task=kind_of(run.task).settle_on(run.task, codec, splits["train"]))
 
 
 def _fill_task(task: Task, splits: Splits) -> tuple[Task, Splits]:
@@ -122,13 +117,13 @@ def _fill_task(task: Task, splits: Splits) -> tuple[Task, Splits]:
     if task.kind == "embed":
         raise UsageError("task.kind = 'embed': embedders are exported as they are, and not trained",
                          "edgestill export MODEL --to onnx:int8, or train a classifier with kind = \"classify\"")
-    if (task.kind == "classify") != (first.kind in ("label", "labels", "score")):
-        wanted = ("text and label, labels or score" if task.kind == "classify" else
-                  "messages, prompt and completion, or text")
+    kind = kind_of(task)
+    if first.kind not in kind.rows:
         raise DataError(f"{first.where}: a {first.kind} row, and task.kind is {task.kind!r}",
-                        f"rows for {task.kind} hold {wanted}: change task.kind or map the columns in data.columns")
+                        f"rows for {task.kind} hold {kind.columns}: change task.kind or map the columns in "
+                        "data.columns")
     pair = next((row for name in ("train", "validation") for row in splits[name] if row.pair), None)
     if pair is not None:
         raise DataError(f"{pair.where}: a pair of texts, and models are trained on single texts",
                         "join both texts in one column, or map the one to learn from in data.columns")
-    return targets.settle(task, splits) if task.kind == "classify" else (task, splits)
+    return kind.settle(task, splits)

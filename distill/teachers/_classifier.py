@@ -13,7 +13,8 @@ from ...models.task import Task
 from ...runtime.data.learned_tokens import Learned
 from ...runtime.text.codec import Codec
 from .. import alignment
-from ..data.batches import Batch, Schedule, TokenSet, token_set
+from ..data.batches import Batch, Schedule, whole_rows
+from ..data.token_sets import TokenSet, token_set
 from ..heads import class_logits
 from ..loading import load_model, positions_of
 from ..signals import Signal
@@ -42,7 +43,7 @@ class Classifier:
         tokens = token_set([Learned(one, []) for one in ids], [0] * len(ids), range(len(ids)))
         known = torch.zeros(len(ids), self.model.config.num_labels, device=self.device)
         with torch.no_grad():
-            for batch in Schedule(tokens, 1, examples.micro_batch_tokens, 0, True, self.device,
+            for batch in Schedule(tokens, 1, examples.micro_batch_tokens, 0, whole_rows, self.device,
                                   self.codec.pad_id or 0).all():
                 known[batch.rows] = class_logits(self.model, batch, wants.precision)
         self.known[examples.tokens] = known[:, self.order]

@@ -9,7 +9,8 @@ from ...models import progress
 from ...models.task import Task
 from ...runtime.text.codec import Codec
 from .. import alignment
-from ..data.batches import Batch, Schedule, TokenSet
+from ..data.batches import Batch, Schedule
+from ..data.token_sets import TokenSet
 from ..heads import Head, autocast, head_of, hidden_states
 from ..loading import load_model
 from ..signals import Signal

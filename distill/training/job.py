@@ -13,22 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from ...models import files, kinds
 from ...models.artifact import is_artifact, open_artifact, versions
-from ...models.outputs import SOFTMAX
 from ...models.progress import told
 from ...models.runfile import Loop, RunFile, kind_config
 from ...models.task import Task
 from ...runtime.data.reader import Row, rows_digest
 from ...runtime.files.model_files import read_table
 from ...runtime.text.codec import Codec
-from ..data import targets
-from ..data.batches import Schedule, TokenSet, tokenize
-from ..heads import class_logits
+from ..data.batches import Schedule
+from ..data.token_sets import TokenSet
 from ..loading import load_model
 from ..sources import Source, weights_digest
+from ..tasks._base import Objective, TaskKind, kind_of
 from ..teachers._base import Teacher, Wants
 from . import finish, loop, machine
 from .checkpoint import locked
-from .objectives import ClassObjective, Objective, TextObjective
+from .token_cache import tokenize
 from .training_log import Progress
 from .weighted_losses import Term, WeightedLosses, read_losses
 
@@ -59,9 +58,9 @@ class Job:
     adapter: Mapping[str, Any] = field(default_factory=lambda: {"kind": "full"})
 
     @property
-    def classify(self) -> bool:
-        """Whether a classifier is trained."""
-        return self.run.task.kind == "classify"
+    def kind(self) -> TaskKind:
+        """The kind of the task."""
+        return kind_of(self.run.task)
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,8 @@ class Bench:
     def read_tokens(self, codec: Codec) -> dict[str, TokenSet]:
         """The training and validation rows as ids; splits without rows are left out."""
         job, limit = self.job, self.job.run.data.max_tokens
-        sets = {name: tokenize(job.splits[name], codec, limit, job.run.task.labels, self.out.parent / ".tokens",
-                               job.run.data.learn) for name in ("train", "validation") if job.splits[name]}
+        sets = {name: tokenize(job.splits[name], codec, job.run.task, limit, job.run.data.learn,
+                               self.out.parent / ".tokens") for name in ("train", "validation") if job.splits[name]}
         for name, tokens in sets.items():
             rows = f"of {len(job.splits[name])} {name} rows"
             if tokens.left_out:
@@ -96,7 +95,7 @@ class Bench:
     def schedules(self, codec: Codec, sets: Mapping[str, TokenSet]) -> dict[str, Schedule]:
         """The batches of every set."""
         settings, size = self.job.settings, micro_batch_tokens(self.job, self.device)
-        return {name: Schedule(tokens, settings.batch_size, size, settings.seed, self.job.classify, self.device,
+        return {name: Schedule(tokens, settings.batch_size, size, settings.seed, self.job.kind.collate, self.device,
                                codec.pad_id or 0, self.job.splits[name]) for name, tokens in sets.items()}
 
     def objectives(self, model: Any, losses: WeightedLosses, codec: Codec,
@@ -110,8 +109,7 @@ class Bench:
                 wants = Wants(losses.needs, job.run.task, self.precision, name == "validation" or epochs > 1)
                 job.teacher.prepare(schedule, codec, wants, self.work)
                 told = partial(job.teacher.signal, wants=wants)
-            found[name] = (ClassObjective(model, losses, told, self.precision, job.run.task.head) if job.classify
-                           else TextObjective(model, losses, told, self.precision))
+            found[name] = job.kind.objective(model, losses, told, self.precision, job.run.task)
         return found
 
     def train(self, model: Any, objectives: Mapping[str, Objective], schedules: Mapping[str, Schedule],
@@ -171,25 +169,22 @@ def once(job: Job, out: Path, work_at: Callable[[Bench], None]) -> Path:
 
 
 def _train(bench: Bench, terms: list[Term], adapter: tuple[Any, Any]) -> None:
-    job, task, precision = bench.job, bench.job.run.task, bench.precision
+    job, task = bench.job, bench.job.run.task
     codec = Codec.from_folder(job.student.folder, task)
     sets = bench.read_tokens(codec)
     schedules = bench.schedules(codec, sets)
     model = load_model(job.student.folder, task, job.settings.seed).to(bench.device)
-    if job.classify and model.config.pad_token_id is None:
-        model.config.pad_token_id = codec.pad_id or codec.eos_id
+    job.kind.ready(model, codec)
     machine.recompute_layers(model, int(sets["train"].lengths.max()), schedules["train"].micro_batch_tokens)
     model, merge = adapter[0].attach(model, adapter[1], task.kind, job.settings.seed)
     losses = WeightedLosses(terms, model, job.teacher, job.settings.seed)
     objectives = bench.objectives(model, losses, codec, schedules)
 
-    chooses = job.classify and task.head == SOFTMAX
-    check = partial(validate, model, objectives["validation"], schedules["validation"], chooses, precision) \
-        if "validation" in sets else None
+    check = partial(validate, objectives["validation"], schedules["validation"]) if "validation" in sets else None
     outcome = bench.train(model, objectives, schedules, check, of_losses=losses.parameters)
     extra: dict[str, Any] = {}
-    if job.classify and "validation" in sets:
-        task, extra = targets.calibrate(task, *_all_logits(model, schedules["validation"], precision))
+    if "validation" in sets:
+        task, extra = job.kind.calibrate(model, schedules["validation"], bench.precision, task)
     bench.finish(merge(), outcome, sets, extra, replace(job.run, task=task))
 
 
@@ -199,26 +194,14 @@ def micro_batch_tokens(job: Job, device: str) -> int:
     return job.settings.micro_batch_tokens or machine.micro_batch_tokens(config, device)
 
 
-def validate(model: Any, objective: Objective, schedule: Schedule, classify: bool, precision: str) -> dict[str, float]:
-    """The mean loss over every row of a set, and the accuracy of a classifier that chooses one label."""
-    total, count, right = 0.0, 0, 0
+def validate(objective: Objective, schedule: Schedule) -> dict[str, float]:
+    """The loss and what else the objective measures, each the mean over every row, or learned token, of a set."""
+    totals, count = dict[str, float](), 0
     for batch in schedule.all():
-        total += float(objective(batch))
+        for name, value in objective.measure(batch).items():
+            totals[name] = totals.get(name, 0.0) + value
         count += batch.count
-        if classify:
-            right += int((class_logits(model, batch, precision).argmax(-1) == batch.labels).sum())
-    numbers = {"loss": total / max(1, count)}
-    return numbers | ({"accuracy": right / max(1, count)} if classify else {})
-
-
-def _all_logits(model: Any, schedule: Schedule, precision: str) -> tuple[Any, Any]:
-    import numpy as np
-    import torch
-
-    with torch.no_grad():
-        pairs = [(class_logits(model, batch, precision).cpu().numpy(), batch.labels.cpu().numpy())
-                 for batch in schedule.all()]
-    return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+    return {name: value / max(1, count) for name, value in totals.items()}
 
 
 def _describe(job: Job, precision: str, threads: int, device: str) -> dict[str, Any]:

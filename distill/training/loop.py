@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from ...models.errors import TrainingError
 from ...models.runfile import Loop
 from ..data.batches import Schedule
+from ..tasks._base import Objective
 from .checkpoint import State, Store
-from .objectives import Objective
 from .training_log import Metrics, Progress
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from edgestill.distill.data import temperature
-from edgestill.distill.data.batches import Batch, Schedule
+from edgestill.distill.data.batches import Batch, Schedule, whole_rows
+from edgestill.distill.tasks import _temperature as temperature
 from edgestill.distill.training import loop, machine
 from edgestill.distill.training.checkpoint import Store
 from edgestill.distill.training.training_log import METRICS, Metrics, Progress
@@ -49,7 +49,7 @@ def objective(model: Line) -> Callable[[Batch], torch.Tensor]:
 
 
 def schedule() -> Schedule:
-    return Schedule(token_set([3 + index % 5 for index in range(24)]), 4, 4096, 0, True)
+    return Schedule(token_set([3 + index % 5 for index in range(24)]), 4, 4096, 0, whole_rows)
 
 
 def run(work: Path, settings: Training = SETTINGS, validate: loop.Validate | None = None, model: Line | None = None,
@@ -99,7 +99,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path: Path) -> N
     for name, tokens in (("one", 4096), ("many", 5)):
         model = Line()
         model.dropout.p = 0.0
-        parts = Schedule(schedule().tokens, 4, tokens, 0, True)
+        parts = Schedule(schedule().tokens, 4, tokens, 0, whole_rows)
         assert (len(parts.step(0)) > 1) == (name == "many")
         loop.train(model, objective(model), parts, None, SETTINGS, tmp_path / name, {}, Progress("test"))
         weights.append(model.layer.weight.detach())

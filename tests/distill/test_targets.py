@@ -12,9 +12,10 @@ import pytest
 import torch
 from edgestill.cli.pipeline.evaluate import FloatSubject
 from edgestill.distill import distill, tune
-from edgestill.distill.data import targets
-from edgestill.distill.data.batches import Schedule, tokenize
+from edgestill.distill.data.batches import Schedule, whole_rows
+from edgestill.distill.tasks import _thresholds, classify
 from edgestill.distill.teachers._classifier import load as load_teacher
+from edgestill.distill.training.token_cache import tokenize
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import DataError, UsageError
 from edgestill.models.task import Task
@@ -39,7 +40,7 @@ SINGLE = [Row(text="a", label="1"), Row(text="b", label="0")]
     (SINGLE, Task("classify", head="score"), "score", ["score"]),
 ])
 def test_rows_say_what_head_a_model_gets(rows: list[Row], task: Task, head: str, labels: list[str]) -> None:
-    found, splits = targets.settle(task, {"train": rows, "validation": []})
+    found, splits = classify.Kind().settle(task, {"train": rows, "validation": []})
     assert (found.head, found.labels) == (head, labels)
     kind = {"softmax": "label", "sigmoid": "labels"}.get(head, "score")
     assert [row.kind for row in splits["train"]] == [kind] * 2 and splits["validation"] == []
@@ -52,7 +53,7 @@ def test_rows_say_what_head_a_model_gets(rows: list[Row], task: Task, head: str,
 ])
 def test_rows_that_a_head_does_not_answer_are_refused(rows: list[Row], task: Task, why: str) -> None:
     with pytest.raises((UsageError, DataError), match=why):
-        targets.settle(task, {"train": rows})
+        classify.Kind().settle(task, {"train": rows})
 
 
 def test_targets_and_losses_are_those_of_transformers(tiny_bert: Path) -> None:
@@ -63,7 +64,7 @@ def test_targets_and_losses_are_those_of_transformers(tiny_bert: Path) -> None:
     for rows, names, problem in ((LISTS, ["x", "y", "z"], "multi_label_classification"), (SCORES, ["s"], "regression")):
         model = AutoModelForSequenceClassification.from_pretrained(
             tiny_bert, num_labels=len(names), problem_type=problem, ignore_mismatched_sizes=True).eval()
-        schedule = Schedule(tokenize(rows, codec, 64, names), 2, 4096, 0, True)
+        schedule = Schedule(tokenize(rows, codec, Task("classify", labels=names), 64), 2, 4096, 0, whole_rows)
         (batch,) = schedule.all()
         order = [rows[place] for place in batch.rows]
         wanted = [[float(name in (row.labels or ())) for name in names] if row.score is None else [row.score]
@@ -72,12 +73,12 @@ def test_targets_and_losses_are_those_of_transformers(tiny_bert: Path) -> None:
         with torch.no_grad():
             given = model(input_ids=batch.ids, attention_mask=batch.mask, labels=batch.labels.squeeze(-1))
         head = "sigmoid" if len(names) > 1 else "score"
-        torch.testing.assert_close(targets.loss(head, given.logits, batch.labels).mean(), given.loss)
+        torch.testing.assert_close(classify.loss(head, given.logits, batch.labels).mean(), given.loss)
 
 
 def test_a_label_that_nobody_knows_is_refused(tiny_bert: Path) -> None:
     with pytest.raises(DataError, match="label 'y' is not one of the 1 known labels"):
-        tokenize(LISTS, Codec.from_folder(tiny_bert), 64, ["x"])
+        tokenize(LISTS, Codec.from_folder(tiny_bert), Task("classify", labels=["x"]), 64)
 
 
 def test_thresholds_are_where_f1_is_best() -> None:
@@ -87,7 +88,7 @@ def test_thresholds_are_where_f1_is_best() -> None:
     wanted = np.stack([chances > 0.2, chances > 0.49, chances > 0.95, chances > 0.3, chances > 0.05],
                       axis=1).astype(np.float32)
     logits = np.log(chances / (1 - chances))[:, None].repeat(5, axis=1)
-    found = targets.thresholds(logits, wanted, task)
+    found = _thresholds.fit(logits, wanted, task)
     assert found == {"low": pytest.approx(0.21, abs=0.01), "given": 0.9}
 
 
