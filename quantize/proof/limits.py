@@ -26,6 +26,12 @@ from dataclasses import dataclass
 
 from ...models.scheme import bits_of
 
+TOKENS, LEAST_TOKENS = 10_000, 3_000
+"""Rows are taken until there are this many tokens: at 10,000 the mean KL has a relative error of about 3 %, at 3,000 of
+5 %."""
+WHOLE = 500_000_000
+"""Weights up to which TOKENS are read; larger models read fewer, for every target and proof reads them again."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -127,3 +133,8 @@ def of(target: str) -> Limits:
     """The limits of an export target, or of `format:type` of a file made elsewhere, by the bits of its weights."""
     bits = bits_of(target.partition(":")[2])
     return LIMITS.get(target) or next(found for most, found in BY_BITS if bits <= most)
+
+
+def tokens_of(parameters: int) -> int:
+    """Tokens that a model of so many weights is judged on."""
+    return max(LEAST_TOKENS, TOKENS * WHOLE // max(parameters, WHOLE))

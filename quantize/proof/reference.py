@@ -25,15 +25,14 @@ from ...models.strict import build
 from ..source import context_limits
 from ..source.float_model import FloatModel
 from .divergence import by_chunks, log_softmax
+from .limits import tokens_of
 
 ARRAYS = "reference.npz"
 FIXTURES = "fixtures.json"
 TOP = 64
-TOKENS = 10_000
-"""Rows are taken until there are this many tokens: at 10,000 the mean KL has a relative error of about 3 %."""
 SEQUENCE_TOKENS = 512
 UNFOLDED = 2**28
-"""Most bytes of all arrays together: those of TOKENS tokens take some four million, an encoder's vectors ten."""
+"""Most bytes of all arrays together: those of 10,000 tokens take some four million, an encoder's vectors ten."""
 PARTS = ("text_ids", "special_ids", "sequences", "top_ids", "top_logprobs", "tails")
 LATER = ("type_ids", "beyond_ids", "beyond_top_ids", "beyond_top_logprobs", "beyond_tails")
 """A part that older artifacts lack."""
@@ -151,8 +150,8 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[tuple[Sequ
     """Ask the float model and its own tokenizer.
 
     `sequences`, ids each with the types of their tokens where there are pairs of texts, are cut to SEQUENCE_TOKENS and
-    taken until TOKENS; `output` is the one vector that an encoder gives for one, None for a decoder; `scores` are the
-    float model's on the test rows.
+    taken until `tokens_of`; `output` is the one vector that an encoder gives for one, None for a decoder; `scores` are
+    the float model's on the test rows.
     """
     tokenizer = model.tokenizer
     text_ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
@@ -164,10 +163,10 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[tuple[Sequ
     tails: list[NDArray[np.float32]] = []
     outputs: list[NDArray[np.float32]] = []
     kinds: list[NDArray[np.int8]] = []
-    count = 0
+    count, most = 0, tokens_of(model.parameters)
     for sequence, types in sequences:
         ids = np.array(sequence[: min(SEQUENCE_TOKENS, model.context_length)], np.int32)
-        if not len(ids) or count >= TOKENS:
+        if not len(ids) or count >= most:
             continue
         progress.at("read rows with the float model", count, text=f"{count:,} tokens")
         count += len(ids)

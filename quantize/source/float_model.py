@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from inspect import signature
@@ -64,6 +64,9 @@ class FloatModel:
         self.folder = folder
         self._module = module
         self._kept: dict[tuple[int, ...], NDArray[np.float32]] = {}
+        self._states: dict[tuple[int, ...], Any] = {}
+        """What entered the output layer, [1, ids, hidden]: where the logits are its product, a hundredth of their size
+        and all that is slow of them."""
         configs = (getattr(module, "generation_config", None), module.config)
         given = [getattr(config, "eos_token_id", None) for config in configs]
         lists = [value if isinstance(value, list) else [value] for value in given if value is not None]
@@ -180,17 +183,42 @@ class FloatModel:
         """
         import torch
 
-        given = {"input_ids": torch.tensor([list(ids)], device=self.device)}
+        given: dict[str, Any] = {"input_ids": torch.tensor([list(ids)], device=self.device)}
         if self.segments > 1 and any(types):
             given["token_type_ids"] = torch.tensor([list(types)], device=self.device)
         key = (*ids, *(-1 - kind for kind in types)) if len(given) > 1 else tuple(ids)
         if key in self._kept:
             return self._kept[key]
         with torch.inference_mode():
-            result: NDArray[np.float32] = self.module(**given).logits[0].float().cpu().numpy()
-        if sum(kept.nbytes for kept in self._kept.values()) + result.nbytes <= KEEP_BYTES:
+            if key in self._states:
+                found = self._output(self._states[key])
+            else:
+                found, states = self._forward(given)
+                if states is not None and self._room(states.nbytes):
+                    self._states[key] = states
+            result: NDArray[np.float32] = found[0].float().cpu().numpy()
+        if key not in self._states and self._room(result.nbytes):
             self._kept[key] = result
         return result
+
+    def _forward(self, given: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The logits, and what entered the output layer where they are what came out of it."""
+        import torch
+
+        if self._output is None:
+            return self.module(**given).logits, None
+        seen: list[tuple[Any, Any]] = []
+        hook = self._output.register_forward_hook(lambda module, states, logits: seen.append((states[0], logits)))
+        try:
+            logits = self.module(**given).logits
+        finally:
+            hook.remove()
+        same = len(seen) == 1 and torch.equal(seen[0][1], logits)
+        return logits, seen[0][0] if same else None
+
+    def _room(self, more: int) -> bool:
+        kept = sum(int(one.nbytes) for one in (*self._kept.values(), *self._states.values()))
+        return kept + more <= KEEP_BYTES
 
     def last_logits(self, ids: Sequence[int], count: int) -> NDArray[np.float32]:
         """A decoder's logits [count, vocabulary] of the last `count` tokens, where those of all would not fit."""

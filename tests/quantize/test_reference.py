@@ -6,11 +6,13 @@ import contextlib
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from edgestill.models.errors import ArtifactError
-from edgestill.quantize.proof import reference
+from edgestill.quantize.proof import limits, reference
+from edgestill.quantize.source.float_model import FloatModel
 
 
 def test_conversations_keep_the_order_of_their_keys(tmp_path: Path) -> None:
@@ -46,3 +48,37 @@ def test_a_damaged_archive_is_an_error_of_the_artifact(tmp_path: Path) -> None:
         (tmp_path / reference.ARRAYS).write_bytes(sound[:place] + bytes([sound[place] ^ 255]) + sound[place + 1:])
         with contextlib.suppress(ArtifactError):
             reference.read(tmp_path)
+
+
+def test_a_text_is_read_by_the_float_model_once(tiny_llama: Path) -> None:
+    """Of wide vocabularies the logits of all texts would not fit, and every target is compared with them again."""
+    import torch
+
+    model, bodies = FloatModel.from_folder(tiny_llama), []
+    model.module.model.register_forward_hook(lambda *given: bodies.append(given))
+    first = model.logits([1, 2, 3])
+    with torch.inference_mode():
+        assert np.array_equal(first, model.module(input_ids=torch.tensor([[1, 2, 3]])).logits[0].numpy())
+    bodies.clear()
+    assert np.array_equal(model.logits([1, 2, 3]), first) and not bodies
+    model.unload()
+    assert np.array_equal(model.logits([1, 2, 3]), first)
+    assert not np.array_equal(model.logits([1, 3, 2]), first)
+
+
+def test_logits_that_are_changed_behind_the_output_layer_stay_so(tiny_llama: Path) -> None:
+    model = FloatModel.from_folder(tiny_llama)
+    forward = model.module.forward
+
+    def capped(**given: Any) -> Any:
+        found = forward(**given)
+        found.logits = (found.logits / 2).tanh() * 2
+        return found
+
+    model.module.forward = capped
+    first = model.logits([1, 2, 3])
+    assert abs(first).max() <= 2 and np.array_equal(model.logits([1, 2, 3]), first)
+
+
+def test_large_models_are_judged_on_fewer_tokens() -> None:
+    assert [limits.tokens_of(count) for count in (10**6, 5 * 10**8, 10**9, 10**10)] == [10_000, 10_000, 5_000, 3_000]
