@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..signals import Signal
+from ..signals import Drawn, Likeliest, Signal, AnySignal, grouped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Function = Callable[[Signal, Signal, "Tensor"], "Tensor"]
+Function = Callable[[Signal, AnySignal, "Tensor"], "Tensor"]
 """(student's signal of n places, teacher's, labels [n]) → loss of each place [n]."""
 
 
@@ -26,11 +26,15 @@ def divergence(between: Callable[[Tensor, Tensor], Tensor], temperature: float) 
     the temperature T; log p and log q [n, v] → [n].
 
     The factor T² keeps the gradient's size independent of T (Hinton, Vinyals and Dean 2015, section 2). Models of one
-    family pad their vocabularies differently: what lies behind the shorter one is padding, and plays no part.
+    family pad their vocabularies differently: what lies behind the shorter one is padding, and plays no part. Of a
+    teacher's likeliest tokens v is those and all others as one: never more than between whole distributions.
     """
     from torch.nn import functional
 
-    def loss(student: Signal, teacher: Signal, labels: Tensor) -> Tensor:
+    def loss(student: Signal, teacher: AnySignal, labels: Tensor) -> Tensor:
+        if isinstance(teacher, Likeliest):  # read_losses softens only where there are logits
+            return between(teacher.log_probabilities, grouped(student.logits[:, :teacher.vocabulary], teacher.ids))
+        assert isinstance(teacher, Signal)
         common = min(student.logits.shape[-1], teacher.logits.shape[-1])
         log_q = functional.log_softmax(student.logits[:, :common] / temperature, dim=-1)
         log_p = functional.log_softmax(teacher.logits[:, :common] / temperature, dim=-1)
@@ -44,6 +48,13 @@ def kl(left: Tensor, right: Tensor) -> Tensor:
     from torch.nn import functional
 
     return functional.kl_div(right, left, reduction="none", log_target=True).sum(-1)
+
+
+def kl_of_drawn(drawn: Drawn, student: Signal) -> Tensor:
+    """What drawn tokens say of KL(teacher || student) in nats [n]: in the mean over draws that very number, with its
+    gradient, and 0 of every draw where both models are the same."""
+    log_q = student.logits[:, :drawn.vocabulary].log_softmax(-1)
+    return drawn.own - (drawn.weights * log_q.gather(-1, drawn.ids)).sum(-1)
 
 
 def mixture(left: Tensor, right: Tensor, share: float) -> Tensor:
@@ -64,7 +75,7 @@ def _module() -> Any:
             super().__init__()
             self.function = function
 
-        def forward(self, student: Signal, teacher: Signal, labels: Tensor) -> Tensor:
+        def forward(self, student: Signal, teacher: AnySignal, labels: Tensor) -> Tensor:
             return self.function(student, teacher, labels)
 
     return Loss

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...models.strict import limited
-from ._base import divergence, kl
+from ..signals import Drawn, Signal, AnySignal
+from ._base import divergence, kl, kl_of_drawn, without_parameters
 
-NEEDS = ("logits",)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEEDS = ("drawn",)
 LEVEL = "token"
 
 
@@ -21,5 +25,11 @@ class Config:
 
 
 def build(config: Config, student: Any, teacher: Any) -> Any:
-    """T² Σ p log(p / q) in nats."""
-    return divergence(kl, config.temperature)
+    """T² Σ p log(p / q) in nats; of drawn tokens an estimate without bias."""
+    whole = divergence(kl, config.temperature)
+
+    def loss(ours: Signal, theirs: AnySignal, labels: Tensor) -> Tensor:
+        found: Tensor = kl_of_drawn(theirs, ours) if isinstance(theirs, Drawn) else whole(ours, theirs, labels)
+        return found
+
+    return without_parameters(loss)

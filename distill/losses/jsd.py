@@ -11,7 +11,7 @@ from ._base import divergence, kl, mixture
 if TYPE_CHECKING:
     from torch import Tensor
 
-NEEDS = ("logits",)
+NEEDS = ("likeliest",)
 LEVEL = "token"
 
 

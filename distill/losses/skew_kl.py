@@ -8,7 +8,7 @@ from typing import Any
 from ...models.strict import limited
 from ._base import divergence, kl, mixture
 
-NEEDS = ("logits",)
+NEEDS = ("likeliest",)
 LEVEL = "token"
 
 

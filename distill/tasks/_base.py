@@ -14,7 +14,7 @@ from ...runtime.data.reader import Row
 from ...runtime.text.codec import Codec
 from ..data.batches import Batch, Collate, Schedule
 from ..data.token_sets import TokenSet
-from ..signals import Signal
+from ..signals import AnySignal, Signal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TASKS = "distill.tasks"
 Splits = Mapping[str, Sequence[Row]]
 """Rows by split: train, validation and test."""
-Told = Callable[[Batch], Signal]
+Told = Callable[[Batch], AnySignal]
 """What a teacher says at each of a batch's labels."""
 
 
@@ -33,7 +33,7 @@ class Losses(Protocol):
     def parameters(self) -> Mapping[str, Tensor]:
         """What they have of their own to train."""
 
-    def __call__(self, student: Signal, teacher: Signal | None, labels: Tensor) -> Tensor:
+    def __call__(self, student: Signal, teacher: AnySignal | None, labels: Tensor) -> Tensor:
         """The loss [n] of n places; labels [n]."""
 
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from ...models.task import Task
 from ...runtime.text.codec import Codec
 from ..data.batches import Batch, Schedule
-from ..signals import Signal
+from ..signals import AnySignal
 
 
 @dataclass(frozen=True)
@@ -58,5 +58,5 @@ class Teacher(Protocol):
         Raises UsageError for a teacher that does not fit the student or its task.
         """
 
-    def signal(self, batch: Batch, wants: Wants) -> Signal:
+    def signal(self, batch: Batch, wants: Wants) -> AnySignal:
         """What it says at each of the batch's labels, in the student's tokens or labels; of a set that it prepared."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...models import kinds
 from ...models.errors import UsageError
 from ...models.runfile import kind_config
-from ..signals import Signal
+from ..signals import LOGITS, Signal, AnySignal, served
 from ..teachers._base import Teacher
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ class Term:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The parts of a teacher's signal that it reads."""
-        return frozenset(self.module.NEEDS)
+        """The parts of a teacher's signal that it reads: to soften a distribution takes all of its logits."""
+        softens = self.module.NEEDS and getattr(self.config, "temperature", 1.0) != 1.0
+        return frozenset(self.module.NEEDS) | ({LOGITS} if softens else set())
 
 
 def read_losses(tables: Sequence[Mapping[str, Any]], name: str = "distill.losses") -> list[Term]:
@@ -60,24 +61,30 @@ def read_losses(tables: Sequence[Mapping[str, Any]], name: str = "distill.losses
     return terms
 
 
+def needs(terms: Sequence[Term], teacher: Teacher | None) -> frozenset[str]:
+    """The parts of the teacher's signal that the losses read.
+
+    Raises UsageError for a loss that needs a teacher where there is none, or what this one does not provide.
+    """
+    for term in terms:
+        if term.needs and teacher is None:
+            raise UsageError(f"{term.name}: {term.kind} needs a teacher, and the run file has no [teacher] table",
+                             "add [teacher] with kind and model, or use the loss ce alone")
+        if teacher is not None and (lacking := term.needs - served(teacher.provides)):
+            raise UsageError(f"{term.name}: {term.kind} needs {', '.join(sorted(lacking))} of the teacher, which "
+                             f"provides {', '.join(sorted(teacher.provides))}", "choose another loss or teacher")
+    return frozenset[str]().union(*(term.needs for term in terms))
+
+
 class WeightedLosses:
     """Losses as modules; what they have of their own to train lies in `parameters`, by names of no model."""
 
     def __init__(self, terms: Sequence[Term], student: Any, teacher: Teacher | None = None, seed: int = 0) -> None:
-        """Build each loss for the model `student` and for `teacher`; weights of their own are drawn from `seed`.
-
-        Raises UsageError for a loss that needs a teacher where there is none, or what this one does not provide.
-        """
+        """Build each loss for the model `student` and for `teacher`; weights of their own are drawn from `seed`. Errors
+        as of `needs`."""
         import torch
 
-        for term in terms:
-            if term.needs and teacher is None:
-                raise UsageError(f"{term.name}: {term.kind} needs a teacher, and the run file has no [teacher] table",
-                                 "add [teacher] with kind and model, or use the loss ce alone")
-            if teacher is not None and (lacking := term.needs - teacher.provides):
-                raise UsageError(f"{term.name}: {term.kind} needs {', '.join(sorted(lacking))} of the teacher, which "
-                                 f"provides {', '.join(sorted(teacher.provides))}", "choose another loss or teacher")
-        self.needs = frozenset[str]().union(*(term.needs for term in terms))
+        self.needs = needs(terms, teacher)
         self.weights = [term.weight for term in terms]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -87,7 +94,7 @@ class WeightedLosses:
             module.to(next(student.parameters()).device)
             self.parameters |= {f"losses[{index}].{name}": value for name, value in module.named_parameters()}
 
-    def __call__(self, student: Signal, teacher: Signal | None, labels: Tensor) -> Tensor:
+    def __call__(self, student: Signal, teacher: AnySignal | None, labels: Tensor) -> Tensor:
         """The weighted losses [n] of n places; labels [n]."""
         result = None
         for module, weight in zip(self.modules, self.weights, strict=True):

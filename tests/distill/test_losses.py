@@ -172,7 +172,7 @@ def test_a_loss_that_needs_a_teacher_says_so() -> None:
 
 def test_a_loss_that_needs_more_than_the_teacher_gives_says_so() -> None:
     teacher: Any = SimpleNamespace(provides={"text", "spans"})
-    with pytest.raises(UsageError, match=r"distill.losses\[0\]: jsd needs logits of the teacher, .* spans, text"):
+    with pytest.raises(UsageError, match=r"distill.losses\[0\]: jsd needs likeliest of the teacher, .* spans, text"):
         WeightedLosses(read_losses([{"kind": "jsd"}]), ANY, teacher)
     assert WeightedLosses(read_losses([{"kind": "ce"}]), ANY, teacher).needs == set()
 
