@@ -1,7 +1,7 @@
 """What a model says at some places, as losses compare it: at positions of texts, or about whole rows.
 
-All logits are a lot of numbers. Where they are kept, or come from far away, fewer stand for them: the likeliest tokens, or
-some that were drawn.
+All logits are a lot of numbers. Where they are kept, or come from far away, fewer stand for them: the likeliest tokens,
+or some that were drawn.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..signals import Drawn, Likeliest, Signal, AnySignal, grouped
+from ..signals import AnySignal, Drawn, Likeliest, Signal, grouped
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...models.strict import limited
-from ..signals import Drawn, Signal, AnySignal
+from ..signals import AnySignal, Drawn, Signal
 from ._base import divergence, kl, kl_of_drawn, without_parameters
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ...models.errors import UsageError
 from ...models.task import Task
 from ...runtime.text.codec import Codec
 from ..data.batches import Batch, Schedule
@@ -60,3 +61,10 @@ class Teacher(Protocol):
 
     def signal(self, batch: Batch, wants: Wants) -> AnySignal:
         """What it says at each of the batch's labels, in the student's tokens or labels; of a set that it prepared."""
+
+
+def check_decodes(task: Task, kind: str) -> None:
+    """UsageError for a task that a kind of teacher, which reads text alone, knows nothing of."""
+    if task.kind != "generate":
+        raise UsageError(f"teacher: {kind} is for decoders, and task.kind is {task.kind!r}",
+                         'teachers of classifiers are of the kind "local", and are asked about each row once')

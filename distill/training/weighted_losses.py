@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...models import kinds
 from ...models.errors import UsageError
 from ...models.runfile import kind_config
-from ..signals import LOGITS, Signal, AnySignal, served
+from ..signals import LOGITS, AnySignal, Signal, served
 from ..teachers._base import Teacher
 
 if TYPE_CHECKING:

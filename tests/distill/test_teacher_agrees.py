@@ -14,6 +14,7 @@ from edgestill.distill.loading import load_model
 from edgestill.distill.sources import resolve
 from edgestill.distill.teachers import _classifier, _decoder
 from edgestill.distill.teachers._base import Teacher
+from edgestill.distill.teachers.gguf import GgufTeacher
 from edgestill.distill.training import machine
 from edgestill.distill.training.job import Bench, Job
 from edgestill.distill.training.training_log import Progress
@@ -24,13 +25,18 @@ from edgestill.models.runfile import Distill
 from edgestill.runtime.text.codec import Codec
 from safetensors.numpy import load_file, save_file
 
-from .. import proving, tiny
+from .. import packed, proving, tiny
 from ..runtime.test_rows import jsonl
 
 LOSSES = ({"kind": "forward_kl"},)
-TABLES: dict[str, Callable[[Path], dict[str, Any]]] = {"local": lambda folder: {"model": str(folder)}}
+TABLES: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
+    "local": lambda model, folder: {"model": str(model)},
+    "gguf": lambda model, folder: {"model": str(packed.pack(model, folder / "gguf", "gguf:F32"))},
+}
 """The [teacher] table by kind, for a Hugging Face folder: a kind that is not here is not tested."""
-Losses = tuple[str, Callable[[], dict[str, float]]]
+TASKS_OF = {"gguf": ("generate",)}
+"""Where a kind does not teach every task."""
+Losses = tuple[str, str, Callable[[], dict[str, float]]]
 
 
 def chats(folder: Path, tiny_llama: Path, tiny_bert: Path) -> tuple[list[dict[str, Any]], Path]:
@@ -58,11 +64,12 @@ def texts(folder: Path, tiny_llama: Path, tiny_bert: Path) -> tuple[list[dict[st
 TASKS = {"generate": chats, "classify": texts}
 
 
-@pytest.fixture(scope="module", params=[(kind, task) for kind in kinds.names("distill.teachers") for task in TASKS],
+@pytest.fixture(scope="module", params=[(kind, task) for kind in kinds.names("distill.teachers")
+                                         for task in TASKS_OF.get(kind, TASKS)],
                 ids="-".join)
 def losses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path,
            tiny_bert: Path) -> Losses:
-    """The task, and the loss at step 0 on rows that are asked about once and on those that come again."""
+    """The kind, the task, and the loss at step 0 on rows that are asked about once and on those that come again."""
     kind, task = request.param
     folder = tmp_path_factory.mktemp("trimmed")
     rows, model = TASKS[task](folder, tiny_llama, tiny_bert)
@@ -76,7 +83,7 @@ def losses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     codec = Codec.from_folder(student, run.task)
     assert codec.vocabulary_size < Codec.from_folder(start).vocabulary_size
     module = kinds.load("distill.teachers", kind)
-    config = module.Config(**TABLES[kind](model))
+    config = module.Config(**TABLES[kind](model, folder))
     settings = Distill(epochs=1.0, batch_size=4, micro_batch_tokens=128)
     device = machine.device()
 
@@ -92,11 +99,11 @@ def losses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             return {name: sum(float(made[name](batch)) for batch in schedules[name].all())
                     / sum(batch.count for batch in schedules[name].all()) for name in schedules}
 
-    return task, measure
+    return kind, task, measure
 
 
 def test_a_copy_with_fewer_tokens_has_nothing_to_learn(losses: Losses) -> None:
-    found = losses[1]()
+    found = losses[2]()
     assert len(found) == 2 and max(map(abs, found.values())) < 1e-5
 
 
@@ -111,15 +118,16 @@ def same_numbers(student: Any, teacher: Any) -> list[int]:
 
 
 FAULTS: dict[tuple[str, str], tuple[Any, str, Any]] = {
-    ("generate", "one position early"): (_decoder, "hidden_states", early(_decoder.hidden_states, 1)),
-    ("generate", "numbers ignored"): (alignment, "of_tokens", same_numbers),
-    ("classify", "one position early"): (_classifier, "class_logits", early(_classifier.class_logits, 0)),
-    ("classify", "numbers ignored"): (alignment, "of_labels", same_numbers),
+    ("local", "generate"): (_decoder, "hidden_states", early(_decoder.hidden_states, 1)),
+    ("local", "classify"): (_classifier, "class_logits", early(_classifier.class_logits, 0)),
+    ("gguf", "generate"): (GgufTeacher, "_logits", early(GgufTeacher._logits, 0)),
 }
+MAPS = {"generate": "of_tokens", "classify": "of_labels"}
 
 
 @pytest.mark.parametrize("fault", ["one position early", "numbers ignored"])
 def test_a_planted_fault_is_much_to_learn(losses: Losses, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    task, measure = losses
-    monkeypatch.setattr(*FAULTS[task, fault])
+    kind, task, measure = losses
+    monkeypatch.setattr(*(FAULTS[kind, task] if fault == "one position early" else
+                          (alignment, MAPS[task], same_numbers)))
     assert min(measure().values()) > 0.01
