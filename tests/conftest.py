@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import inspect
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import pytest
 from edgestill.models.task import Task
 from hypothesis import settings
 
-from . import packed, tiny
+from . import packed, tiny, traced
 
 if TYPE_CHECKING:
     from .remote_stub import Stub
@@ -37,6 +38,27 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 # by hand they are drawn anew.
 settings.register_profile("edgestill", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("edgestill")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Encoders are traced once for all test processes; `untraced` undoes it."""
+    from edgestill.quantize.onnx import exporter
+
+    base = tmp_path_factory.getbasetemp()
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traced"
+    kept.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "exported", traced.once(exporter.exported, kept))
+        yield
+
+
+@pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders are traced anew."""
+    from edgestill.quantize.onnx import exporter
+
+    monkeypatch.setattr(exporter, "exported", inspect.unwrap(exporter.exported))
 
 
 @pytest.fixture(scope="session")
