@@ -16,6 +16,8 @@ PYTEST_WORKERS ?= 2
 HARNESS := lm_eval aiohappyeyeballs aiohttp aiosignal chardet colorama DataProperty evaluate frozenlist lxml mbstrdecoder \
 	more-itertools multidict nltk pathvalidate portalocker propcache pytablewriter pytz rouge_score sacrebleu sqlitedict \
 	tabledata tabulate tcolorpy tenacity typepy word2number yarl
+# Set in many containers, it has every single process compile torch and all the rest anew: four seconds each.
+export PYTHONDONTWRITEBYTECODE =
 export ORT_DISABLE_TELEMETRY = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
