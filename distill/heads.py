@@ -42,7 +42,11 @@ class Head:
         """hidden [c, hidden] → float32 logits [c, vocabulary]; weight and bias may be copies in another type."""
         from torch.nn import functional
 
-        logits = functional.linear(hidden, weight, bias).float() * self.scale
+        return self.scaled(functional.linear(hidden, weight, bias))
+
+    def scaled(self, product: Tensor) -> Tensor:
+        """The float32 logits of the matrix product alone."""
+        logits = product.float() * self.scale
         return (logits / self.softcap).tanh() * self.softcap if self.softcap else logits
 
     def rows(self, index: Tensor) -> Head:
@@ -125,9 +129,21 @@ def chunks(positions: int, vocabulary: int) -> list[slice]:
     return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add leftᵀ right [v, h] to `total` in float32; left [c, v], right [c, h].
+
+    In place where the types allow it: a matrix of the head's size is neither made nor read again for each chunk.
+    """
+    if left.dtype == total.dtype:
+        total.addmm_(left.T, right)
+    else:
+        total += left.T @ right
+
+
 @cache
 def _function() -> Any:
     import torch
+    from torch.nn import functional
 
     class ChunkedLoss(torch.autograd.Function):  # type: ignore[misc]
         """The forward pass computes the gradients too; the backward pass only scales them."""
@@ -137,19 +153,24 @@ def _function() -> Any:
                     bias: Tensor | None, *parameters: Tensor) -> Tensor:
             values = (hidden, weight, bias, *parameters)
             needed = [place for place in range(len(values)) if ctx.needs_input_grad[3 + place]]
-            # Leaves of their own, cast once for all chunks. The loss has its parameters itself.
-            leaves: list[Any] = [None if value is None else value.detach().to(dtype).requires_grad_(place in needed)
-                                 for place, value in enumerate((None, weight, bias))] + list(parameters)
             # Chunks are added up in float32: in bfloat16 the small ones would be rounded away.
             sums: dict[int, Any] = {place: torch.zeros_like(values[place], dtype=torch.float32) for place in needed}
+            cast = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
             for part in chunks(len(hidden), len(weight)):
-                leaves[0] = hidden[part].detach().to(dtype).requires_grad_(0 in needed)
+                states = hidden[part].detach().to(dtype)
+                product = functional.linear(states, *cast).requires_grad_()
                 with torch.enable_grad():
-                    loss = place_loss(head.logits(leaves[0], leaves[1], leaves[2]), part).sum()
-                grads = torch.autograd.grad(loss, [leaves[place] for place in needed])
-                for place, grad in zip(needed, grads, strict=True):
-                    (sums[0][part] if place == 0 else sums[place]).add_(grad)
+                    loss = place_loss(head.scaled(product), part).sum()
+                grad, *others = torch.autograd.grad(loss, [product, *(values[place] for place in needed if place > 2)])
+                if 0 in needed:
+                    sums[0][part] = grad @ cast[0]
+                if 1 in needed:
+                    _add_product(sums[1], grad, states)
+                if 2 in needed:
+                    sums[2] += grad.sum(0, dtype=torch.float32)
+                for place, other in zip((place for place in needed if place > 2), others, strict=True):
+                    sums[place] += other
                 total += loss.detach()
             ctx.grads = [sums[place].to(value.dtype) if value is not None and place in needed else None
                          for place, value in enumerate(values)]
