@@ -7,13 +7,14 @@ while its logits are still there; so nothing is kept, and nothing is computed tw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import UsageError
+from .signals import ATTENTION, HIDDEN, Inner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,6 +89,26 @@ def hidden_states(model: Any, ids: Tensor) -> Tensor:
     """
     states: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     return states
+
+
+def inner_states(model: Any, ids: Tensor, wanted: Collection[Inner]) -> tuple[Tensor, dict[Inner, Tensor]]:
+    """As hidden_states, and what else is `wanted` of a decoder on the way: hidden states [batch, length, hidden], and
+    attention [batch, length, length], the mean over heads. UsageError for attention of a model whose layers do not all
+    have it."""
+    kinds = {what for what, _ in wanted}
+    found = model.base_model(input_ids=ids, use_cache=False, output_hidden_states=HIDDEN in kinds,
+                             output_attentions=ATTENTION in kinds)
+    if ATTENTION in kinds and len(found.attentions) != model.config.get_text_config().num_hidden_layers:
+        raise UsageError(f"attention: {len(found.attentions)} layers of {type(model).__name__} have one",
+                         "compare hidden states instead")
+    return found.last_hidden_state, {
+        (what, layer): found.hidden_states[layer] if what == HIDDEN else found.attentions[layer - 1].mean(1)
+        for what, layer in wanted}
+
+
+def at(positions: Tensor, inside: Mapping[Inner, Tensor]) -> dict[Inner, Tensor]:
+    """What `inner_states` gave, in float32 at flat places of [batch, length]."""
+    return {what: value.flatten(0, 1)[positions].float() for what, value in inside.items()}
 
 
 def class_logits(model: Any, batch: Batch, precision: str) -> Tensor:

@@ -6,8 +6,8 @@ or some that were drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LOGITS, LIKELIEST, DRAWN = "logits", "likeliest", "drawn"
+HIDDEN, ATTENTION = "hidden", "attention"
+Inner = tuple[str, int]
+"""What a model computes on its way: HIDDEN and a layer (0: what enters the first one, k: what leaves the k-th), or
+ATTENTION and a layer, from 1."""
 _SERVES = {LOGITS: (LIKELIEST, DRAWN), LIKELIEST: (DRAWN,)}
 _LEAST, _NOTHING = -80.0, -1e30
 """In nats: e^-80 of a distribution counts for nothing, and is still a number; a logit of no probability."""
@@ -33,9 +37,11 @@ class Signal:
     """[n, v] logits, or what `head` makes them from."""
     head: Callable[[Tensor], Tensor] | None = None
     """Makes float32 logits of states, so that those of all places need not be held at once."""
+    inside: Mapping[Inner, Tensor] = field(default_factory=dict)
+    """In float32, hidden states [n, hidden], and attention to the places of the row [n, length], over all heads."""
 
     def __getitem__(self, part: slice) -> Signal:
-        return Signal(self.states[part], self.head)
+        return Signal(self.states[part], self.head, {what: value[part] for what, value in self.inside.items()})
 
     @cached_property
     def logits(self) -> Tensor:

@@ -14,7 +14,7 @@ from ...runtime.data.reader import Row
 from ...runtime.text.codec import Codec
 from ..data.batches import Batch, Collate, Schedule
 from ..data.token_sets import TokenSet
-from ..signals import AnySignal, Signal
+from ..signals import AnySignal, Inner, Signal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,11 +30,22 @@ class Losses(Protocol):
     """The weighted losses of a run file."""
 
     @property
-    def parameters(self) -> Mapping[str, Tensor]:
-        """What they have of their own to train."""
+    def reads(self) -> frozenset[Inner]:
+        """What those of them that look inside of the student read."""
+
+    @property
+    def of_logits(self) -> bool:
+        """Whether any of them reads logits."""
+
+    @property
+    def parameters_of_logits(self) -> Sequence[Tensor]:
+        """What those that read logits have of their own to train."""
 
     def __call__(self, student: Signal, teacher: AnySignal | None, labels: Tensor) -> Tensor:
-        """The loss [n] of n places; labels [n]."""
+        """The loss [n] of n places of those that read logits; labels [n]."""
+
+    def inside(self, student: Signal, teacher: AnySignal | None, labels: Tensor) -> Tensor:
+        """The loss [n] of n places of those that look inside."""
 
 
 class Objective(Protocol):

@@ -13,7 +13,7 @@ from ...runtime.data.reader import Row
 from ...runtime.text.codec import Codec
 from ..data.batches import Batch, next_tokens
 from ..data.token_sets import TokenSet, token_set
-from ..heads import autocast, head_of, hidden_states, summed_loss
+from ..heads import at, autocast, head_of, inner_states, summed_loss
 from ..signals import Signal
 from ._base import Losses, TaskKind, Told
 
@@ -77,13 +77,20 @@ class TextObjective:
     def __call__(self, batch: Batch) -> Tensor:
         """See Objective; counts completion tokens."""
         with autocast(self.device, self.precision):
-            hidden = hidden_states(self.student, batch.ids).flatten(0, 1)[batch.positions]
+            states, inner = inner_states(self.student, batch.ids, self.losses.reads)
+        hidden = states.flatten(0, 1)[batch.positions]
         known = None if self.told is None else self.told(batch)
 
         def place_loss(logits: Tensor, part: slice) -> Tensor:
             return self.losses(Signal(logits), None if known is None else known[part], batch.labels[part])
 
-        return summed_loss(hidden, self.head, place_loss, self.dtype, [*self.losses.parameters.values()])
+        parts = []
+        if self.losses.of_logits:
+            parts.append(summed_loss(hidden, self.head, place_loss, self.dtype, self.losses.parameters_of_logits))
+        if inner:
+            ours = Signal(hidden, inside=at(batch.positions, inner))
+            parts.append(self.losses.inside(ours, known, batch.labels).sum())
+        return sum(parts[1:], parts[0])
 
     def measure(self, batch: Batch) -> Mapping[str, float]:
         """See Objective."""

@@ -20,7 +20,7 @@ from ...models.errors import UsageError
 from ...models.task import Task
 from ...runtime.text.codec import Codec
 from ..data.batches import Batch, Schedule
-from ..signals import AnySignal
+from ..signals import AnySignal, Inner
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,12 @@ class Wants:
     """What a model computes in: fp32 or bf16."""
     repeated: bool
     """Whether each row is asked about more than once."""
+    inside: frozenset[Inner] = frozenset()
+    """What losses compare of its inside."""
 
 
 class Teacher(Protocol):
-    """A teacher of any kind."""
+    """A teacher of any kind. One that provides what is inside of a model has `config`, too: its config.json."""
 
     @property
     def provides(self) -> frozenset[str]:

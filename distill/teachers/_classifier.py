@@ -37,6 +37,9 @@ class Classifier:
         """Ask about the text of every row, each cut to the teacher's context."""
         import torch
 
+        if wants.inside:
+            raise UsageError(f"{sorted(wants.inside)[0][0]}: classifiers are compared by what they say of whole rows",
+                             "choose a loss of logits")
         limit = positions_of(self.model)
         ids = [self.codec.encode(examples.rows[place].text, add_special_tokens=True)[:limit]
                for place in examples.tokens.sources]
@@ -48,7 +51,7 @@ class Classifier:
                 known[batch.rows] = class_logits(self.model, batch, wants.precision)
         self.known[examples.tokens] = known[:, self.order]
 
-    def signal(self, batch: Batch) -> Signal:
+    def signal(self, batch: Batch, wants: Wants) -> Signal:
         """Logits of the batch's rows."""
         return Signal(self.known[batch.of][batch.rows])
 

@@ -11,9 +11,9 @@ from ...runtime.text.codec import Codec
 from .. import alignment
 from ..data.batches import Batch, Schedule
 from ..data.token_sets import TokenSet
-from ..heads import Head, autocast, head_of, hidden_states
+from ..heads import Head, at, autocast, head_of, hidden_states, inner_states
 from ..loading import load_model
-from ..signals import Signal
+from ..signals import ATTENTION, Signal
 from ._base import Wants
 
 if TYPE_CHECKING:
@@ -46,18 +46,25 @@ class Decoder:
         bits after a restart.
         """
         kept = self.kept[examples.tokens] = {}
+        if any(what == ATTENTION for what, _ in wants.inside):
+            self.model.set_attn_implementation("eager")
         numbers = int(examples.tokens.learned.sum()) * int(self.head.weight.shape[1])
-        if not wants.repeated or numbers * self.dtype.itemsize > KEPT_BYTES:
+        if not wants.repeated or wants.inside or numbers * self.dtype.itemsize > KEPT_BYTES:
             return
         for done, batch in enumerate(examples.all(), 1):
             states = self._hidden(batch).split(batch.counts)
             kept.update((row, part.clone()) for row, part in zip(batch.rows, states, strict=True))
             progress.at("teacher", len(kept), len(examples.tokens), f"batch {done}")
 
-    def signal(self, batch: Batch) -> Signal:
-        """Logits at the batch's positions."""
+    def signal(self, batch: Batch, wants: Wants) -> Signal:
+        """Logits at the batch's positions, and what is wanted of its inside."""
         import torch
 
+        if wants.inside:
+            with torch.no_grad(), autocast(self.device, self.precision):
+                states, inner = inner_states(self.model, self.ids[batch.ids], wants.inside)
+            hidden = states.flatten(0, 1)[batch.positions].to(self.dtype)
+            return Signal(hidden, self._logits, at(batch.positions, inner))
         kept = self.kept[batch.of]
         states = torch.cat([kept[row] for row in batch.rows]) if kept else self._hidden(batch)
         return Signal(states, self._logits)

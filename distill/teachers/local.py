@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ...models.strict import limited
+from ...runtime.files.model_files import read_table
 from ...runtime.text.codec import Codec
 from ..data.batches import Batch, Schedule
-from ..signals import Signal
+from ..signals import ATTENTION, HIDDEN, LOGITS, Signal
 from ..sources import Source, resolve, weights_digest
 from ._base import Wants
 from ._classifier import Classifier
@@ -47,11 +48,16 @@ def open(config: Config, base: Path, device: str) -> LocalTeacher:
 class LocalTeacher:
     """A model of transformers, in memory from the first `prepare` on; see Teacher."""
 
-    provides = frozenset({"logits"})
+    provides = frozenset({LOGITS, HIDDEN, ATTENTION})
 
     def __init__(self, source: Source, device: str) -> None:
         self.source, self.device = source, device
         self._model: Decoder | Classifier | None = None
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Its config.json."""
+        return read_table(self.source.folder / "config.json")
 
     @property
     def parents(self) -> Sequence[Mapping[str, Any]]:
@@ -74,4 +80,4 @@ class LocalTeacher:
     def signal(self, batch: Batch, wants: Wants) -> Signal:
         """See Teacher."""
         assert self._model is not None  # nothing was prepared
-        return self._model.signal(batch)
+        return self._model.signal(batch, wants)

@@ -106,7 +106,8 @@ class Bench:
             told = None
             if job.teacher is not None and losses.needs:
                 epochs = loop.total_steps(job.settings, schedule.steps_per_epoch) / schedule.steps_per_epoch
-                wants = Wants(losses.needs, job.run.task, self.precision, name == "validation" or epochs > 1)
+                wants = Wants(losses.needs, job.run.task, self.precision, name == "validation" or epochs > 1,
+                              losses.asks)
                 job.teacher.prepare(schedule, codec, wants, self.work)
                 told = partial(job.teacher.signal, wants=wants)
             found[name] = job.kind.objective(model, losses, told, self.precision, job.run.task)

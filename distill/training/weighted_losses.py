@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...models import kinds
 from ...models.errors import UsageError
 from ...models.runfile import kind_config
-from ..signals import LOGITS, AnySignal, Signal, served
+from ..signals import LOGITS, AnySignal, Inner, Signal, served
 from ..teachers._base import Teacher
 
 if TYPE_CHECKING:
@@ -89,17 +89,34 @@ class WeightedLosses:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.modules = [term.module.build(term.config, student, teacher) for term in terms]
+        self.reads = frozenset[Inner]().union(*(getattr(module, "reads", ()) for module in self.modules))
+        self.asks = frozenset[Inner]().union(*(getattr(module, "asks", ()) for module in self.modules))
         self.parameters: dict[str, Tensor] = {}
         for index, module in enumerate(self.modules):
             module.to(next(student.parameters()).device)
             self.parameters |= {f"losses[{index}].{name}": value for name, value in module.named_parameters()}
 
+    @property
+    def of_logits(self) -> bool:
+        """Whether any of them reads logits."""
+        return bool(self._terms(False))
+
+    @property
+    def parameters_of_logits(self) -> list[Tensor]:
+        """What the losses that read logits have of their own to train."""
+        return [value for module, _ in self._terms(False) for value in module.parameters()]
+
     def __call__(self, student: Signal, teacher: AnySignal | None, labels: Tensor) -> Tensor:
-        """The weighted losses [n] of n places; labels [n]."""
-        result = None
-        for module, weight in zip(self.modules, self.weights, strict=True):
-            value = module(student, teacher, labels)
-            result = value * weight if result is None else result + value * weight
-        assert result is not None  # read_losses refuses an empty list
-        found: Tensor = result
-        return found
+        """The weighted losses [n] of n places, of those that read logits; labels [n]."""
+        return self._sum(False, student, teacher, labels)
+
+    def inside(self, student: Signal, teacher: AnySignal | None, labels: Tensor) -> Tensor:
+        """The same of those that look inside of the models."""
+        return self._sum(True, student, teacher, labels)
+
+    def _terms(self, inside: bool) -> list[tuple[Any, float]]:
+        return [term for term in zip(self.modules, self.weights, strict=True) if hasattr(term[0], "reads") == inside]
+
+    def _sum(self, inside: bool, student: Signal, teacher: AnySignal | None, labels: Tensor) -> Tensor:
+        values: list[Tensor] = [module(student, teacher, labels) * weight for module, weight in self._terms(inside)]
+        return sum(values[1:], values[0])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from edgestill.distill import heads
-from edgestill.distill.signals import Signal
+from edgestill.distill.signals import ATTENTION, HIDDEN, Signal
 from edgestill.distill.training.weighted_losses import LOSSES, WeightedLosses, read_losses
 from edgestill.models import kinds
 from edgestill.models.errors import UsageError
@@ -73,8 +73,9 @@ OPTIONS: dict[str, list[dict[str, float]]] = {
     "jsd": [{}, {"beta": 0.1, "temperature": 2.0}, {"beta": 0.0}, {"beta": 1.0, "temperature": 2.0}],
     "skew_kl": [{}, {"alpha": 0.7, "temperature": 2.0}], "skew_reverse_kl": [{}, {"alpha": 0.7, "temperature": 2.0}],
 }
-CASES = [(name, options) for name in kinds.names(LOSSES) for options in OPTIONS.get(name, [{}])]
-DIVERGENCES = [name for name in kinds.names(LOSSES) if kinds.load(LOSSES, name).NEEDS]
+OF_LOGITS = [name for name in kinds.names(LOSSES) if not {HIDDEN, ATTENTION} & {*kinds.load(LOSSES, name).NEEDS}]
+CASES = [(name, options) for name in OF_LOGITS for options in OPTIONS.get(name, [{}])]
+DIVERGENCES = [name for name in OF_LOGITS if kinds.load(LOSSES, name).NEEDS]
 
 
 def loss(name: str, **options: Any) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -225,7 +226,7 @@ import resource
 from types import SimpleNamespace
 import torch
 from edgestill.distill import heads
-from edgestill.distill.signals import Signal
+from edgestill.distill.signals import ATTENTION, HIDDEN, Signal
 from edgestill.distill.training.weighted_losses import LOSSES, WeightedLosses, read_losses
 torch.set_num_threads(1)
 hidden, weight = torch.randn(384, 64, requires_grad=True), torch.randn(151936, 64, requires_grad=True)
