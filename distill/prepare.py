@@ -24,7 +24,9 @@ from .sources import Source, check, check_tokenizer, resolve, weights_digest
 from .student_template import read, with_template
 from .tasks._base import kind_of
 from .teachers import local
-from .training import finish
+from .teachers._base import Teacher
+from .teachers._cache import Cache, CachedTeacher, about
+from .training import finish, machine
 from .training.checkpoint import locked
 from .training.job import task_facts
 
@@ -105,13 +107,25 @@ def check_family(source: Source, task: Task) -> None:
 
 def teacher_kind(run: RunFile, folder: Path | None = None) -> tuple[Any, Any]:
     """The teacher's kind and its config; a `folder` is a local one, whatever [teacher] says."""
-    if folder is not None:
-        return local, local.Config(str(folder.absolute()))
-    if not run.teacher:
+    if folder is None and not run.teacher:
         raise UsageError("teacher: the run file has no such table, and there is nothing to learn from",
                          "add [teacher] with kind = \"local\" and model, or use `edgestill tune`")
-    config = runfile.kind_config(TEACHERS, run.teacher, "teacher")
+    config = runfile.kind_config(TEACHERS, run.teacher, "teacher") if run.teacher else None
+    if folder is not None:
+        return local, local.Config(str(folder.absolute()), cache=getattr(config, "cache", None))
     return kinds.load(TEACHERS, run.teacher["kind"]), config
+
+
+def open_teacher(run: RunFile, base: Path, folder: Path | None = None) -> tuple[Teacher, str]:
+    """The teacher, behind its cache where it has one, and the key of what it says; errors as of its kind's `open`."""
+    kind, config = teacher_kind(run, folder)
+    teacher: Teacher = kind.open(config, base, machine.device())
+    key: str = kind.key(config, base)
+    cache: Cache | None = getattr(config, "cache", None)
+    if cache is None:
+        return teacher, key
+    found = about(teacher, key, cache)
+    return CachedTeacher(base / cache.folder, found, teacher), found.key
 
 
 def teacher_source(run: RunFile, base: Path, folder: Path | None = None) -> Source:

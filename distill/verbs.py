@@ -13,10 +13,19 @@ from ..models.runfile import RunFile
 from ..models.task import Task
 from ..runtime.data.reader import load_splits
 from ..runtime.text.codec import Codec
-from .prepare import check_family, prepare, starting_model, student_source, teacher_kind, teacher_source
+from .prepare import (
+    check_family,
+    open_teacher,
+    prepare,
+    starting_model,
+    student_source,
+    teacher_kind,
+    teacher_source,
+)
 from .sources import Source
 from .tasks._base import Splits, kind_of
-from .training import machine
+from .teachers._cache import CachedTeacher
+from .training.fill import fill
 from .training.job import Job, run_job
 
 LABELS_ALONE = ({"kind": "ce"},)
@@ -49,17 +58,35 @@ def distill(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str]
     Arguments and errors as of `tune`. `teacher` is a folder to use instead of what [teacher] says; without it a
     teacher with `tune = true` is first made by `tune_teacher` in `<out>-teacher`.
     """
+    return run_job(_distillation(run, Path(out), overrides, base, student, teacher, splits), Path(out))
+
+
+def fill_cache(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (), base: Path | None = None,
+               student: Path | None = None, teacher: Path | None = None, splits: Splits | None = None) -> Path:
+    """Ask the teacher of [teacher] all that `distill` would, and keep it in its cache; returns the cache's folder.
+
+    Arguments and errors as of `distill`, which learns from it then without the teacher's being loaded. Killed at any
+    moment, the same call continues. UsageError for a teacher without a cache.
+    """
+    job = _distillation(run, Path(out), overrides, base, student, teacher, splits)
+    if not isinstance(job.teacher, CachedTeacher) or job.teacher.teacher is None:
+        raise UsageError("--cache-only: [teacher] has no cache that a teacher would fill",
+                         "add cache = {} to [teacher]")
+    fill(job, Path(out))
+    return job.teacher.folder
+
+
+def _distillation(run: RunFile | Path | str, out: Path, overrides: Sequence[str], base: Path | None,
+                  student: Path | None, teacher: Path | None, splits: Splits | None) -> Job:
     run, base, splits = read_run(run, overrides, base, out, splits)
-    out = Path(out)
     kind_of(run.task).check_distilled(run.task)
     if teacher is None and getattr(teacher_kind(run)[1], "tune", False):
         teacher = tune_teacher(run, out.with_name(out.name + "-teacher"), base=base, splits=splits)
-    kind, config = teacher_kind(run, teacher)
-    learned_from, key = kind.open(config, base, machine.device()), kind.key(config, base)
+    learned_from, key = open_teacher(run, base, teacher)
     source = student_source(run, base, splits, out, student, teacher)
     run = settle(run, source, splits)
-    return run_job(Job("distill", run, base, splits, source, run.distill, run.distill.losses, learned_from, key,
-                       run.distill.adapter), out)
+    return Job("distill", run, base, splits, source, run.distill, run.distill.losses, learned_from, key,
+               run.distill.adapter)
 
 
 def tune_teacher(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (),

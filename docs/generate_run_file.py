@@ -66,6 +66,15 @@ def sections() -> Iterator[Section]:
         for name in kinds.names(package):
             module = kinds.load(package, name)
             yield Section(f"### `{name}`", inspect.getdoc(module).split("\n\n")[0], keys(module.Config))
+        for key, cls in inner(package).items():
+            yield Section(f"### `{key}` of {_folder(package)}", inspect.getdoc(cls), keys(cls))
+
+
+def inner(package: str) -> dict[str, type]:
+    """The classes of tables inside the tables of a package's kinds, by their keys."""
+    return {key: cls for name in kinds.names(package)
+            for key, hint in typing.get_type_hints(kinds.load(package, name).Config).items()
+            for cls in typing.get_args(hint) if is_dataclass(cls)}
 
 
 def keys(cls: type) -> list[Key]:
@@ -142,6 +151,8 @@ def _type(hint: Any, field: Field[Any]) -> str:
     origin, inner = typing.get_origin(hint), [WORDS.get(each, "value") for each in typing.get_args(hint)]
     if field.name in KINDS:
         return f"{'list of tables' if origin is list else 'table'} with a `kind`: {_link(KINDS[field.name])}"
+    if table := next(filter(is_dataclass, typing.get_args(hint)), None):
+        return f"table: {table.__name__.lower()} below"
     if origin is not None:
         return f"list of {inner[0]}s" if origin is list else f"table of {inner[1]}s"
     low, high = (field.metadata.get(bound) for bound in ("minimum", "maximum"))
@@ -151,7 +162,7 @@ def _type(hint: Any, field: Field[Any]) -> str:
 
 def _default(field: Field[Any]) -> str:
     value = field.default if field.default_factory is MISSING else field.default_factory()
-    return "required" if value is MISSING else f"`{inline(value)}`"
+    return "required" if value is MISSING else "left out" if value is None else f"`{inline(value)}`"
 
 
 if __name__ == "__main__":

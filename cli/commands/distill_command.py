@@ -11,15 +11,17 @@ from . import training
 
 
 @click.command("distill", epilog=options.example(
-    "edgestill distill run.toml -o out/student", "edgestill distill run.toml -o out/student --set distill.steps=500"))
+    "edgestill distill run.toml -o out/student", "edgestill distill run.toml -o out/student --set distill.steps=500",
+    "edgestill distill run.toml -o out/student --cache-only"))
 @options.run_file
+@click.option("--cache-only", is_flag=True, help="Ask the teacher, keep what it says in [teacher] cache, and stop.")
 @options.out(what="Artifact folder to write; a run that was stopped continues there.")
 @options.settings
 @options.skip_bad
 @options.dry_run
 @options.as_json
 @options.verbose
-def command(run_file: Path, out: Path, overrides: tuple[str, ...], skip_bad: bool, dry_run: bool,
+def command(run_file: Path, cache_only: bool, out: Path, overrides: tuple[str, ...], skip_bad: bool, dry_run: bool,
             as_json: bool) -> None:
     """Train a student to match a teacher.
 
@@ -27,4 +29,5 @@ def command(run_file: Path, out: Path, overrides: tuple[str, ...], skip_bad: boo
     student's float weights teach its 4-bit self. Killed at any moment, the same command continues and ends with the
     same weights.
     """
-    training.train("distill", run_file, out, [*overrides, *inputs.skipping(skip_bad)], dry_run, as_json)
+    verb = "fill_cache" if cache_only else "distill"
+    training.train(verb, run_file, out, [*overrides, *inputs.skipping(skip_bad)], dry_run, as_json)

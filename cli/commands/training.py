@@ -13,7 +13,8 @@ from .. import output, progress_lines, quiet
 
 
 def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
-    """Train as `run_file` says, or print the resolved run file when `dry_run`; the result is the artifact folder.
+    """Train as `run_file` says, or print the resolved run file when `dry_run`; the result is the artifact folder;
+    of `fill_cache` the teacher's cache.
 
     `distill` without a teacher, with [grid_aware]: the student's own float weights teach its 4-bit self.
     """
@@ -30,6 +31,12 @@ def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_ru
         verb = "grid_aware"
     with quiet.stdout_kept_clean(), progress_lines.shown():
         folder = getattr(distill, verb)(run_file, out, overrides)
+    if verb == "fill_cache":
+        if as_json:
+            output.result({"cache": folder})
+        else:
+            click.echo(folder)
+        return
     artifact = open_artifact(folder)
     if as_json:
         output.result(

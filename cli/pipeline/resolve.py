@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from ...models import runfile
 from ...models.errors import UsageError
@@ -21,16 +22,13 @@ def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
 
 def resolve(run: RunFile, base: Path) -> RunFile:
     """`run` with the paths in it made absolute from `base`, the run file's folder."""
-    teacher = dict(run.teacher)
-    if isinstance(teacher.get("model"), str):
-        teacher["model"] = _folder(teacher["model"], base)
     return replace(
         run,
         task=replace(run.task, schema=str((base / run.task.schema).resolve()) if run.task.schema else ""),
         data=replace(run.data, dir=str((base / run.data.dir).resolve())),
         student=replace(run.student, model=_folder(run.student.model, base), base=_folder(run.student.base, base),
                         template=_file(run.student.template, base)),
-        teacher=teacher,
+        teacher=_teacher(run.teacher, base),
     )
 
 
@@ -67,6 +65,16 @@ def labels_run(run: RunFile) -> RunFile:
     """The run that trains the same student for the same steps on labels alone."""
     shared = {item.name: getattr(run.distill, item.name) for item in fields(Training)}
     return replace(run, tune=Training(**shared))
+
+
+def _teacher(table: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """A [teacher] table, and the cache in it: a folder that is filled need not be there yet."""
+    found = {key: _teacher(value, base) if isinstance(value, Mapping) else value for key, value in table.items()}
+    if isinstance(found.get("model"), str):
+        found["model"] = _folder(found["model"], base)
+    if isinstance(found.get("folder"), str):
+        found["folder"] = str((base / found["folder"]).resolve())
+    return found
 
 
 def _file(name: str, base: Path) -> str:

@@ -92,11 +92,11 @@ class Schedule:
         epoch, place = divmod(step, self.steps_per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self._order(epoch))
-        return self._split(self._epoch[1][place])
+        return self.split(self._epoch[1][place])
 
     def all(self) -> Iterator[Batch]:
         """Every row once, shortest first: for validation and for what a teacher says."""
-        yield from self._split(np.arange(len(self.tokens)))
+        yield from self.split(np.arange(len(self.tokens)))
 
     def _order(self, epoch: int) -> list[NDArray[np.int64]]:
         random = np.random.default_rng([self.seed, epoch])
@@ -109,7 +109,7 @@ class Schedule:
             batches += [part[i:i + self.batch_size] for i in range(0, len(part), self.batch_size)]
         return [batches[index] for index in random.permutation(len(batches))]
 
-    def _split(self, rows: NDArray[np.int64]) -> list[Batch]:
+    def split(self, rows: NDArray[np.int64]) -> list[Batch]:
         """Cut rows into batches of at most micro_batch_tokens padded tokens (one row at least)."""
         lengths = self.tokens.lengths
         rows = rows[np.argsort(lengths[rows], kind="stable")]

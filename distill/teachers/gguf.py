@@ -1,6 +1,6 @@
 """A GGUF file as teacher: llama.cpp computes its logits, so it teaches where there is no room for its float weights.
 
-It takes what the file takes, and the keys and values of one row. Every epoch asks it anew.
+It takes what the file takes, and the keys and values of one row. Every epoch asks it anew, unless its word is kept.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ..data.token_sets import TokenSet
 from ..signals import LOGITS, Signal
 from ..sources import Source, resolve
 from ._base import Wants, check_decodes
+from ._cache import Cache
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +43,8 @@ class Config:
 
     model: str = limited()
     """A .gguf file, or the folder of an exported one."""
+    cache: Cache | None = None
+    """Keep what it says on disk, and ask about nothing twice."""
 
 
 def source(config: Config, base: Path) -> Source:

@@ -14,6 +14,7 @@ from ..data.batches import Batch, Schedule
 from ..signals import ATTENTION, HIDDEN, LOGITS, Signal
 from ..sources import Source, resolve, weights_digest
 from ._base import Wants
+from ._cache import Cache
 from ._classifier import Classifier
 from ._decoder import Decoder
 
@@ -28,6 +29,8 @@ class Config:
     """The hub's commit, branch or tag; empty: main, as it was downloaded last."""
     tune: bool = False
     """Fine-tune the teacher on the labels first, as [tune] says."""
+    cache: Cache | None = None
+    """Keep what it says on disk, and ask about nothing twice."""
 
 
 def source(config: Config, base: Path) -> Source:

@@ -76,15 +76,20 @@ def write(out: Path, model: Any, tokenizer: Path, run: RunFile, base: Path, fact
 
 def told(run: RunFile) -> RunFile:
     """The run file as others may read it: of a path on this machine the last name alone, as in a manifest's parents."""
-    data, student, teacher = run.data, run.student, dict(run.teacher)
-    if isinstance(teacher.get("model"), str):
-        teacher["model"] = _name(teacher["model"])
+    data, student = run.data, run.student
     return replace(
-        run, teacher=teacher,
+        run, teacher=_named(run.teacher),
         data=replace(data, dir="." if Path(data.dir).is_absolute() else data.dir, train=_name(data.train),
                      validation=_name(data.validation), test=_name(data.test)),
         student=replace(student, model=_name(student.model), base=_name(student.base),
                         template=_name(student.template)))
+
+
+def _named(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A [teacher] table, and the cache in it, without the places of model and folder."""
+    return {key: _named(value) if isinstance(value, Mapping) else
+            _name(value) if key in ("model", "folder") and isinstance(value, str) else value
+            for key, value in table.items()}
 
 
 def _name(path: str) -> str:

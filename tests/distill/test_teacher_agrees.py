@@ -7,15 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from edgestill.distill import alignment, prepare_student
 from edgestill.distill.loading import load_model
 from edgestill.distill.sources import resolve
-from edgestill.distill.teachers import _classifier, _decoder
+from edgestill.distill.teachers import _classifier, _decoder, local
 from edgestill.distill.teachers._base import Teacher
+from edgestill.distill.teachers._cache import Cache, CachedTeacher, about
+from edgestill.distill.teachers._shards import Shards
 from edgestill.distill.teachers.gguf import GgufTeacher
 from edgestill.distill.training import machine
+from edgestill.distill.training.fill import fill
 from edgestill.distill.training.job import Bench, Job
 from edgestill.distill.training.training_log import Progress
 from edgestill.distill.training.weighted_losses import WeightedLosses, read_losses
@@ -32,9 +36,10 @@ LOSSES = ({"kind": "forward_kl"},)
 TABLES: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "local": lambda model, folder: {"model": str(model)},
     "gguf": lambda model, folder: {"model": str(packed.pack(model, folder / "gguf", "gguf:F32"))},
+    "cached": lambda model, folder: {"folder": "kept"},
 }
 """The [teacher] table by kind, for a Hugging Face folder: a kind that is not here is not tested."""
-TASKS_OF = {"gguf": ("generate",)}
+TASKS_OF = {"gguf": ("generate",), "cached": ("generate",)}
 """Where a kind does not teach every task."""
 Losses = tuple[str, str, Callable[[], dict[str, float]]]
 
@@ -87,7 +92,16 @@ def losses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     settings = Distill(epochs=1.0, batch_size=4, micro_batch_tokens=128)
     device = machine.device()
 
+    def kept() -> None:
+        """A cache of what a local teacher says, made anew."""
+        shutil.rmtree(folder / "kept", ignore_errors=True)
+        said = local.open(local.Config(str(model)), folder, device)
+        teacher = CachedTeacher(folder / "kept", about(said, "key", Cache()), said)
+        fill(Job("distill", run, folder, splits, resolve(str(student)), settings, LOSSES, teacher), folder / "out")
+
     def measure() -> dict[str, float]:
+        if kind == "cached":
+            kept()
         teacher: Teacher = module.open(config, folder, device)
         job = Job("distill", run, folder, splits, resolve(str(student)), settings, LOSSES, teacher)
         bench = Bench(job, folder / "out", folder / "work", device, "fp32", {}, "", Progress("test"))
@@ -121,7 +135,9 @@ FAULTS: dict[tuple[str, str], tuple[Any, str, Any]] = {
     ("local", "generate"): (_decoder, "hidden_states", early(_decoder.hidden_states, 1)),
     ("local", "classify"): (_classifier, "class_logits", early(_classifier.class_logits, 0)),
     ("gguf", "generate"): (GgufTeacher, "_logits", early(GgufTeacher._logits, 0)),
+    ("cached", "generate"): (Shards, "places", lambda shards, rows: np.roll(places(shards, rows), 1)),
 }
+places = Shards.places
 MAPS = {"generate": "of_tokens", "classify": "of_labels"}
 
 
