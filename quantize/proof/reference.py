@@ -154,7 +154,7 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[tuple[Sequ
     the float model's on the test rows.
     """
     tokenizer = model.tokenizer
-    text_ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    text_ids, special_ids = (tokenizer(list(texts), add_special_tokens=around).input_ids for around in (False, True))
     decoded = {str(index): back for index, ids in enumerate(text_ids)
                if (back := tokenizer.decode(ids, clean_up_tokenization_spaces=False)) != texts[index]}
     taken: list[NDArray[np.int32]] = []
@@ -180,11 +180,11 @@ def make(model: FloatModel, texts: Sequence[str], sequences: Iterable[tuple[Sequ
         top_logprobs.append(logprobs)
         tails.append(tail)
     clock = "strftime_now" in str(tokenizer.chat_template or "")
-    special_ids = [np.array(tokenizer.encode(text, add_special_tokens=True), np.int32) for text in texts]
     borders = context_limits.borders(model.module.config.to_dict()) if output is None else {}
     return Reference(
         Fixtures(list(texts), decoded, renderings(tokenizer), clock, sorted(stop_ids(model)), scores, metric, borders),
-        [np.array(ids, np.int32) for ids in text_ids], special_ids, taken, top_ids, top_logprobs, tails,
+        [np.array(ids, np.int32) for ids in text_ids], [np.array(ids, np.int32) for ids in special_ids], taken,
+        top_ids, top_logprobs, tails,
         np.stack(outputs) if outputs else np.zeros((0, 0), np.float32),
         kinds if any(part.any() for part in kinds) else [], *_beyond(model, borders, taken))
 

@@ -8,6 +8,7 @@ then put together anew by a seeded generator.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from random import Random
 from unicodedata import ucd_3_2_0
 
@@ -99,12 +100,18 @@ MIXED, WORDS, BROKEN = 900, 600, 300
 def texts(special_tokens: Iterable[str] = ()) -> list[str]:
     """The corpus: more than 2,000 distinct texts, always the same, and every special token alone, inside words, between
     blanks and twice in a row."""
-    random = Random(SEED)
-    found = [*TEXTS, *_runs(), *_mixed(random), *_words(random), *_broken(random)]
+    found = [*_plain()]
     for token in sorted(special_tokens)[:32]:
         found += [token, f"a{token}b", f"a {token} b", f"{token}{token}", f" {token}", f"{token}\n1", token[:-1],
                   f"{token} x"]
     return list(dict.fromkeys(found))
+
+
+@cache
+def _plain() -> tuple[str, ...]:
+    """The corpus without special tokens."""
+    random = Random(SEED)
+    return (*TEXTS, *_runs(), *_mixed(random), *_words(random), *_broken(random))
 
 
 def _runs() -> Iterator[str]:

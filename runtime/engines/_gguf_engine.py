@@ -29,6 +29,7 @@ class GgufEngine(Cache):
         self.vocabulary_size, self.context_length = context.vocabulary_size, context.context_length
         self.threads, self.rewinds = context.threads, context.rewinds
         self._rows, self._batch = context.rows, Batch(context.c, [sequence] * BATCH)
+        self._pieces: dict[int, bytes] = {}
 
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See `Engine.prefill`."""
@@ -125,7 +126,9 @@ class GgufEngine(Cache):
 
     def text_of(self, ids: Sequence[int]) -> bytes:
         """llama.cpp's own text of ids, special tokens included: what a stream of them shows, as UTF-8 bytes."""
-        return b"".join(piece(self._context.c, self._context.vocabulary, token) for token in ids)
+        for token in set(ids) - self._pieces.keys():
+            self._pieces[token] = piece(self._context.c, self._context.vocabulary, token)
+        return b"".join(self._pieces[token] for token in ids)
 
     def is_stop(self, token: int) -> bool:
         """Whether llama.cpp ends generation at this token."""

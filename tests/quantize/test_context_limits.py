@@ -54,7 +54,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wrong_window_is_caught_where_no_row_is_as_long(window: int, type_name: str, most: float, source: Path,
                                                           tmp_path: Path) -> None:
     asked = [np.random.default_rng(seed).integers(5, 380, 40).tolist() for seed in range(6)]
-    known = reference.make(FloatModel.from_folder(source), [], [(ids, ()) for ids in asked], None, {}, "")
+    known = reference.make(FloatModel.from_folder(source), ["light"], [(ids, ()) for ids in asked], None, {}, "")
     known.write(tmp_path)
     stored = reference.read(tmp_path)
     assert stored.fixtures.borders == {"window": 64}
@@ -85,7 +85,7 @@ def test_what_is_too_long_to_try_is_said() -> None:
 def test_a_file_that_ends_at_its_window_is_not_read_beyond(tmp_path: Path) -> None:
     source = tiny.decoder(tmp_path / "hf", "mistral", sliding_window=64)
     ids = list(range(5, 45))
-    known = reference.make(FloatModel.from_folder(source), [], [(ids, ())], None, {}, "")
+    known = reference.make(FloatModel.from_folder(source), ["light"], [(ids, ())], None, {}, "")
     path = gguf_files.write(source, tmp_path / "packed")
     manifest = Manifest("export", Task(), "mistral", "gguf:F32", path.name, {"context": 256})
     with Subject(Artifact(path.parent, manifest), known, tokenizer_folder=source) as subject:

@@ -104,7 +104,7 @@ def test_a_mixture_computes_what_its_own_matrices_compute(family: str, change: s
     wide = {"n_embd": 256} if family == "gpt2" else {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
     source = tiny.decoder(tmp_path / "hf", family, **wide)
     model, ids = FloatModel.from_folder(source), np.random.default_rng(0).integers(5, 380, 60).tolist()
-    known = reference.make(model, [], [(ids, ())], None, {}, "")
+    known = reference.make(model, ["light"], [(ids, ())], None, {}, "")
     weights = {name: weight.clone() for name, weight in model.module.state_dict().items()}
     for planted in (False, True):
         if planted and wrong is None:
