@@ -14,8 +14,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import inspect
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +52,31 @@ def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporter, "exported", traced.once(exporter.exported, kept))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_texts() -> Iterator[None]:
+    """Proofs ask about every sixth text of the corpus, and all of those with special tokens; `all_texts` undoes it."""
+    from edgestill.quantize.proof import float_answers
+
+    def texts(special_tokens: Iterable[str]) -> list[str]:
+        every = corpus.texts(special_tokens)
+        plain = len(corpus.texts(()))
+        return every[:plain:6] + every[plain:]
+
+    corpus = float_answers.corpus
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(float_answers, "corpus", SimpleNamespace(TEXTS=corpus.TEXTS, texts=texts))
+        yield
+
+
+@pytest.fixture
+def all_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proofs ask about the whole corpus."""
+    from edgestill.quantize.proof import float_answers
+    from edgestill.quantize.source import corpus
+
+    monkeypatch.setattr(float_answers, "corpus", corpus)
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
+@pytest.mark.usefixtures("all_texts")
 @pytest.mark.parametrize("target", ["gguf:Q8_0", "onnx:fp32"])
 def test_a_decoder_is_proven_and_answers(decoder: Path, target: str, tmp_path: Path) -> None:
     made = export(decoder, [target], tmp_path / "out", (), ANSWERS)[target]
