@@ -15,14 +15,14 @@ from edgestill.runtime.server.work_queue import Station
 from ..remote_stub import Stub, said
 from ..serving import running
 
-CALLS = 500
+CALLS = 64
 ROOMS = ("kitchen", "bedroom", "office", "attic")
 FORM: Any = {"type": "json_schema", "json_schema": {"name": "order", "strict": True, "schema": {
     "type": "object", "properties": {"room": {"type": "string", "enum": list(ROOMS)}, "light": {
         "type": "string", "enum": ["on", "off"]}},
     "required": ["room", "light"], "additionalProperties": False}}}
 SMALL = ["--set", 'export=[{target="gguf:Q8_0",calibration_rows=0,certify_rows=4}]', "--set", "tune.steps=2",
-         "--set", "data.test_share=0.01", "--set", "data.validation_share=0.01",
+         "--set", "data.test_share=0.1", "--set", "data.validation_share=0.1",
          "--set", "profile.repeats=1", "--set", "profile.new_tokens=4", "--set", "profile.prompt_tokens=8"]
 
 

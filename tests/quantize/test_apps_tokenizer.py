@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +37,39 @@ int main() {
     }
 }
 """
-Encode = Callable[[list[str], int], list[list[int]]]
+Build = Callable[[str], Path]
+CORE = TEMPLATES / "core"
 ROOM = 8192
 
 
-def build(header: str, folder: Path) -> Encode:
-    """Compile the tokenizer with its tables; the result encodes texts into at most so many ids each."""
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Compiles the tokenizer with its tables.h, each once."""
     if COMPILER is None:
         pytest.skip("no C++ compiler (c++, g++ or clang++)")
-    (folder / "tables.h").write_text(header)
-    (folder / "driver.cpp").write_text(DRIVER)
-    core = TEMPLATES / "core"
-    subprocess.run([COMPILER, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-I", folder, "-I", core,
-                    folder / "driver.cpp", core / "tokenizer.cpp", "-o", folder / "driver"], check=True)
+    root, made = tmp_path_factory.mktemp("programs"), dict[str, Path]()
+    command = [COMPILER, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-I", CORE]
+    (root / "driver.cpp").write_text(DRIVER)
+    subprocess.run([*command, "-c", root / "driver.cpp", "-o", root / "driver.o"], check=True)
 
-    def encode(texts: list[str], room: int) -> list[list[int]]:
-        data = b"".join(f"{len(text.encode())} {room}\n".encode() + text.encode() for text in texts)
-        done = subprocess.run([folder / "driver"], input=data, capture_output=True, check=True)
-        return [[int(id) for id in line.split()] for line in done.stdout.decode().split("\n")[:-1]]
+    def program(header: str) -> Path:
+        if header not in made:
+            folder = root / str(len(made))
+            folder.mkdir()
+            (folder / "tables.h").write_text(header)
+            subprocess.run([*command, "-I", folder, root / "driver.o", CORE / "tokenizer.cpp", "-o", folder / "driver"],
+                           check=True)
+            made[header] = folder / "driver"
+        return made[header]
 
-    return encode
+    return program
+
+
+def encode(program: Path, texts: list[str], room: int) -> list[list[int]]:
+    """At most `room` ids of each text."""
+    data = b"".join(f"{len(text.encode())} {room}\n".encode() + text.encode() for text in texts)
+    done = subprocess.run([program], input=data, capture_output=True, check=True)
+    return [[int(id) for id in line.split()] for line in done.stdout.decode().split("\n")[:-1]]
 
 
 def word_piece(**settings: Any) -> Tokenizer:
@@ -99,30 +113,38 @@ def golden_texts(tokenizer: Tokenizer) -> list[str]:
             "\u1100\u1161\u11a8 \uac00\u11a8", "\U000f1234 \U00051234"]
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
-def test_ids_are_those_of_tokenizers(name: str, tmp_path: Path) -> None:
+@cache
+def tokenizer_and_header(name: str) -> tuple[Tokenizer, str]:
+    """To make a header the tokenizer is asked about every character there is."""
     tokenizer = TOKENIZERS[name]()
-    encode = build(_tables.header(Codec(tokenizer)), tmp_path)
+    return tokenizer, _tables.header(Codec(tokenizer))
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_ids_are_those_of_tokenizers(name: str, build: Build) -> None:
+    tokenizer, header = tokenizer_and_header(name)
+    program = build(header)
     texts = golden_texts(tokenizer)
     wanted = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    found = zip(texts, encode(texts, ROOM), wanted, strict=True)
+    found = zip(texts, encode(program, texts, ROOM), wanted, strict=True)
     assert {text: ids for text, ids, right in found if ids != right} == {}
     tokenizer.enable_truncation(6)
-    assert encode(texts[:200], 6) == [encoding.ids for encoding in tokenizer.encode_batch(texts[:200])]
+    short = [encoding.ids for encoding in tokenizer.encode_batch(texts[:200])]
+    tokenizer.no_truncation()
+    assert encode(program, texts[:200], 6) == short
 
 
-def test_a_wrong_table_is_seen(tmp_path: Path) -> None:
-    tokenizer = word_piece()
-    header = _tables.header(Codec(tokenizer))
+def test_a_wrong_table_is_seen(build: Build) -> None:
+    tokenizer, header = tokenizer_and_header("BERT")
     assert '{0x41, "a"}' in header
-    encode = build(header.replace('{0x41, "a"}', '{0x41, "b"}'), tmp_path)
-    assert encode(["Alarm"], ROOM) != [tokenizer.encode("Alarm").ids]
+    program = build(header.replace('{0x41, "a"}', '{0x41, "b"}'))
+    assert encode(program, ["Alarm"], ROOM) != [tokenizer.encode("Alarm").ids]
 
 
-def test_text_that_is_no_utf_8_is_read_to_its_end(tmp_path: Path) -> None:
-    build(_tables.header(Codec(word_piece())), tmp_path)
+def test_text_that_is_no_utf_8_is_read_to_its_end(build: Build) -> None:
+    program = build(tokenizer_and_header("BERT")[1])
     for broken in (b"\xff\xfe", b"a\xe4", b"\xf0\x9f", b"\x80\x80\x80"):
-        done = subprocess.run([tmp_path / "driver"], input=f"{len(broken)} 8\n".encode() + broken, capture_output=True)
+        done = subprocess.run([program], input=f"{len(broken)} 8\n".encode() + broken, capture_output=True)
         assert done.returncode == 0 and len(done.stdout.split()) <= 8
 
 
