@@ -16,6 +16,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "init": "Write a commented run file that fits your data.",
         "run": "Run every stage of a run file, skipping what is unchanged.",
         "data": "Make rows of logs, look at rows, check them.",
+        "shrink": "Cut a model to a size, before any training.",
         "tune": "Train a student on labels alone.",
         "distill": "Train a student to match a teacher.",
         "export": "Quantize and pack a trained model, then prove it.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,15 +13,16 @@ from ..models import kinds, runfile
 from ..models.artifact import is_artifact
 from ..models.errors import UsageError
 from ..models.family import of_config
-from ..models.runfile import RunFile
+from ..models.runfile import RunFile, Student
+from ..models.scheme import Scheme
 from ..models.task import Task
 from ..runtime.data.reader import Row, rows_digest
-from ..runtime.text.codec import Codec
 from .loading import load_model, new_model
 from .merge import merged_student
 from .sources import Source, check, check_tokenizer, resolve, weights_digest
 from .student_template import read, with_template
-from .tasks._base import kind_of
+from .students import _target, depth, vocabulary
+from .students._base import Context, Cut, parts
 from .teachers import local
 from .teachers._base import Teacher
 from .teachers._cache import Cache, CachedTeacher, about
@@ -30,6 +30,7 @@ from .training import finish, machine
 from .training.checkpoint import locked
 from .training.job import task_facts
 
+STUDENTS = "distill.students"
 TEACHERS = "distill.teachers"
 
 
@@ -39,7 +40,7 @@ def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]]
     chosen, work = run.student, out.with_name(out.name + ".work")
     if folder is not None:
         source = resolve(str(folder.absolute()), key="student")
-    elif chosen.layers or chosen.vocabulary != "all" or chosen.initialise != "weights":
+    elif chosen.layers or chosen.vocabulary != "all" or chosen.cuts or chosen.to or chosen.initialise != "weights":
         start = starting_model(run, base, teacher, work)
         shape = {key: value for key, value in asdict(chosen).items() if key not in ("model", "revision", "base")}
         shape["template"] = read(chosen.template, base) if chosen.template else ""
@@ -62,27 +63,60 @@ def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]]
 
 def prepare(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], source: Source, out: Path) -> Path:
     """Write the student of [student], made from `source`, as an artifact of stage `prepare`."""
-    check_family(source, run.task)
-    chosen, task = run.student, run.task
+    chosen = run.student
     if chosen.template:
         source = with_template(source, chosen.template, base, Path(out).with_name(Path(out).name + ".template"))
-    model = load_model(source.folder, task, run.distill.seed)
-    kept = None
-    if chosen.layers:
-        from .students.depth import keep_layers
-
-        model = keep_layers(model, chosen.layers)
-    if chosen.vocabulary == "trim":
-        kept = _kept(source.folder, task, splits)
-        from .students.vocabulary import trim_model
-
-        model = trim_model(model, kept)
+    cut, cuts = cut_student(run, splits, source)
     if chosen.initialise == "random":
-        model = new_model(model.config, task, run.distill.seed)
-    return finish.write(out, model, source.folder, run, base, finish.Facts(
+        cut.model = new_model(cut.model.config, run.task, run.distill.seed)
+    return finish.write(out, cut.model, source.folder, run, base, finish.Facts(
         "prepare", [*source.lineage, source.parent("base")], {"model": source.licence},
         settings={"seed": run.distill.seed, "layers": chosen.layers, "vocabulary": chosen.vocabulary,
-                  "initialise": chosen.initialise}), kept=kept)
+                  "initialise": chosen.initialise, "cuts": cuts}), kept=cut.kept)
+
+
+def cut_student(run: RunFile, splits: Mapping[str, Sequence[Row]], source: Source) -> tuple[Cut, list[dict[str, Any]]]:
+    """The model of `source` after every cut of [student], and what each did: its kind, what stays, and the parameters
+    that every part has left; the first entry, of no kind, is the model as it was.
+
+    Raises UsageError for a cut that cannot be made, and for one whose result could not be exported.
+    """
+    check_family(source, run.task)
+    chosen, steps = run.student, cuts_of(run.student)
+    family = of_config(check(source.folder), training=True)
+    cut = Cut(load_model(source.folder, run.task, run.distill.seed))
+    context = Context(family, source.folder, run.task, splits)
+    done: list[dict[str, Any]] = [{"kind": "", "parameters": parts(cut.model, family)}]
+
+    def apply(step: _target.Step) -> None:
+        found = kinds.load(STUDENTS, step[0]).apply(cut, step[1], context)
+        done.append({"kind": step[0], **found, "parameters": parts(cut.model, family)})
+
+    for step in steps:
+        apply(step)
+    if chosen.to:
+        _target.reach(cut, context, chosen.to, chosen.format, apply)
+    config = cut.model.config.to_dict()
+    for format in ("", *sorted({Scheme.parse(export.target).format for export in run.export})):
+        family.check(config, format)
+    return cut, done
+
+
+def cuts_of(chosen: Student) -> list[_target.Step]:
+    """The cuts that [student] names, `layers` and `vocabulary` first; UsageError for what is no cut or no size."""
+    steps: list[_target.Step] = []
+    if chosen.layers:
+        steps.append(("depth", depth.Config(keep=chosen.layers)))
+    if chosen.vocabulary == "trim":
+        steps.append(("vocabulary", vocabulary.Config()))
+    steps += [(table.get("kind", ""), runfile.kind_config(STUDENTS, table, f"student.cuts[{index}]"))
+              for index, table in enumerate(chosen.cuts)]
+    if chosen.to:
+        _target.read(chosen.to, chosen.format)
+    elif chosen.format:
+        raise UsageError(f"student.format: {chosen.format!r}, and student.to gives no bytes",
+                         "give a size such as to = \"26 MB\", or leave format out")
+    return steps
 
 
 def starting_model(run: RunFile, base: Path, teacher: Path | None, work: Path) -> Source:
@@ -136,13 +170,3 @@ def teacher_source(run: RunFile, base: Path, folder: Path | None = None) -> Sour
                          "name a model in [student], and leave teacher.tune out")
     source: Source = kind.source(config, base)
     return source
-
-
-def _kept(folder: Path, task: Task, splits: Mapping[str, Sequence[Row]]) -> list[int]:
-    """The token ids that the training and validation rows use, and what these are made of."""
-    from .students.vocabulary import kept_tokens
-
-    codec = Codec.from_folder(folder, task)
-    rows = [*splits["train"], *splits["validation"]]
-    used = set(kind_of(task).examples(rows, codec, task, sys.maxsize, "all").ids.tolist())
-    return kept_tokens(json.loads(codec.tokenizer.to_str()), used)

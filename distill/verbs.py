@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..models import runfile
 from ..models.errors import DataError, UsageError
@@ -15,6 +16,7 @@ from ..runtime.data.reader import load_splits
 from ..runtime.text.codec import Codec
 from .prepare import (
     check_family,
+    cut_student,
     open_teacher,
     prepare,
     starting_model,
@@ -22,7 +24,7 @@ from .prepare import (
     teacher_kind,
     teacher_source,
 )
-from .sources import Source
+from .sources import Source, resolve
 from .tasks._base import Splits, kind_of
 from .teachers._cache import CachedTeacher
 from .training.fill import fill
@@ -101,18 +103,27 @@ def tune_teacher(run: RunFile | Path | str, out: Path | str, overrides: Sequence
 
 
 def prepare_student(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (),
-                    base: Path | None = None, teacher: Path | None = None) -> Path:
-    """Make the untrained student of [student]: fewer layers, a smaller vocabulary, or new weights; returns `out`.
+                    base: Path | None = None, teacher: Path | None = None, splits: Splits | None = None) -> Path:
+    """Make the untrained student of [student]: cut to fewer layers, thinner ones, a smaller vocabulary or a size, or
+    with new weights; returns `out`.
 
     `teacher` is a folder to start from where [student] names no model. The result is an artifact of stage `prepare`:
-    a plain Hugging Face folder that `tune` and `distill` take as `student`.
+    a plain Hugging Face folder that `tune` and `distill` take as `student`; its settings hold what every cut did.
     """
-    run, base, splits = read_run(run, overrides, base, out)
+    run, base, splits = read_run(run, overrides, base, out, splits)
     work = Path(out).with_name(Path(out).name + ".work")
     made = prepare(run, base, splits, starting_model(run, base, teacher, work), Path(out))
     if run.student.base:
         shutil.rmtree(work)
     return made
+
+
+def plan_student(run: RunFile | Path | str, out: Path | str, base: Path | None = None,
+                 splits: Splits | None = None) -> list[dict[str, Any]]:
+    """What `prepare_student` would do to the model that [student] names, and write nothing: every cut, what stays, and
+    the parameters that each part has left."""
+    run, base, splits = read_run(run, (), base, out, splits)
+    return cut_student(run, splits, resolve(run.student.model, run.student.revision, base, "student.model"))[1]
 
 
 def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | None, out: Path | str,

@@ -89,6 +89,20 @@ class Plain:
 
 
 @dataclass(frozen=True)
+class FeedForward:
+    """The part of a layer whose channels can be cut; names are those inside a layer."""
+
+    wide: list[str] = field(default_factory=lambda: ["mlp.gate_proj", "mlp.up_proj"])
+    """Matrices that make the channels; where several are stored in one, all have the same number of rows."""
+    narrow: str = "mlp.down_proj"
+    """The matrix that reads them."""
+    size: str = "intermediate_size"
+    """Config key of their number."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Config values of a model whose channels were cut."""
+
+
+@dataclass(frozen=True)
 class Family:
     """One family. Keys of a config stand in `keys`: layers, hidden, heads and so on → the config's own names."""
 
@@ -117,6 +131,10 @@ class Family:
     gguf: Gguf | None = None
     builder: Builder = field(default_factory=Builder)
     plain: Plain = field(default_factory=Plain)
+    feed_forward: FeedForward = field(default_factory=FeedForward)
+    attention: list[str] = field(default_factory=list)
+    """Queries, keys, values and output inside a layer, where groups of heads can be cut: each is a matrix of its own,
+    and the config has a size of heads that does not follow from their number."""
     onnx: str | None = limited(None, choices=("builder", "exporter", "plain"))
     """How the family becomes ONNX: onnxruntime_genai's builder, transformers' exporter, node by node, or not at all."""
 

@@ -62,6 +62,13 @@ class Student:
     """The layers of `model` to keep, from 0; empty keeps all."""
     vocabulary: str = limited("all", choices=("all", "trim"))
     """trim: keep only the tokens that the rows use, all bytes and all special tokens."""
+    cuts: list[dict[str, Any]] = field(default_factory=list)
+    """Each names a file of distill/students; done in this order, after `layers` and `vocabulary`."""
+    to: str = ""
+    """The most parameters that it may have (40M), or bytes of its file (26 MB): the vocabulary is trimmed, then layers
+    and feed-forward channels are cut alike."""
+    format: str = ""
+    """Of the file that `to` gives the bytes of: gguf:Q4_0, gguf:Q8_0, gguf:F16, gguf:BF16 or gguf:F32."""
     initialise: str = limited("weights", choices=("weights", "random"))
     """random: the model's shape and tokenizer with new weights."""
     template: str = ""

@@ -47,6 +47,8 @@ def check(run: RunFile) -> None:
     elif not run.student.model:
         raise UsageError("student.model: is empty and there is no teacher to take it from",
                          "name a model in [student], or a teacher in [teacher]")
+    for index, cut in enumerate(run.student.cuts):
+        runfile.kind_config("distill.students", cut, f"student.cuts[{index}]")
     for index, export in enumerate(run.export):
         runfile.kind_config("quantize.methods", export.method, f"export[{index}].method")
     runfile.check_grid_aware(run)

@@ -1,9 +1,11 @@
-"""A student with a smaller vocabulary: only the tokens that its rows use, and what those are made of.
+"""A smaller vocabulary: only the tokens that the training and validation rows use, and what those are made of.
 
 On covered text nothing changes. A byte-level BPE tokenizer applies the best-ranked merge that a word allows until
 none is left; if every merge that was applied is kept, in the old order, the same ones are applied again. WordPiece
-takes the longest piece that fits; a smaller vocabulary that holds this piece has no longer one. On other text words
-fall apart into smaller pieces; bytes (BPE) or ASCII letters (WordPiece) always stay.
+takes the longest piece that fits; a smaller vocabulary that holds this piece has no longer one. Unigram takes the cut
+with the highest sum of scores; that one is left, and no other has got better, for what a character without a piece
+costs hangs on the lowest score of all, which stays. On other text words fall apart into smaller pieces; bytes (BPE),
+ASCII letters and the characters of what stays (Unigram) are always kept.
 """
 
 from __future__ import annotations
@@ -12,16 +14,35 @@ import copy
 import json
 import string
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...models import files
 from ...models.errors import UsageError
 from ..loading import copy_tokenizer
+from ._base import Context, Cut, make_greedy
 
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-"""What nobody reads of a generation config that says greedy, and what transformers then refuses to save anew."""
 _LONE_BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
+_ASCII = string.ascii_letters + string.digits + string.punctuation
+
+
+@dataclass(frozen=True)
+class Config:
+    """No options."""
+
+
+def apply(cut: Cut, config: Config, context: Context) -> dict[str, Any]:
+    """Leave `cut.model` the tokens that the rows use; returns how many those are.
+
+    Raises UsageError for a vocabulary that was trimmed before, and for what `kept_tokens` and `trim_model` refuse.
+    """
+    if cut.kept is not None:
+        raise UsageError("vocabulary: it was trimmed to the rows before", "name this cut once")
+    used = {token for split in context.tokens.values() for token in set(split.ids.tolist())}
+    cut.kept = kept_tokens(json.loads(context.codec.tokenizer.to_str()), used)
+    cut.model = trim_model(cut.model, cut.kept)
+    return {"tokens": len(cut.kept)}
 
 
 def kept_tokens(tokenizer: Mapping[str, Any], used: Collection[int]) -> list[int]:
@@ -30,7 +51,9 @@ def kept_tokens(tokenizer: Mapping[str, Any], used: Collection[int]) -> list[int
     `tokenizer` is the content of tokenizer.json. Raises UsageError for a kind of tokenizer that cannot be cut.
     """
     model = tokenizer["model"]
-    vocabulary: Mapping[str, int] = model.get("vocab") or {}
+    listed = model.get("vocab") or {}
+    vocabulary: Mapping[str, int] = (listed if isinstance(listed, Mapping) else
+                                     {token: index for index, (token, _) in enumerate(listed)})
     keep = {item["id"] for item in tokenizer["added_tokens"]} | set(used)
     if model["type"] == "BPE":
         # Byte-level alphabets spell a byte as one character; others hold bytes as <0x00> to <0xFF>.
@@ -48,15 +71,22 @@ def kept_tokens(tokenizer: Mapping[str, Any], used: Collection[int]) -> list[int
                     open_tokens.append(part)
     elif model["type"] == "WordPiece":
         continued = model.get("continuing_subword_prefix", "##")
-        letters = string.ascii_letters + string.digits + string.punctuation
-        keep |= {vocabulary[token] for letter in letters for token in (letter, continued + letter)
+        keep |= {vocabulary[token] for letter in _ASCII for token in (letter, continued + letter)
                  if token in vocabulary}
+    elif model["type"] == "Unigram":
+        signs = {*_ASCII, *(sign for token, index in vocabulary.items() if index in keep for sign in token)}
+        keep |= {index for token, index in vocabulary.items() if token in signs or token in _LONE_BYTES}
+        # tokenizers takes the lowest score of all, llama.cpp that of ordinary tokens.
+        special = {item["id"] for item in tokenizer["added_tokens"]}
+        for known in (range(len(listed)), [index for index in range(len(listed)) if index not in special]):
+            keep.add(min(known, key=lambda index: float(listed[index][1])))
     else:
-        raise UsageError(f"student.vocabulary: a tokenizer of type {model['type']} cannot be trimmed",
-                         "Unigram weighs all of its pieces against each other, so that fewer pieces change how covered "
-                         "text is cut; set vocabulary = \"all\"")
+        raise UsageError(f"vocabulary: a tokenizer of type {model['type']} cannot be trimmed",
+                         "BPE, WordPiece and Unigram can; keep the whole vocabulary")
     if model.get("unk_token") is not None:
         keep.add(vocabulary[model["unk_token"]])
+    if model.get("unk_id") is not None:
+        keep.add(model["unk_id"])
     return sorted(keep)
 
 
@@ -65,7 +95,11 @@ def trim_tokenizer(tokenizer: Mapping[str, Any], kept: Sequence[int]) -> dict[st
     new = {old: index for index, old in enumerate(kept)}
     result = copy.deepcopy({key: value for key, value in tokenizer.items() if key != "model"})
     model = dict(tokenizer["model"])
-    model["vocab"] = {token: new[old] for token, old in model["vocab"].items() if old in new}
+    if model["type"] == "Unigram":  # a list, where the place is the id
+        model["vocab"] = [entry for old, entry in enumerate(model["vocab"]) if old in new]
+        model["unk_id"] = None if model.get("unk_id") is None else new[model["unk_id"]]
+    else:
+        model["vocab"] = {token: new[old] for token, old in model["vocab"].items() if old in new}
     result["model"] = model
     if model["type"] == "BPE":
         words = model["vocab"]
@@ -102,8 +136,8 @@ def trim_model(model: Any, kept: Sequence[int]) -> Any:
     places = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     padding = getattr(places, "padding_idx", None)  # RoBERTa numbers positions from it
     if padding is not None and new.get(padding) != padding:
-        raise UsageError(f"student.vocabulary: the padding token {padding} would get another number, and with it all "
-                         "positions another meaning", "set vocabulary = \"all\"")
+        raise UsageError(f"vocabulary: the padding token {padding} would get another number, and with it all "
+                         "positions another meaning", "keep the whole vocabulary")
     with torch.no_grad():
         tied = outputs is not None and outputs.weight is inputs.weight
         embedding = nn.Embedding.from_pretrained(inputs.weight[rows].clone(), freeze=False)
@@ -120,9 +154,8 @@ def trim_model(model: Any, kept: Sequence[int]) -> Any:
             for key, value in trim_ids(config.to_dict(), new).items():
                 setattr(config, key, value)
     generation = getattr(model, "generation_config", None)
-    if generation is not None and not generation.do_sample:
-        for key in _SAMPLING:
-            setattr(generation, key, None)
+    if generation is not None:
+        make_greedy(generation)
     model.config.get_text_config().vocab_size = len(kept)
     return model
 

@@ -78,7 +78,7 @@ def write(source: Path, folder: Path, scheme: Scheme, encode: Encode, calibratio
     if choose:
         by_source = {tensor.source: tensor for tensor in tensors}
         parts = mixed_types.parts(tensors, checkpoint)
-        header = _header_bytes(checkpoint, tensors, folder) + ALIGNMENT * len(tensors)
+        header = header_bytes(checkpoint, tensors, folder) + ALIGNMENT * len(tensors)
         fixed = header + sum(tensor.bytes for tensor in tensors if tensor.type != "Q8_0")
         plain = header + sum(tensor.bytes for tensor in plan(checkpoint, "Q4_0")[0])
         types = choose(parts, fixed, plain, lambda name, type_name: mixed_types.restored(
@@ -130,7 +130,7 @@ def _mixture(checkpoint: Checkpoint, tensors: list[Tensor], type_name: str, impo
     return [replace(tensor, type=found.get(tensor.name, tensor.type)) for tensor in tensors]
 
 
-def _header_bytes(checkpoint: Checkpoint, tensors: list[Tensor], folder: Path) -> int:
+def header_bytes(checkpoint: Checkpoint, tensors: list[Tensor], folder: Path) -> int:
     """The bytes before the first tensor: vocabulary and metadata, the same for all types."""
     with _header(checkpoint, tensors, folder) as header:
         return header.stat().st_size
