@@ -55,7 +55,7 @@ def assert_same_model(cut: Cut, before: torch.Tensor, folder: Path, task: Task) 
     torch.testing.assert_close(logits(load_model(folder, task).eval()), before, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma3", "phi3", "lfm2", "gpt2", "gpt_neox", "qwen3_5"])
+@pytest.mark.parametrize("name", ["llama", "phi3", "lfm2", "gpt2", "gpt_neox"])
 def test_feed_forward_channels_that_add_nothing_go(name: str, tmp_path: Path) -> None:
     changes = {"n_inner": CHANNELS} if name == "gpt2" else {"block_auto_adjust_ff_dim": False} if name == "lfm2" else {}
     cut, context = opened(decoders.make(tmp_path / "whole", name, changes)[0], name)
@@ -68,7 +68,7 @@ def test_feed_forward_channels_that_add_nothing_go(name: str, tmp_path: Path) ->
     assert sum(left.values()) == parameters(cut.model)
 
 
-@pytest.mark.parametrize("name", ["bert", "distilbert", "xlm-roberta", "modernbert"])
+@pytest.mark.parametrize("name", ["bert", "distilbert", "modernbert"])
 def test_channels_of_encoders_go_too(name: str, tmp_path: Path) -> None:
     changes = {} if name == "distilbert" else {"intermediate_size": CHANNELS}
     folder = tiny.classifier(tmp_path / "whole", name, **changes)
@@ -79,7 +79,7 @@ def test_channels_of_encoders_go_too(name: str, tmp_path: Path) -> None:
     assert_same_model(cut, before, tmp_path / "cut", LABELS)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma3", "smollm3", "mistral"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma3"])
 def test_whole_groups_of_heads_go(name: str, tmp_path: Path) -> None:
     changes = {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 48}
     cut, context = opened(decoders.make(tmp_path / "whole", name, changes)[0], name)

@@ -87,16 +87,15 @@ def test_the_least_that_can_be_reached_is_named_and_can_be_reached(house: Path, 
         steps(house, to=str(int(least) - 1))
 
 
-@pytest.mark.parametrize("type", ["Q4_0", "F16"])
-def test_a_file_is_as_large_as_was_asked(type: str, house: Path, tmp_path: Path) -> None:
+def test_a_file_is_as_large_as_was_asked(house: Path, tmp_path: Path) -> None:
     def written(folder: Path, student: Path) -> int:
         folder.mkdir()
-        name = gguf.write(student, folder, Scheme("gguf", type), encoder({"kind": "rtn"}, None), None)
+        name = gguf.write(student, folder, Scheme("gguf", "Q4_0"), encoder({"kind": "rtn"}, None), None)
         return (folder / name).stat().st_size
 
     whole = written(tmp_path / "whole", house / "llama")
     limit = int(whole * 0.6)
-    student = prepare_student(asked(to=f"{limit / 1000} kB", format=f"gguf:{type}"), tmp_path / "student", base=house)
+    student = prepare_student(asked(to=f"{limit / 1000} kB", format="gguf:Q4_0"), tmp_path / "student", base=house)
     assert 0.85 * limit < written(tmp_path / "cut", student) <= limit
 
 
