@@ -1,8 +1,8 @@
 """Trains again and again in forked children that are killed, until one gets through; prints what came of it.
 
 A helper program of test_checkpoint_resume.py. It imports torch once and forks, so a start costs little. Usage:
-`crash_runner.py line FOLDER STRIDE` for a model of one layer, killed at every STRIDE-th operation on files in turn;
-`crash_runner.py tune FOLDER RUN_FILE SEED` for a whole run of `tune`, killed at random moments.
+`crash_runner.py FOLDER STRIDE RUN_FILE SEED`: a model of one layer is killed at every STRIDE-th operation on files in
+turn, a whole run of `tune` at random moments.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,6 @@ def in_child(work: Callable[[], Any], seconds: float | None = None) -> bool:
 def line(folder: Path, stride: int) -> dict[str, Any]:
     """Kill a fresh run at an operation and continue it undisturbed, for every `stride`-th operation; then kill one
     run again and again, each time a little later."""
-    from importlib import import_module
-
-    progress = import_module("edgestill.distill.training.training_log")
-    progress.find_spec = lambda name: None  # TensorBoard takes seconds to start, and nothing depends on it
-
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     test_loop = import_module("tests.distill.test_loop")
 
@@ -150,8 +146,9 @@ def tune(folder: Path, run_file: Path, seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    where = Path(sys.argv[2])
-    if sys.argv[1] == "line":
-        sys.stdout.write(json.dumps(line(where, int(sys.argv[3]))))
-    else:
-        sys.stdout.write(json.dumps(tune(where, Path(sys.argv[3]), int(sys.argv[4]))))
+    training_log: Any = import_module("edgestill.distill.training.training_log")
+    training_log.find_spec = lambda name: None  # TensorBoard takes seconds to start, and nothing depends on it
+    where, stride, run_file, seed = sys.argv[1:]
+    (Path(where) / "line").mkdir()
+    sys.stdout.write(json.dumps({"line": line(Path(where) / "line", int(stride)),
+                                 "tune": tune(Path(where), Path(run_file), int(seed))}))

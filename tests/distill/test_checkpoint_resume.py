@@ -21,31 +21,34 @@ RUNNER = Path(__file__).parent.with_name("crash_runner.py")
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork and SIGKILL")
 
 
-def crash(*arguments: object) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, RUNNER, *map(str, arguments)], capture_output=True, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+@pytest.fixture(scope="module")
+def crashed(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of all killed runs, and what came of them: of one process, which imports torch once."""
+    folder = tmp_path_factory.mktemp("crashed")
+    rows = [{"prompt": f"turn on the light {index}", "completion": f"on {index}"} for index in range(40)]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "run.toml").write_text(
+        f'data.train = "rows.jsonl"\nstudent.model = "{tiny_llama.as_posix()}"\nstudent.layers = [0, 1]\n'
+        '[tune]\nsteps = 12\nbatch_size = 4\nlearning_rate = 1e-3\ncheckpoint_seconds = 0.0\nevaluate_every = 3\n')
+    done = subprocess.run([sys.executable, RUNNER, folder, "17", folder / "run.toml", "5"], capture_output=True,
+                          text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(done.stdout))
+    return folder, json.loads(done.stdout)
 
 
 @posix
-def test_killed_at_operations_on_files_it_ends_with_the_same_weights(tmp_path: Path) -> None:
-    result = crash("line", tmp_path, 17)
+def test_killed_at_operations_on_files_it_ends_with_the_same_weights(crashed: tuple[Path, dict[str, Any]]) -> None:
+    result = crashed[1]["line"]
     assert result["found"] == [result["wanted"]]
     assert result["points"] >= 9, "the faults must have struck"
     assert result["restarts"] > 5
 
 
 @posix
-def test_a_whole_run_killed_at_random_moments_ends_with_the_same_weights(tmp_path: Path, tiny_llama: Path) -> None:
-    rows = [{"prompt": f"turn on the light {index}", "completion": f"on {index}"} for index in range(40)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "run.toml").write_text(
-        f'data.train = "rows.jsonl"\nstudent.model = "{tiny_llama.as_posix()}"\nstudent.layers = [0, 1]\n'
-        '[tune]\nsteps = 12\nbatch_size = 4\nlearning_rate = 1e-3\ncheckpoint_seconds = 0.0\nevaluate_every = 3\n')
-    result = crash("tune", tmp_path, tmp_path / "run.toml", 5)
+def test_a_whole_run_killed_at_random_moments_ends_with_the_same_weights(crashed: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = crashed[0], crashed[1]["tune"]
     assert result["found"] == [result["wanted"]] and result["kills"] >= 2
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("killed")) == ["killed"]
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith("killed")) == ["killed"]
 
 
 def weights(value: float) -> dict[str, torch.Tensor]:
