@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-EMAIL, PHONE, CARD, KEY = KINDS = ("e-mail addresses", "phone numbers", "card numbers", "API keys")
+EMAIL, PHONE, CARD, IBAN, KEY = KINDS = (
+    "e-mail addresses", "phone numbers", "card numbers", "bank accounts (IBAN)", "API keys")
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
 _CARD = re.compile(r"(?<![\d.])[2-6](?:[ -]?\d){12,18}(?![\d.])")
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _KEY = re.compile(r"(?<!\w)(?:sk|pk|rk)-[\w-]{20,200}|(?<!\w)(?:AKIA|ASIA)[A-Z0-9]{16}(?!\w)|(?<!\w)gh[pousr]_\w{36,}")
 _PHONE = re.compile(r"""(?<![\w.])(?:
     (?:\+|00)[1-9]\d{0,3}[ ().-]{0,2}\d(?:[ ()./-]{0,2}\d){5,12}  # with the country's code
@@ -21,11 +23,12 @@ def kinds_in(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         yield from (EMAIL for _ in _EMAIL.finditer(text))
         yield from (KEY for _ in _KEY.finditer(text))
-        cards = [found for found in _CARD.finditer(text) if luhn(found[0])]
-        yield from (CARD for _ in cards)
-        inside = [found.span() for found in cards]
-        yield from (PHONE for found in _PHONE.finditer(text)
-                    if not any(start <= found.start() < end for start, end in inside))
+        inside: list[tuple[int, int]] = []  # digits of an account are no card's, nor either's a phone's
+        for kind, pattern, holds in ((IBAN, _IBAN, iban), (CARD, _CARD, luhn), (PHONE, _PHONE, bool)):
+            found = [match.span() for match in pattern.finditer(text) if holds(match[0])
+                     and not any(start <= match.start() < end for start, end in inside)]
+            yield from (kind for _ in found)
+            inside += found
 
 
 def luhn(number: str) -> bool:
@@ -33,3 +36,9 @@ def luhn(number: str) -> bool:
     digits = [int(digit) for digit in number if digit.isdigit()]
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return (sum(doubled) + sum(digits[-1::-2])) % 10 == 0
+
+
+def iban(number: str) -> bool:
+    """Whether the third and fourth characters of a bank account are its check digits (ISO 13616)."""
+    plain = number.replace(" ", "")
+    return int("".join(str(int(letter, 36)) for letter in plain[4:] + plain[:4])) % 97 == 1

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException, HTTPResponse
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ...models.errors import EdgestillError, UsageError
 
@@ -22,7 +22,8 @@ PATIENCE = 5.0
 _LIMIT = 2**23
 """Bytes of an answer."""
 _BLANKS = set(map(chr, range(33)))
-_LOCAL = ("localhost", "127.0.0.1", "::1")
+LOCAL = ("localhost", "127.0.0.1", "::1")
+"""This machine, as addresses name it."""
 
 
 class RemoteError(EdgestillError):
@@ -35,6 +36,20 @@ class RemoteError(EdgestillError):
         self.reason, self.busy, self.wait = reason, busy, wait
 
 
+def address(url: str) -> SplitResult:
+    """The parts of a base address, such as https://host/v1; UsageError for another kind of address."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not set(url) & _BLANKS
+    except ValueError:  # a port beyond 65535, a bracket that is not closed
+        sound = False
+    if not sound:
+        raise UsageError(f"{url}: not an http or https address", "for example https://host/v1")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise UsageError("the address holds a user, a query or a fragment", "give the key apart from it")
+    return parts
+
+
 class Remote:
     """A model behind an address. Nothing is sent there but what it is given to ask: no header, cookie or name of
     whoever wants the answer."""
@@ -45,16 +60,8 @@ class Remote:
 
         Raises UsageError for another kind of address, and for a key that would travel unencrypted to another machine.
         """
-        try:
-            parts = urlsplit(url)
-            sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not set(url) & _BLANKS
-        except ValueError:  # a port beyond 65535, a bracket that is not closed
-            sound = False
-        if not sound:
-            raise UsageError(f"{url}: not an http or https address", "for example https://host/v1")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise UsageError("the address holds a user, a query or a fragment", "give the key apart from it")
-        if key and parts.scheme == "http" and parts.hostname not in _LOCAL:
+        parts = address(url)
+        if key and parts.scheme == "http" and parts.hostname not in LOCAL:
             raise UsageError(f"{url}: the key would be sent unencrypted", "use https, or leave the key out")
         self.url, self.model, self.system, self.timeout = url.rstrip("/"), model, system, timeout
         self.tries = tries or TRIES

@@ -159,7 +159,8 @@ def test_personal_data_is_counted_and_stays(tmp_path: Path) -> None:
     log, found = of(tmp_path, logs.pair(logs.asks("write to ada@example.org or +49 30 1234567")),
                     logs.pair(logs.asks("my card is 4111 1111 1111 1111")), logs.pair(logs.asks("dim the lamp")))
     report = reported(log)
-    assert report.personal == {"e-mail addresses": 1, "phone numbers": 1, "card numbers": 1, "API keys": 0}
+    assert report.personal == {"e-mail addresses": 1, "phone numbers": 1, "card numbers": 1,
+                               "bank accounts (IBAN)": 0, "API keys": 0}
     assert report.lines()[-1] == ("personal data: 1 e-mail addresses, 1 phone numbers, 1 card numbers in 2 rows; they "
                                   "stay as they are")
     assert "ada@example.org" not in "\n".join(report.lines())
@@ -170,6 +171,8 @@ def test_personal_data_is_counted_and_stays(tmp_path: Path) -> None:
     ("a.b+c@mail.example.com, x@y", ["e-mail addresses"]), ("@ada mentions 3@4", []),
     ("4111-1111-1111-1111", ["card numbers"]), ("4111 1111 1111 1112", []), ("order 1234567890123456789", []),
     ("5500005555555559", ["card numbers"]),
+    ("DE89 3704 0044 0532 0130 00", ["bank accounts (IBAN)"]), ("GB82WEST12345698765432", ["bank accounts (IBAN)"]),
+    ("NO9386011117947.", ["bank accounts (IBAN)"]), ("DE88370400440532013000", []), ("AB12 CDEF", []),
     ("+1 (555) 123-4567", ["phone numbers"]), ("555-123-4567", ["phone numbers"]),
     ("0049 30 1234567", ["phone numbers"]), ("030 1234567", ["phone numbers"]),
     ("on 2026-11-30 at 09:15:00", []), ("version 3.11.4, 1024 x 768, 100 000", []),
