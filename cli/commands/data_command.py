@@ -10,11 +10,15 @@ import click
 
 from .. import inputs, options, output
 from ..pipeline import student_tokenizer
+from .label import label
 
 
 @click.group("data", epilog=options.example("edgestill data check run.toml", "edgestill data check train.jsonl"))
 def command() -> None:
-    """Make rows of logs, look at rows, check them."""
+    """Make rows of logs, label rows, look at rows, check them."""
+
+
+command.add_command(label)
 
 
 @command.command(

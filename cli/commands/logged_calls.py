@@ -33,8 +33,7 @@ class Made:
 
     def write(self, out: Path) -> list[Path]:
         """Write the rows, the task and the list of what was left out; UsageError where one of these files is there."""
-        if format_of(out) not in (".jsonl", ".ndjson") or out.suffix != format_of(out):
-            raise UsageError(f"{out}: rows are written as JSON lines", "let the name end in .jsonl")
+        check_name(out)
         left_out = out.with_suffix(".left-out.jsonl")
         for path in (out, left_out, task_file.path_of(out), task_file.schema_of(out)):
             if path.exists():
@@ -53,6 +52,12 @@ class Made:
         shown = {**self.task, "system": system[:SHOWN] + ("…" if len(system) > SHOWN else "")}
         lines = task_file.lines(shown) + ["schema: the response format of all calls"] * (self.schema is not None)
         return ["[task], which `edgestill init` takes up:", *(f"  {line}" for line in lines)] if lines else []
+
+
+def check_name(out: Path) -> None:
+    """UsageError where a file of rows is not named as what we write."""
+    if format_of(out) not in (".jsonl", ".ndjson") or out.suffix != format_of(out):
+        raise UsageError(f"{out}: rows are written as JSON lines", "let the name end in .jsonl")
 
 
 def rows_of(paths: Sequence[Path], chat: bool) -> Made:

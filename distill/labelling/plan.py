@@ -1,0 +1,88 @@
+"""What a labelling is about to do and to cost, said before the first call."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...runtime.data.personal import kinds_in
+from .items import Item
+from .prices import Price
+from .prompt import BYTES_PER_TOKEN, Prompt
+from .settings import Settings
+
+PLACES = 3
+"""Rows named with personal data in them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers of a labelling that is about to begin."""
+
+    host: str
+    model: str
+    rows: int
+    own: int
+    """Rows that have an answer."""
+    questions: int
+    """Calls, when every reply can be used."""
+    answered: int
+    """Of these, answers that stand in the ledger."""
+    tokens_read: int
+    """About, for the others."""
+    tokens_written: int
+    """About; the most there can be where no answer is known yet."""
+    cost: float | None
+    """US dollars; None where no price is known."""
+    price: str | None
+    limits: str
+    personal: dict[str, int]
+    personal_rows: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of JSON types."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The plan for a terminal."""
+        found = [f"teacher: {self.model} at {self.host}, where the rows are sent",
+                 f"rows: {self.rows}, of which {self.own} have an answer",
+                 f"questions: {self.questions}, of which {self.answered} are answered in the ledger",
+                 f"tokens: about {self.tokens_read:,} to read and {self.tokens_written:,} to write",
+                 f"price: about {self.cost:.4f} US dollars ({self.price})" if self.cost is not None else
+                 "price: not known for this model and address; say it with --price",
+                 f"budget: {self.limits or 'no limit'}"]
+        return [*found, *([f"personal data: {self.named()}"] if self.personal else [])]
+
+    def named(self) -> str:
+        """The personal data in what is to be sent, by kind and place."""
+        counts = ", ".join(f"{count} {kind}" for kind, count in self.personal.items())
+        more = " …" if len(self.personal_rows) > PLACES else ""
+        return f"{counts} in {len(self.personal_rows)} rows ({', '.join(self.personal_rows[:PLACES])}{more})"
+
+
+def plan_of(items: Sequence[Item], prompts: Mapping[int, Prompt], left: Sequence[Item], answered: int,
+            settings: Settings, price: Price | None) -> Plan:
+    """`prompts`: by the id of an item that is asked; `left`: the items still to be answered, once for each vote;
+    `answered`: how many votes are."""
+    known = [len(text.encode()) for text in (*(row.answer for row in settings.examples), *settings.labels,
+                                             *(item.answer for item in items if item.answer))]
+    each = settings.answer_tokens if not known else round(sum(known) / len(known) / BYTES_PER_TOKEN) + 2
+    read = [prompts[id(item)].size // BYTES_PER_TOKEN + 4 for item in left]
+    personal: Counter[str] = Counter()
+    where = []
+    for item in items:
+        found = Counter(kinds_in(prompts[id(item)].texts) if id(item) in prompts else ())
+        personal.update(found)
+        where += [item.row.where] if found else []
+    money = [] if settings.max_cost is None else [f"{settings.max_cost:g} US dollars"]
+    tokens = [] if settings.max_tokens is None else [f"{settings.max_tokens:,} tokens"]
+    return Plan(
+        host=str(settings.address().netloc), model=settings.model, rows=len(items),
+        own=sum(bool(item.answer) for item in items), questions=len(left) + answered, answered=answered,
+        tokens_read=sum(read), tokens_written=each * len(left),
+        cost=None if price is None else float(sum(price.call(tokens, each) for tokens in read)),
+        price=None if price is None else price.source, limits=" and ".join(money + tokens), personal=dict(personal),
+        personal_rows=where)
