@@ -16,7 +16,7 @@ from edgestill.models.errors import UsageError
 from edgestill.quantize import export
 from edgestill.quantize.unpack import folder
 
-from .. import gguf_files
+from .. import gguf_files, proving
 from .test_stage_keys import STUDENT, keys, write
 
 
@@ -69,7 +69,7 @@ def test_a_stage_is_known_by_the_files_content(home: Path, tmp_path: Path) -> No
 
 
 def test_it_is_packed_anew(home: Path, tmp_path: Path) -> None:
-    made = export(home / "tiny.gguf", "gguf:F16", tmp_path)["gguf:F16"]
+    made = export(home / "tiny.gguf", "gguf:F16", tmp_path, proving.ROWS)["gguf:F16"]
     parents = json.loads((made / "manifest.json").read_text(encoding="utf-8"))["parents"]
     assert [(parent["role"], parent["name"]) for parent in parents] == [("gguf", "tiny.gguf"), ("source", "tiny")]
     assert named_models.source(home / "tiny.gguf") == folder.folder_of(home / "tiny.gguf")

@@ -37,7 +37,7 @@ def test_a_whole_run_opens_no_connection(tiny_llama: Path, tmp_path: Path) -> No
                    "[tune]\nsteps = 2\n", encoding="utf-8")
     log = tmp_path / "calls"
     done = subprocess.run(
-        ["strace", "-f", "-qq", "-o", str(log), "-e", "trace=connect,sendto,sendmsg",
+        ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(log), "-e", "trace=connect,sendto,sendmsg",
          sys.executable, "-c", SCRIPT, str(run), str(tmp_path / "out")],
         capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -32,7 +32,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from .. import tiny
+from .. import proving, tiny
 
 HALVES = st.floats(width=16, allow_nan=False, allow_infinity=False)
 RUN = """
@@ -176,7 +176,7 @@ def test_the_kl_falls_and_the_manifest_says_from_where_to_where(taught: Path, ho
 
 
 def test_exports_by_any_method_hold_what_training_saw(taught: Path, home: Path) -> None:
-    made = export(taught, [Export("gguf:Q4_0", method={"kind": "rtn"}), "onnx:int4"], home / "packed")
+    made = export(taught, [Export("gguf:Q4_0", method={"kind": "rtn"}), "onnx:int4"], home / "packed", proving.ROWS)
     trained, checkpoint = weights(taught), Checkpoint.open(taught)
     four_bit = {tensor.name: tensor for tensor in plan(checkpoint, "Q4_0")[0] if tensor.type == "Q4_0"}
     assert len(four_bit) == 7 * 3

@@ -271,7 +271,7 @@ def test_a_fault_inside_the_gguf_is_named(fault: Callable[[Path], None], cause: 
     fault(tmp_path / "other")
     planted(monkeypatch, "gguf", tmp_path / "other")
     with pytest.raises(CheckFailed, match=f"cause: {cause} "):
-        export(llama, "gguf:F32", tmp_path / "out")
+        export(llama, "gguf:F32", tmp_path / "out", proving.ROWS)
 
 
 class OffByOne:

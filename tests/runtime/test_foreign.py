@@ -189,7 +189,7 @@ def test_a_pre_tokenizer_that_llama_cpp_does_not_know_is_the_tokenizers_fault(gg
                                                                              tmp_path: Path) -> None:
     """llama.cpp refuses the file: a check that failed, with its cause, and no error of ours."""
     path = replaced(gguf, tmp_path, b"smollm", b"smallm")
-    proven = verify(path, threads=1, against=tiny_llama)
+    proven = verify(path, proving.TEST_ROWS, threads=1, against=tiny_llama)
     assert proven.causes == ("tokenizer",) and "unknown pre-tokenizer" in proven.failed[0].detail
     with pytest.raises(ArtifactError, match="llama.cpp cannot load"):
         load(path)
@@ -199,7 +199,7 @@ def test_a_file_that_crashes_the_engine_is_a_failed_check_and_no_crash_of_ours(g
                                                                               tmp_path: Path) -> None:
     key = b"llama.attention.head_count\x04\0\0\0"
     path = replaced(gguf, tmp_path, key + b"\x04\0\0\0", key + b"\0\0\0\0")
-    proven = verify(path, threads=1, against=tiny_llama)
+    proven = verify(path, proving.TEST_ROWS, threads=1, against=tiny_llama)
     assert proven.causes == ("weights",), proven.failed
     with pytest.raises(ArtifactError):
         load(path)
