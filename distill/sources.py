@@ -13,7 +13,7 @@ from ..models.errors import ArtifactError, UsageError
 from ..models.family import of_config
 from ..quantize.source import folder_checks
 from ..quantize.source.checkpoint import stored
-from ..quantize.unpack.folder import unpacked
+from ..quantize.unpack.folder import VERSION, digest, is_gguf, unpacked
 from ..runtime.files.model_files import check_folder, read_table
 from ..runtime.text import unembedded
 from ..runtime.text.codec import Codec
@@ -121,6 +121,25 @@ def weights_digest(folder: Path) -> str:
     for path in sorted({path for pattern in READ_FILES for path in folder.glob(pattern) if path.is_file()}):
         digest.update(f"{path.relative_to(folder).as_posix()} {files.sha256(path)}\n".encode())
     return digest.hexdigest()
+
+
+def stands_for_model(name: str, revision: str, key: str, fetch: bool) -> Any:
+    """What stands for a model where content counts, as JSON values: of a folder or file a digest, of the hub's the
+    commit (None for one that is not here, unless `fetch` allows a download); with the licence that is passed on. Errors
+    as of `resolve`."""
+    path = Path(name)
+    if folder_checks.is_adapter(path):  # with its base it becomes a model; alone it is refused when it is trained
+        return {"sha256": weights_digest(path)}
+    if is_gguf(path):
+        return {"sha256": digest(path), "unpacked": VERSION}
+    if path.is_dir():
+        source = resolve(name, key=key)
+        return {"sha256": weights_digest(source.folder), "licence": source.licence}
+    hub_id = hub_name(name, key)
+    if fetch:
+        return {"name": hub_id, "commit": located(name, revision, key=key)[2]}
+    here = hub.snapshot(hub_id, revision)
+    return {"name": hub_id, "commit": here.name if here else None}
 
 
 def _download(hub_id: str, revision: str, key: str) -> Path:

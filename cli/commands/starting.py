@@ -16,7 +16,7 @@ from ...models.errors import ArtifactError, UsageError
 from ...models.runfile import RunFile, Training
 from ...models.strict import build
 from ...models.task import Task
-from ...runtime.files.model_files import read_table
+from ...runtime.files.model_files import read_table, stored_parameters
 from ..pipeline import costs, gguf_files
 from . import proposed_targets, proposed_task
 
@@ -105,7 +105,7 @@ def model(name: str) -> Model:
             raise ArtifactError(f"{folder}: no config.json in it that says anything",
                                 "give a Hugging Face folder, a catalogue name or a hub name")
         found = family.of_config(config, training=True)
-        whole = costs.stored_parameters(folder) <= MOST_TRAINED_WHOLE
+        whole = stored_parameters(folder) <= MOST_TRAINED_WHOLE
         return Model(name, tuple(found.tasks), found.context(config),
                      Training().learning_rate if whole else LORA_LEARNING_RATE, "full" if whole else "lora", found)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...models import catalogue
 from ...models.errors import ArtifactError, DataError, UsageError
 from ...models.family import of_config
 from ...models.scheme import CODED, MIXED, Scheme
 from ...runtime.data import learned_tokens
-from ...runtime.files.model_files import read_table
+from ...runtime.files.model_files import read_table, stored_parameters
 from . import gguf_files
 
 if TYPE_CHECKING:
+    from ...distill.teachers._base import Size
     from ...models.runfile import Export
     from ...runtime.data.reader import Row
     from ...runtime.text.codec import Codec
@@ -133,6 +134,13 @@ def training(model: Shape, rows: Lengths, epochs: float, adapter: str, rate: flo
     return Cost(operations / (TRAINING * rate), memory)
 
 
+def taught(student: Cost, teacher: Size, rows: Lengths, epochs: float, rate: float) -> Cost:
+    """Of the same training while a teacher is asked about every token."""
+    passes = epochs if teacher.asked_anew else 1.0
+    return Cost(student.seconds + 2 * teacher.parameters * rows.tokens * passes / (FORWARD * rate),
+                student.peak_bytes + teacher.bytes)
+
+
 def answering(model: Shape, rows: Lengths, rate: float) -> Cost:
     """Of a float model's answers in batches."""
     seconds = 2 * model.parameters * (rows.prompt_tokens / (FORWARD * rate) + rows.answer_tokens / (DECODING * rate))
@@ -177,18 +185,3 @@ def matrix_rate(size: int = 768, repeats: int = 5) -> float:
         matrix @ matrix
         times.append(time.perf_counter() - started)
     return 2 * size**3 / min(times)
-
-
-def stored_parameters(folder: Path) -> int:
-    """Weights in the safetensors files of a folder, by their headers."""
-    count = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            header: Mapping[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                size = 1
-                for dimension in entry["shape"]:
-                    size *= dimension
-                count += size
-    return count

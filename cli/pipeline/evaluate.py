@@ -76,6 +76,28 @@ def shipped(artifact: Path, rows: Sequence[Row], reference: Sequence[str] | None
     return free, evaluate(model, rows, bound, constrain=True, reference=reference, progress=progress)
 
 
+def packed(path: Path, task: Task, rows: Sequence[Row], wanted: Sequence[str], progress: Progress) -> Kept:
+    """A teacher that is a packed file, as the runtime answers with the task's system prompt and template; once more
+    held to its schema where there is one, and a tokenizer.json beside the file."""
+    from ...runtime import evaluate, load
+    from ...runtime.evaluation.evaluate import by_answers, schema_of
+    from ...runtime.generation.generator import Generator
+    from ...runtime.loading.foreign import codec_of, is_foreign
+
+    loaded = load(path)
+    assert isinstance(loaded, Generator)
+    assert loaded.artifact is not None
+    file, manifest = loaded.artifact, loaded.artifact.manifest
+    # What is still to be read of it is the schema, which lies with the run file.
+    told = replace(file, folder=Path(task.schema).parent, manifest=replace(manifest, task=task))
+    with Generator(loaded.engine, codec_of(file, task), told, task.max_new_tokens) as model:
+        names = metrics_for(rows, schema_of(model), None, wanted)
+        free = evaluate(model, rows, names, progress=progress)
+        held = evaluate(model, rows, [name for name in names if by_answers(name)], constrain=True,
+                        progress=progress) if task.schema and not is_foreign(file) else None
+    return Kept("teacher", "teacher", free, held, manifest.dimensions.get("parameters"), file.model_bytes())
+
+
 class FloatSubject:
     """A trained model in torch, with as much of a Generator's face as `evaluate` needs for plain text."""
 

@@ -50,7 +50,9 @@ def _cost(stage: str, plan: Plan, student: Shape, rows: dict[str, Lengths], rate
         settings = run.distill if "distill" in stage else run.tune
         learned = rows["train"]
         epochs = settings.steps * settings.batch_size / learned.rows if settings.steps else settings.epochs
-        return costs.training(student, learned, epochs, str(settings.adapter.get("kind")), rate)
+        found = costs.training(student, learned, epochs, str(settings.adapter.get("kind")), rate)
+        teacher = plan.teacher.size if plan.teacher and "distill" in stage else None
+        return costs.taught(found, teacher, learned, epochs, rate) if teacher else found
     export = next((each for each in run.export if each.target == target), None)
     if export is None:
         return costs.answering(student, test, rate) if stage.startswith("evaluate") else None

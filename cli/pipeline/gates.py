@@ -17,6 +17,7 @@ from ...models.runfile import Gates, RunFile
 from ...runtime.profiling import measures
 from ..report.ranking import RATIO, higher_is_better
 from ..report.summary import GateResult, ModelSummary
+from . import teachers
 
 if TYPE_CHECKING:
     from ...runtime.data.reader import Row
@@ -45,8 +46,9 @@ def check(run: RunFile) -> None:
         if not run.export:
             raise UsageError(f"{full}: the run file has no [[export]], so there is no shipped file to hold to it",
                              "add [[export]] with a target, or leave the gate out")
-        if name in (RATIO, "agreement") and not run.teacher:
-            raise UsageError(f"{full}: there is no teacher to compare with", "add [teacher], or leave the gate out")
+        if name in (RATIO, "agreement") and not teachers.answers(run):
+            raise UsageError(f"{full}: there is no teacher to compare with" + ", only what it said" * bool(run.teacher),
+                             "name a model in [teacher], or leave the gate out")
         if profiled and measures.split(name)[0] not in _measured_for(run.task.kind):
             raise UsageError(f"{full}: is not measured for task.kind = {run.task.kind!r}",
                              _hint(name, measures.names(run.task.kind)))
@@ -58,11 +60,11 @@ def check_rows(run: RunFile, rows: Sequence[Row], schema: dict[str, Any] | None)
 
     for full, _, name in _metrics(run.gates):
         try:
-            check_metrics([name], rows, schema, bool(run.teacher))
+            check_metrics([name], rows, schema, teachers.answers(run))
         except MissingExtra:
             raise
         except EdgestillError as error:
-            fitting = [known for known in suitable(rows) if run.teacher or known != "agreement"]
+            fitting = [known for known in suitable(rows) if teachers.answers(run) or known != "agreement"]
             raise UsageError(f"{full}: {error.message}", _hint(name, fitting)) from error
 
 

@@ -36,6 +36,11 @@ def of_engine(target: str, schema: str = "") -> dict[str, str]:
     return _versions(*_TEXT, *_ENGINES[Scheme.parse(target).format], *(_STRUCTURE if schema else ()))
 
 
+def of_packed_teacher(schema: str) -> dict[str, str]:
+    """The versions of what runs a teacher in a GGUF file."""
+    return _versions(*_TEXT, *_ENGINES["gguf"], *(_STRUCTURE if schema else ()))
+
+
 def of_export(export: Export) -> dict[str, str]:
     """The versions of what packs a target and proves it."""
     clients = ("onnxruntime-genai", "llama-cpp-python") if export.clients else ()

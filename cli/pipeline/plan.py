@@ -15,7 +15,7 @@ from ...models.errors import UsageError
 from ...models.runfile import Export, RunFile, Training
 from ...models.scheme import CODED, Scheme
 from ...runtime.machine.processor import processor
-from . import evaluate, gates, packages, resolve
+from . import evaluate, gates, packages, resolve, teachers
 from .engine import Stage
 from .layout import BASELINE, DATA, GRID, LABELS, REPORT, STUDENT, SUMMARY, TEACHER, evaluation_file, profile_file
 from .stage_inputs import Reads
@@ -40,7 +40,9 @@ class Plan:
         """
         self.run, self.folder, self.title, self.say = run, folder, title, say
         self.shown = shown or run
-        self.has_teacher = bool(run.teacher)
+        self.teacher = teachers.of(run)
+        self.has_teacher = self.teacher is not None
+        self.measures_teacher = teachers.answers(run)
         self.tunes_teacher = bool(run.teacher.get("tune"))
         self.stages: list[Stage] = []
         self._witnesses: dict[str, Witness] = {}
@@ -68,7 +70,7 @@ class Plan:
     @cached_property
     def wanted(self) -> list[str]:
         """Metrics that gates name, besides those that suit the rows."""
-        reference = [""] if self.has_teacher else None
+        reference = [""] if self.measures_teacher else None
         usual = evaluate.metrics_for(self.rows["test"], self.schema, reference, ())
         return sorted(name for name in gates.metrics(self.run.gates) if name not in usual)
 
@@ -104,9 +106,10 @@ class Plan:
             tuned = [self._add("tune the teacher", TEACHER, self._tune_teacher, (),
                                reads.training(run.tune) | reads.teacher(), packages.of_training(run.tune.adapter))]
         graded: list[str] = []
-        if self.has_teacher:
+        if self.measures_teacher:
+            runs = packages.of_packed_teacher(run.task.schema) if self._packed_teacher() else floats
             graded = [self._add("evaluate the teacher", evaluation_file(TEACHER), self._evaluate_teacher, tuned,
-                                tests | task | ({} if tuned else reads.teacher()), floats)]
+                                tests | task | ({} if tuned else reads.teacher()), runs)]
         models = (reads.teacher() if self.has_teacher else {}) | reads.student()
         settings: Training = run.distill if self.has_teacher else run.tune
         versions = packages.of_training(settings.adapter)
@@ -155,11 +158,11 @@ class Plan:
 
     def teacher_folder(self) -> Path:
         """The teacher's Hugging Face folder: the tuned one, or where its name leads."""
-        if self.tunes_teacher:
-            return self.folder / TEACHER
-        from ...distill.sources import resolve as find
+        assert self.teacher is not None
+        return self.folder / TEACHER if self.tunes_teacher else self.teacher.folder
 
-        return find(self.run.teacher["model"], self.run.teacher.get("revision", ""), key="teacher.model").folder
+    def _packed_teacher(self) -> Path | None:
+        return self.teacher.packed if self.teacher and not self.tunes_teacher else None
 
     def _check_data(self, path: Path) -> None:
         from ...runtime.data.checks import check_splits
@@ -200,6 +203,10 @@ class Plan:
         return self.folder / TEACHER if self.tunes_teacher else None
 
     def _evaluate_teacher(self, path: Path) -> None:
+        if packed := self._packed_teacher():
+            evaluate.packed(packed, self.run.task, self.rows["test"], self.wanted,
+                            partial(progress.at, "evaluate the teacher")).write(path)
+            return
         self._evaluate_float("teacher", "teacher", self.teacher_folder(), path)
 
     def _evaluate_student(self, path: Path) -> None:
@@ -218,7 +225,7 @@ class Plan:
         evaluate.Kept(name, role, found, held, subject.parameters, 4 * subject.parameters).write(path)
 
     def _teacher_answers(self) -> list[str] | None:
-        if not self.has_teacher:
+        if not self.measures_teacher:
             return None
         kept = evaluate.Kept.read(self.folder / evaluation_file(TEACHER))
         return kept.evaluation.answers or None

@@ -10,7 +10,7 @@ from typing import Any
 from ...models import runfile
 from ...models.errors import UsageError
 from ...models.runfile import RunFile, Training
-from . import gates
+from . import gates, teachers
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
@@ -43,7 +43,7 @@ def check(run: RunFile) -> None:
         table = {key: value for key, value in loss.items() if key != "weight"}
         runfile.kind_config("distill.losses", table, f"distill.losses[{index}]")
     if run.teacher:
-        runfile.kind_config("distill.teachers", run.teacher, "teacher")
+        teachers.check(run)
     elif not run.student.model:
         raise UsageError("student.model: is empty and there is no teacher to take it from",
                          "name a model in [student], or a teacher in [teacher]")
@@ -71,7 +71,8 @@ def labels_run(run: RunFile) -> RunFile:
 
 def _teacher(table: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """A [teacher] table, and the cache in it: a folder that is filled need not be there yet."""
-    found = {key: _teacher(value, base) if isinstance(value, Mapping) else value for key, value in table.items()}
+    found: dict[str, Any] = {key: _teacher(value, base) if isinstance(value, Mapping) else value
+                             for key, value in table.items()}
     if isinstance(found.get("model"), str):
         found["model"] = _folder(found["model"], base)
     if isinstance(found.get("folder"), str):

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...models import files, hub
+from ...models import files
 from ...models.runfile import Export, Loop, RunFile
+from . import teachers
 
 if TYPE_CHECKING:
     from ...runtime.data.reader import Row
@@ -62,10 +63,13 @@ class Reads:
         return {**self.rows("train", "validation"), **self.task(), "data": data, "settings": numbers}
 
     def teacher(self) -> dict[str, Any]:
-        """The [teacher] table, its model by content."""
-        table = {key: value for key, value in self._run.teacher.items() if key != "model"}
-        name = self._run.teacher.get("model", "")
-        return {"teacher": [table, self._model(name, self._run.teacher.get("revision", ""), "teacher.model")]}
+        """The [teacher] table, what it names by content."""
+        return {"teacher": [_without_places(self._run.teacher), self._teacher]}
+
+    @cached_property
+    def _teacher(self) -> Any:
+        teacher = teachers.of(self._run)
+        return teacher.stands_for(self._fetch) if teacher else ""
 
     def student(self) -> dict[str, Any]:
         """The [student] table, its model by content, and the seed that new weights are drawn from."""
@@ -96,23 +100,13 @@ class Reads:
         if not name:
             return ""
         if (name, revision) not in self._models:
-            self._models[name, revision] = self._find(name, revision, key)
+            from ...distill.sources import stands_for_model
+
+            self._models[name, revision] = stands_for_model(name, revision, key, self._fetch)
         return self._models[name, revision]
 
-    def _find(self, name: str, revision: str, key: str) -> Any:
-        from ...distill.sources import hub_name, located, resolve, weights_digest
-        from ...quantize.source.folder_checks import is_adapter
-        from ...quantize.unpack.folder import VERSION, digest, is_gguf
 
-        if is_adapter(Path(name)):  # with its base it becomes a model; alone it is refused when it is trained
-            return {"sha256": weights_digest(Path(name))}
-        if is_gguf(Path(name)):
-            return {"sha256": digest(Path(name)), "unpacked": VERSION}
-        if Path(name).is_dir():
-            source = resolve(name, key=key)
-            return {"sha256": weights_digest(source.folder), "licence": source.licence}
-        hub_id = hub_name(name, key)
-        if self._fetch:
-            return {"name": hub_id, "commit": located(name, revision, key=key)[2]}
-        here = hub.snapshot(hub_id, revision)
-        return {"name": hub_id, "commit": here.name if here else None}
+def _without_places(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A [teacher] table, and the cache in it, without where things are."""
+    return {key: _without_places(value) if isinstance(value, Mapping) else value for key, value in table.items()
+            if key not in ("model", "folder")}

@@ -5,8 +5,16 @@ A kind is a file with a `Config`, the [teacher] table, and two functions:
 - `key(config, base)`: a hash of all that its signal depends on, without loading it;
 - `open(config, base, device)`: a Teacher. Weights and connections wait for the first `prepare`.
 
-A kind whose teacher is a Hugging Face folder has `source(config, base)`, too: a student can be cut from that, and
-`tune = true` fine-tunes it. `base` is the folder that a run file's paths are relative to.
+What plans ask of it, loading nothing, it may say, too:
+
+- `TASKS`, the kinds of tasks that it teaches; without it all of them;
+- `size(config, base)`: its Size, None where it is not known before a download;
+- `stands_for(config, fetch)`: JSON values that stand for it as `key` does, but without `fetch` nothing is downloaded;
+- `source(config, base)`, where the teacher is a Hugging Face folder: a student can be cut from that, its answers are
+  measured, and `tune = true` fine-tunes it;
+- `packed(config, base)`, where it is a file that the runtime runs: its answers are measured there.
+
+`base` is the folder that a run file's paths are relative to.
 """
 
 from __future__ import annotations
@@ -37,6 +45,18 @@ class Wants:
     """Whether each row is asked about more than once."""
     inside: frozenset[Inner] = frozenset()
     """What losses compare of its inside."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a teacher costs those who ask it."""
+
+    parameters: int
+    """That compute with each token."""
+    bytes: int
+    """Of memory."""
+    asked_anew: bool = False
+    """In every epoch."""
 
 
 class Teacher(Protocol):

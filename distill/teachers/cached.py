@@ -10,6 +10,8 @@ from ...models.errors import UsageError
 from ...models.strict import build, limited
 from ._cache import ABOUT, VERSION, About, CachedTeacher
 
+TASKS = ("generate",)
+
 
 @dataclass(frozen=True)
 class Config:

@@ -30,11 +30,13 @@ from ..data.batches import Batch, Schedule
 from ..data.token_sets import TokenSet
 from ..signals import LOGITS, Signal
 from ..sources import Source, resolve
-from ._base import Wants, check_decodes
+from ._base import Size, Wants, check_decodes
 from ._cache import Cache
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+TASKS = ("generate",)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ class Config:
 def source(config: Config, base: Path) -> Source:
     """The float model that the file stands for; errors as of sources.resolve."""
     return resolve(config.model, base=base, key="teacher.model")
+
+
+def packed(config: Config, base: Path) -> Path:
+    """What the runtime runs."""
+    return base / config.model
+
+
+def size(config: Config, base: Path) -> Size:
+    """See Size; errors as of `open`."""
+    path = _artifact(config, base).model_path
+    return Size(gguf_header.read(path).parameters, path.stat().st_size, config.cache is None)
 
 
 def key(config: Config, base: Path) -> str:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...models import catalogue
 from ...models.strict import limited
-from ...runtime.files.model_files import read_table
+from ...quantize.unpack.folder import is_gguf
+from ...runtime.files import gguf_header
+from ...runtime.files.model_files import read_table, stored_parameters
 from ...runtime.text.codec import Codec
 from ..data.batches import Batch, Schedule
 from ..signals import ATTENTION, HIDDEN, LOGITS, Signal
-from ..sources import Source, resolve, weights_digest
-from ._base import Wants
+from ..sources import Source, resolve, stands_for_model, weights_digest
+from ._base import Size, Wants
 from ._cache import Cache
 from ._classifier import Classifier
 from ._decoder import Decoder
@@ -36,6 +39,21 @@ class Config:
 def source(config: Config, base: Path) -> Source:
     """The teacher's folder; errors as of sources.resolve."""
     return resolve(config.model, config.revision, base, "teacher.model")
+
+
+def stands_for(config: Config, fetch: bool) -> Any:
+    """What stands for the model; see sources.stands_for."""
+    return stands_for_model(config.model, config.revision, "teacher.model", fetch)
+
+
+def size(config: Config, base: Path) -> Size | None:
+    """Its weights in float32; see _base."""
+    path = base / config.model
+    if config.model in catalogue.names():
+        count = catalogue.entry(config.model).parameters
+    else:
+        count = gguf_header.read(path).parameters if is_gguf(path) else stored_parameters(path)
+    return Size(count, 4 * count) if count else None
 
 
 def key(config: Config, base: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +60,18 @@ def context_of(folder: Path) -> int:
     """The model's own context length, 0 when no file says it."""
     table = read_table(folder / "genai_config.json", "model")
     return int(table.get("context_length") or read_table(folder / "config.json").get("max_position_embeddings") or 0)
+
+
+def stored_parameters(folder: Path) -> int:
+    """Weights in the safetensors files of a folder, by their headers."""
+    count = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            header: Mapping[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                size = 1
+                for dimension in entry["shape"]:
+                    size *= dimension
+                count += size
+    return count

@@ -65,7 +65,7 @@ def test_a_ratio_is_better_above_one_whatever_the_metric() -> None:
 
 def test_a_student_may_be_asked_to_beat_its_teacher() -> None:
     ship = [Export("gguf:Q8_0")]
-    gating.check(RunFile(teacher={"model": "x"}, export=ship, gates=Gates({"ratio_to_teacher": 1.5})))
+    gating.check(RunFile(teacher={"kind": "local", "model": "x"}, export=ship, gates=Gates({"ratio_to_teacher": 1.5})))
     with pytest.raises(UsageError, match=r"json_validity: -0\.5, and json_validity is a share from 0 to 1"):
         gating.check(RunFile(export=ship, gates=Gates({"json_validity": -0.5})))
 
