@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -80,7 +79,6 @@ def label(rows: Path, private: tuple[str, ...], schema: Path | None, allow_perso
     from ...runtime.data.calls import task_file
     from .logged_calls import check_name
 
-    logging.getLogger("stamina").setLevel(logging.ERROR)  # every retry is in the ledger
     ledger = out.with_suffix(".ledger.jsonl")
     check_name(out)
     if out.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import logging
 import math
 import re
 import time
@@ -18,6 +19,8 @@ from ...runtime.evaluation import handover
 from .prompt import Prompt
 from .settings import Settings
 
+_LOGGERS = ("openai", "httpx2", "httpcore2", "stamina")
+"""They would log address and prompts, and every retry, which stands in the ledger."""
 LONGEST_WAIT = 300.0
 """Seconds that a server may ask us to wait; beyond that the run ends, to be continued."""
 _OUT_OF_MONEY = ("insufficient_quota", "billing_", "credit_balance", "spend_limit")
@@ -69,6 +72,8 @@ class Endpoint:
             import openai
         except ModuleNotFoundError:
             raise MissingExtra("openai", "label") from None
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
         secure = settings.address().scheme == "https"
         self._openai, self._settings = openai, settings
         # A redirect would carry the rows to another place, and a proxy those that stay on this machine.

@@ -74,7 +74,7 @@ class Reader:
         except RowFault:
             raise Unusable(BROKEN) from None
         hidden = (*self._secrets, *(secret for secret in private if len(secret) >= SHORTEST_SECRET))
-        if any(secret.strip() in found.text for secret in hidden):
+        if not self._labels and any(secret.strip() in found.text for secret in hidden):
             raise Unusable(REPEATS)
         return found
 

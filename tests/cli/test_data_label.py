@@ -51,6 +51,7 @@ def label(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Label:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGESTILL_TEACHER_KEY", KEY)
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-another-account")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # where nobody listens: what stays here goes through none
     stub.reply = second_word
 
     def run(rows: list[dict[str, Any]], *options: str, yes: bool = True) -> int:
@@ -80,6 +81,9 @@ def test_rows_get_labels_and_those_that_have_one_measure_the_teacher(label: Labe
 
 
 def test_a_finished_labelling_costs_nothing_again(label: Label, tmp_path: Path, stub: Stub, capsys: Capture) -> None:
+    assert label([*OWN, *OPEN, OPEN[0]], *LABELS) == 0  # which costs nothing twice either
+    assert len(records(tmp_path / "labelled.jsonl")) == 13 and len(stub.requests) == 18
+    (tmp_path / "labelled.jsonl").unlink()
     assert label([*OWN, *OPEN], *LABELS) == 0
     made = (tmp_path / "labelled.jsonl").read_bytes()
     assert label([*OWN, *OPEN], *LABELS) == 2 and "already exists" in capsys.readouterr().err
@@ -138,9 +142,10 @@ def test_personal_data_is_named_and_counted_before_it_is_sent(label: Label, stub
     assert label(rows, *LABELS, "--private", "gold", "--allow-personal-data") == 0
 
 
-def test_what_the_teacher_alone_sees_reaches_no_file(label: Label, tmp_path: Path, stub: Stub,
-                                                     capsys: Capture) -> None:
-    """Nor its answers, where it repeats it; nor the terminal, but for the host in the plan."""
+def test_what_the_teacher_alone_sees_reaches_no_file(label: Label, tmp_path: Path, stub: Stub, capsys: Capture,
+                                                     caplog: pytest.LogCaptureFixture) -> None:
+    """Nor its answers, where it repeats it; nor a log; nor the terminal, but for the host in the plan."""
+    caplog.set_level("DEBUG")
     (tmp_path / "system.txt").write_text(SYSTEM + "\n")
     rows_file(tmp_path / "examples.jsonl", [{"text": "a secret example about plastic", "label": "cards"}])
     inputs = {"system.txt", "examples.jsonl", "rows.jsonl"}
@@ -165,6 +170,7 @@ def test_what_the_teacher_alone_sees_reaches_no_file(label: Label, tmp_path: Pat
     for name, content in written.items():
         assert [secret for secret in secrets if secret in content] == [], name
     assert not any(secret in shown.out + shown.err for secret in secrets if secret != f":{stub.server_port}")
+    assert not any(secret in caplog.text for secret in secrets)
     left = [(one["line"], one["reason"]) for one in records(tmp_path / "free.left-out.jsonl")]
     assert left == [(5, "repeats what the teacher alone may see"), (6, "repeats what the teacher alone may see")]
     assert (tmp_path / "labelled.ledger.jsonl").stat().st_mode & 0o777 == 0o600

@@ -69,7 +69,7 @@ def test_every_passing_fault_is_passed(tmp_path: Path) -> None:
     def choose(asked: Asked) -> str:
         return questioned(asked) if asked.attempt == 1 and questioned(asked) in FAULTS else ""
 
-    with FaultServer(choose=choose, answer=answering, key=KEY) as server:
+    with FaultServer(choose=choose, answer=answering, key=KEY, wait=0) as server:
         found = labelling(server, tmp_path, ["first", *PASSING], concurrency=80).run()
     assert [row["label"] for row in found.rows] == [meant(text) for text in ("first", *PASSING)]
     assert found.stopped is None and not found.left_out
@@ -78,7 +78,6 @@ def test_every_passing_fault_is_passed(tmp_path: Path) -> None:
     unlabelled = {"json_cut", "schema_broken"}
     assert {name for name in PASSING if asked.count(name) == 1} == {*odd}
     assert unlabelled <= {name for name in PASSING if asked.count(name) == 2}
-    assert not any(call.early for call in server.calls)  # Retry-After was waited for, in all its forms
     billed = sum(call.prompt_tokens + call.completion_tokens for call in server.calls)
     assert found.report.tokens_read + found.report.tokens_written >= billed
     assert found.report.unusable["none of the labels"] >= 2 and found.report.calls["answered"] == len(PASSING) + 1
@@ -89,6 +88,16 @@ def questioned_of(body: dict[str, Any]) -> str:
     return str(body["messages"][-1]["content"])
 
 
+@pytest.mark.parametrize("name", ["429_seconds", "429_ms", "429_date", "429_together"])
+def test_what_a_server_asks_to_wait_holds_for_all_questions(name: str, tmp_path: Path) -> None:
+    with FaultServer(choose=lambda asked: name if questioned(asked) == "b" and asked.attempt == 1 else "",
+                     answer=answering) as server:
+        found = labelling(server, tmp_path, list("abcdef"), concurrency=1 + (name == "429_ms")).run()
+    assert len(found.rows) == 6 and not any(call.early for call in server.calls)
+    assert server.calls[-1].asked_at - server.calls[0].asked_at > 0.9
+    assert sum(call.asked_at - server.calls[0].asked_at > 0.9 for call in server.calls) >= 4
+
+
 def test_a_slow_answer_is_not_waited_for_beyond_the_limit(tmp_path: Path) -> None:
     """Not for its first byte, nor for one that drips."""
     slow = ("slow_first_byte", "slow_drip")
@@ -97,11 +106,11 @@ def test_a_slow_answer_is_not_waited_for_beyond_the_limit(tmp_path: Path) -> Non
         began = time.monotonic()
         found = labelling(server, tmp_path, ["first", *slow], timeout=1.0).run()
     assert len(found.rows) == 3 and time.monotonic() - began < 8
-    assert found.report.calls["failed"] >= 2
+    assert found.report.calls["failed"] >= 2 and found.report.tokens_written > 2 * 1024  # they may have been billed
 
 
 def test_rows_that_are_never_answered_are_listed_and_the_others_are_not(tmp_path: Path) -> None:
-    permanent = of_group(Group.PERMANENT)
+    permanent = sorted(of_group(Group.PERMANENT), key="422_quotes_input".__ne__)  # which does not blame the row
     with FaultServer(choose=lambda asked: questioned(asked) if questioned(asked) in permanent else "",
                      answer=answering) as server:
         found = labelling(server, tmp_path, [permanent[0], "a", *permanent[1:], *"bcd"]).run()
@@ -153,6 +162,14 @@ def test_a_teacher_that_is_down_ends_the_run_and_the_same_run_goes_on(tmp_path: 
         down = False
         found = labelling(server, tmp_path, list("abcdefghijklmnopqrst"), concurrency=1).run()
     assert found.stopped is None and len(found.rows) == 20 and len(server.calls) == 2 + 5 * 3 + 18
+    assert found.report.tokens_written < 1024  # a gateway that is down bills nothing
+
+
+def test_rows_that_fail_now_and_then_do_not_end_the_run(tmp_path: Path) -> None:
+    """Five in succession do, and these are not."""
+    with FaultServer(choose=lambda asked: "500" if questioned(asked) > "x" else "", answer=answering) as server:
+        found = labelling(server, tmp_path, ["a", "x1", "x2", "x3", "x4", "b", "x5", "x6", "c"], concurrency=1).run()
+    assert found.stopped is None and [row["text"] for row in found.rows] == ["a", "b", "c"]
 
 
 def test_replies_of_no_use_are_bounded_in_all_runs_together(tmp_path: Path) -> None:
