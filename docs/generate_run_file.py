@@ -148,7 +148,8 @@ def _folder(package: str) -> str:
 def _type(hint: Any, field: Field[Any]) -> str:
     if choices := field.metadata.get("choices"):
         return ", ".join(f"`{choice}`" for choice in choices)
-    origin, inner = typing.get_origin(hint), [WORDS.get(each, "value") for each in typing.get_args(hint)]
+    origin, inner = typing.get_origin(hint), [WORDS.get(each, "list" if typing.get_origin(each) is list else "value")
+                                              for each in typing.get_args(hint)]
     if field.name in KINDS:
         return f"{'list of tables' if origin is list else 'table'} with a `kind`: {_link(KINDS[field.name])}"
     if table := next(filter(is_dataclass, typing.get_args(hint)), None):

@@ -41,7 +41,7 @@ class Cache:
     """Where it lies."""
     keep: str = limited(DRAWN, choices=(DRAWN, LIKELIEST))
     """drawn: tokens drawn at each place, for forward_kl, which they estimate without bias. likeliest: its likeliest
-    tokens and the mass of all others, for every loss."""
+    tokens and the mass of all others, for every loss between distributions."""
     tokens: int = limited(32, minimum=1, maximum=255)
     """How many are drawn, or kept, of each place."""
 
