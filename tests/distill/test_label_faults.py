@@ -195,6 +195,7 @@ def killed(work: Callable[[], object], when: Callable[[], bool]) -> None:
         finally:
             os._exit(0)
     while not when():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it came to its end before it was killed"
         time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
