@@ -21,6 +21,8 @@ def pairs(layers: Sequence[Sequence[int]], first: int, student: Any, teacher: An
     """
     counts = [int(of_config(config, training=True).of(config, "layers"))
               for config in (student.config.to_dict(), teacher.config)]
+    if not layers:
+        raise UsageError("layers: no pair of layers is given", "name one, such as [[-1, -1]], or leave the loss out")
     found = []
     for pair in layers:
         if len(pair) != 2:

@@ -144,6 +144,7 @@ def test_they_are_trained_beside_logits_and_ship_as_the_student_alone(tiny_llama
     ({"kind": "hidden", "layers": [[9, 1]]}, "the student has no layer 9"),
     ({"kind": "hidden", "layers": [[0, -6]]}, "the teacher has no layer -6: it has 4"),
     ({"kind": "attention", "layers": [[0, 1]]}, "the student has no layer 0"),
+    ({"kind": "attention", "layers": []}, "no pair of layers is given"),
     ({"kind": "attention", "layers": [[1]]}, "is not one layer of the student and one of the teacher"),
 ])
 def test_layers_that_are_not_there_are_refused(table: dict[str, Any], why: str, tiny_llama: Path, wide: Path) -> None:
