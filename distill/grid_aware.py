@@ -32,6 +32,7 @@ from .training import machine
 from .training.grid import Grid
 from .training.job import Bench, Job, once, validate
 from .training.weighted_losses import WeightedLosses, read_losses
+from .training.world import world
 from .verbs import read_run, settle
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def grid_aware(run: RunFile | Path | str, out: Path | str, overrides: Sequence[s
     run, base, splits = read_run(run, overrides, base, out, splits)
     settings = run.grid_aware or GridAware()
     check_grid_aware(replace(run, grid_aware=settings))
+    if world().size > 1:
+        raise UsageError(f"grid_aware: {world().size} processes were started, and it trains in one",
+                         "start it without accelerate launch; tune and distill train in several")
     out = Path(out)
     source = student_source(run, base, splits, out, student, None)
     run = settle(run, source, splits)

@@ -29,6 +29,7 @@ from .teachers._cache import Cache, CachedTeacher, about
 from .training import finish, machine
 from .training.checkpoint import locked
 from .training.job import task_facts
+from .training.world import world
 
 STUDENTS = "distill.students"
 TEACHERS = "distill.teachers"
@@ -48,14 +49,14 @@ def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]]
                      rows_digest([*splits["train"], *splits["validation"]])]
         name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
         prepared = work / f"student-{name}"
-        with locked(work):
+        with world().lead_first(), locked(work):
             if not is_artifact(prepared):
                 prepare(run, base, splits, start, prepared)
         source = resolve(str(prepared.absolute()), key="student")
     else:
         source = starting_model(run, base, teacher, work)
         if chosen.template:
-            with locked(work):
+            with world().lead_first(), locked(work):
                 source = with_template(source, chosen.template, base, work / "student-template")
     check_family(source, run.task)
     return source

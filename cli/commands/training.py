@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -29,8 +30,12 @@ def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_ru
 
     if verb == "distill" and run.grid_aware and not run.teacher:
         verb = "grid_aware"
-    with quiet.stdout_kept_clean(), progress_lines.shown():
+    from ...distill.training.world import world
+
+    with quiet.stdout_kept_clean(), progress_lines.shown() if world().leads else nullcontext():
         folder = getattr(distill, verb)(run_file, out, overrides)
+    if not world().leads:
+        return
     if verb == "fill_cache":
         if as_json:
             output.result({"cache": folder})

@@ -87,16 +87,17 @@ class Schedule:
         self.steps_per_epoch = -(-len(tokens) // batch_size)
         self._epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])
 
-    def step(self, step: int) -> list[Batch]:
-        """The forward passes of one optimizer step; rows of like length stand together."""
+    def step(self, step: int, share: slice = slice(None)) -> list[Batch]:
+        """The forward passes of one optimizer step, or of a `share` of its rows, from the shortest on; rows of like
+        length stand together."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self._order(epoch))
-        return self.split(self._epoch[1][place])
+        return self.split(self._epoch[1][place], share)
 
-    def all(self) -> Iterator[Batch]:
-        """Every row once, shortest first: for validation and for what a teacher says."""
-        yield from self.split(np.arange(len(self.tokens)))
+    def all(self, share: slice = slice(None)) -> Iterator[Batch]:
+        """Every row once, or a `share` of them, shortest first: for validation and for what a teacher says."""
+        yield from self.split(np.arange(len(self.tokens)), share)
 
     def _order(self, epoch: int) -> list[NDArray[np.int64]]:
         random = np.random.default_rng([self.seed, epoch])
@@ -109,10 +110,10 @@ class Schedule:
             batches += [part[i:i + self.batch_size] for i in range(0, len(part), self.batch_size)]
         return [batches[index] for index in random.permutation(len(batches))]
 
-    def split(self, rows: NDArray[np.int64]) -> list[Batch]:
+    def split(self, rows: NDArray[np.int64], share: slice = slice(None)) -> list[Batch]:
         """Cut rows into batches of at most micro_batch_tokens padded tokens (one row at least)."""
         lengths = self.tokens.lengths
-        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        rows = rows[np.argsort(lengths[rows], kind="stable")][share]
         batches, start = [], 0
         for end in range(1, len(rows) + 1):
             if end == len(rows) or (end + 1 - start) * lengths[rows[end]] > self.micro_batch_tokens:

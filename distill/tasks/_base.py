@@ -51,11 +51,16 @@ class Losses(Protocol):
 class Objective(Protocol):
     """What a model is trained towards."""
 
+    @property
+    def measures(self) -> Sequence[str]:
+        """What `measure` gives numbers for."""
+
     def __call__(self, batch: Batch) -> Tensor:
         """The loss of `batch`, summed over what is learned from (its `count`), as a scalar with gradients."""
 
     def measure(self, batch: Batch) -> Mapping[str, float]:
-        """`loss` and what else tells of a model, from one forward pass, each summed over the batch's `count`."""
+        """The `measures`, the loss and what else tells of a model, from one forward pass, summed over the batch's
+        `count`."""
 
 
 class TaskKind:

@@ -119,6 +119,7 @@ class ClassObjective:
                  head: str = SOFTMAX) -> None:
         """`losses` are those of a softmax, other heads have one loss each."""
         self.head = head
+        self.measures = ("loss", "accuracy") if head == SOFTMAX else ("loss",)
         self.student, self.losses, self.told, self.precision = student, losses, told, precision
 
     def __call__(self, batch: Batch) -> Tensor:

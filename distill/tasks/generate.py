@@ -65,6 +65,8 @@ class Kind(TaskKind):
 class TextObjective:
     """Losses of a decoder at the positions that predict a completion's tokens."""
 
+    measures = ("loss",)
+
     def __init__(self, student: Any, losses: Losses, told: Told | None = None, precision: str = "fp32") -> None:
         import torch
 

@@ -52,9 +52,12 @@ class State:
 class Store:
     """The work folder of one training run."""
 
-    def __init__(self, folder: Path, note: Callable[[str], None]) -> None:
-        """`note` is called with a line about everything unusual, such as a checkpoint that had to be passed over."""
-        self.folder, self.note = folder, note
+    def __init__(self, folder: Path, note: Callable[[str], None], writes: bool = True) -> None:
+        """`note` is called with a line about everything unusual, such as a checkpoint that had to be passed over. Of
+        several processes that train together one `writes`."""
+        self.folder, self.note, self.writes = folder, note, writes
+        if not writes:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".*"):  # what a killed process had half written
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -92,7 +95,7 @@ class Store:
         from safetensors.torch import save_file
 
         target = self._checkpoint(state.step)
-        if target.exists():
+        if not self.writes or target.exists():
             return  # `load` removes damaged ones, so this is the same state
         tensors = {"weights.safetensors": weights, "optimizer.safetensors": optimizer}
         with self._disk(sum(_bytes(part) for part in tensors.values())):
@@ -111,6 +114,8 @@ class Store:
         """Write the best weights so far and note their hash in `state`."""
         from safetensors.torch import save
 
+        if not self.writes:
+            return
         content = save({key: value.contiguous() for key, value in weights.items()})
         with self._disk(len(content)):
             files.write_bytes(self._best(state.step), content)

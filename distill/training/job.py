@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,12 +31,13 @@ from .checkpoint import locked
 from .token_cache import tokenize
 from .training_log import Progress
 from .weighted_losses import Term, WeightedLosses, read_losses
+from .world import world
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ADAPTERS = "distill.adapters"
-SOFT = ("threads", "versions")
+SOFT = ("threads", "processes", "versions")
 """What may change between two starts of a run, at the price of bit-identical weights."""
 
 
@@ -122,12 +124,15 @@ class Bench:
 
     def finish(self, model: Any, outcome: loop.Outcome, sets: Mapping[str, TokenSet], extra: Mapping[str, Any],
                run: RunFile) -> None:
-        """Write the artifact; `extra` goes to its settings."""
+        """Write the artifact, as the lead of all processes; `extra` goes to its settings."""
+        if not world().leads:
+            return
         job = self.job
         licences = {"model": job.student.licence, "data": "not stated"}
         licences |= {"teacher": job.teacher.licence} if job.teacher else {}
         settings = {"seed": job.settings.seed, "threads": self.description["threads"], "precision": self.precision,
                     "device": self.device, "fingerprint": self.fingerprint, "steps": outcome.steps,
+                    **({"processes": world().size} if world().size > 1 else {}),
                     **({"not_reproducible": outcome.changed} if outcome.changed else {}), **extra}
         finish.write(self.out, model, job.student.folder, run, job.base, finish.Facts(
             job.stage, _parents(job), licences, _checks(outcome, sets), settings), self.work)
@@ -147,7 +152,7 @@ def run_job(job: Job, out: Path) -> Path:
 
 def once(job: Job, out: Path, work_at: Callable[[Bench], None]) -> Path:
     """Let `work_at` make the artifact `out` in `<out>.work`, unless an artifact of the very same job stands there."""
-    progress = Progress(job.stage)
+    progress = Progress(job.stage, world().leads)
     if job.run.task.schema:
         finish.read_schema(job.base / job.run.task.schema)
     device = machine.device()
@@ -157,15 +162,18 @@ def once(job: Job, out: Path, work_at: Callable[[Bench], None]) -> Path:
     fingerprint = hashlib.sha256(json.dumps({key: value for key, value in description.items() if key not in SOFT},
                                             sort_keys=True).encode()).hexdigest()
     work = out.with_name(out.name + ".work")
-    with locked(work):
-        done = is_artifact(out) and open_artifact(out).manifest.settings.get("fingerprint") == fingerprint
+    with locked(work) if world().leads else nullcontext():
+        done = world().share(is_artifact(out) and
+                             open_artifact(out).manifest.settings.get("fingerprint") == fingerprint)
         if done:
             progress.note(f"{out}: already made by this very run")
         else:
             files.refuse_non_empty(out)
             with told(progress.note), machine.use_threads(threads), machine.freed_memory_kept():
                 work_at(Bench(job, out, work, device, precision, description, fingerprint, progress))
-    shutil.rmtree(work)
+        world().wait()
+    if world().leads:
+        shutil.rmtree(work)
     return out
 
 
@@ -197,12 +205,13 @@ def micro_batch_tokens(job: Job, device: str) -> int:
 
 def validate(objective: Objective, schedule: Schedule) -> dict[str, float]:
     """The loss and what else the objective measures, each the mean over every row, or learned token, of a set."""
-    totals, count = dict[str, float](), 0
-    for batch in schedule.all():
+    totals, count = dict.fromkeys(objective.measures, 0.0), 0
+    for batch in schedule.all(world().share_of_rows):
         for name, value in objective.measure(batch).items():
-            totals[name] = totals.get(name, 0.0) + value
+            totals[name] += value
         count += batch.count
-    return {name: value / max(1, count) for name, value in totals.items()}
+    summed = world().total({**totals, "": count})
+    return {name: summed[name] / max(1, summed[""]) for name in totals}
 
 
 def _describe(job: Job, precision: str, threads: int, device: str) -> dict[str, Any]:
@@ -216,8 +225,9 @@ def _describe(job: Job, precision: str, threads: int, device: str) -> dict[str, 
         "data": {name: rows_digest(job.splits[name]) for name in ("train", "validation")},
         "student": weights_digest(job.student.folder),
         "teacher": job.teacher_key, "precision": precision, "device": device,
-        "threads": threads, "versions": {name: version for name, version in versions().items()
-                                         if name in ("torch", "transformers", "tokenizers", "numpy")},
+        "threads": threads, "processes": world().size,
+        "versions": {name: version for name, version in versions().items()
+                     if name in ("torch", "transformers", "tokenizers", "numpy")},
     }
 
 

@@ -3,6 +3,8 @@
 Accelerate chooses the device, places model and optimizer and runs the backward pass. It is not asked for mixed
 precision: its choice holds for the whole process, and a pipeline trains a teacher and a student in one.
 
+Several processes (`world`) each take a share of a step's rows, and the lead writes.
+
 Every step seeds the random numbers from its own number, and the order of the rows follows from the seed and the
 epoch. So nothing but weights, optimizer and the step's number is needed to go on exactly where a run was cut.
 """
@@ -25,6 +27,7 @@ from ..data.batches import Schedule
 from ..tasks._base import Objective
 from .checkpoint import State, Store
 from .training_log import Metrics, Progress
+from .world import world
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,22 +67,22 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
     import torch
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=schedule.device == "cpu")
-    store = Store(work, progress.note)
-    changed = store.claim(description, soft)
+    accelerator, processes = Accelerator(cpu=schedule.device == "cpu"), world()
+    store = Store(work, progress.note, processes.leads)
+    changed = processes.share(store.claim(description, soft) if processes.leads else [])
     named = {name: value for name, value in (*model.named_parameters(), *(of_losses or {}).items())
              if value.requires_grad}
     optimizer = accelerator.prepare_optimizer(_adamw(named, settings))
     steps = total_steps(settings, schedule.steps_per_epoch)
     every = settings.evaluate_every or max(1, steps // 10)
 
-    state, found = State(), store.load()
+    state, found = State(), processes.share(store.load() if processes.leads else None)
     if found is not None:
         state, weights, moments = found
         _set_weights(named, weights)
         _set_moments(optimizer.optimizer, named, moments)
         progress.note(f"continuing at step {state.step} of {steps}")
-    metrics = Metrics(work, state.step)
+    metrics = Metrics(work, state.step, processes.leads)
     saved_at = time.monotonic()
 
     def save() -> None:
@@ -116,17 +119,23 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
                 rate = learning_rate(settings, state.step, steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                batches = schedule.step(state.step)
-                count = max(1, sum(batch.count for batch in batches))
+                batches = schedule.step(state.step, processes.share_of_rows)
+                seen = processes.total({"count": sum(batch.count for batch in batches),
+                                        "tokens": sum(batch.tokens for batch in batches)})
                 loss = 0.0
                 for batch in batches:
-                    part = objective(batch) / count
+                    part = objective(batch) / max(1, seen["count"])
                     loss += part.item()
                     if not math.isfinite(loss):
-                        save()
-                        raise TrainingError(f"step {state.step + 1}: the loss is {loss} (rows {_some(batch.rows)})",
-                                            _HINT.format(work=work))
+                        break
                     accelerator.backward(part)
+                loss = processes.total({"loss": loss})["loss"]
+                if not math.isfinite(loss):
+                    save()
+                    rows = batch.rows if batches else []
+                    raise TrainingError(f"step {state.step + 1}: the loss is {loss} (rows {_some(rows)})",
+                                        _HINT.format(work=work))
+                processes.add_gradients(named.values())
                 # A limit of 0 switches clipping off; the norm is wanted all the same.
                 norm = float(torch.nn.utils.clip_grad_norm_(named.values(), settings.clip or math.inf, foreach=True))
                 if not math.isfinite(norm):
@@ -138,7 +147,7 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
                 optimizer.zero_grad(set_to_none=True)
 
                 state.step += 1
-                tokens, seconds = sum(batch.tokens for batch in batches), time.monotonic() - began
+                tokens, seconds = int(seen["tokens"]), time.monotonic() - began
                 state.tokens += tokens
                 state.seconds += seconds
                 speed = state.tokens / state.seconds
@@ -147,16 +156,17 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
                 progress.at(state.step, steps, f"loss {loss:.4f}, {speed:,.0f} tokens/s")
                 if validate is not None and (state.step % every == 0 or state.step == steps):
                     check()
-                if time.monotonic() - saved_at >= settings.checkpoint_seconds or asked.is_set():
+                stop = bool(processes.total({"asked": asked.is_set()})["asked"])
+                if time.monotonic() - saved_at >= settings.checkpoint_seconds or stop:
                     save()
                     saved_at = time.monotonic()
-                if asked.is_set():
+                if stop:
                     raise KeyboardInterrupt
         save()  # so that what comes after training can be repeated without it
     finally:
         metrics.close()
     if state.best_step >= 0:
-        _set_weights(named, store.load_best(state))
+        _set_weights(named, processes.share(store.load_best(state) if processes.leads else {}))
     model.eval()
     return Outcome(state.step, state.best_step, state.best, state.tokens, state.tokens / max(state.seconds, 1e-9),
                    state.seconds, state.stopped, changed)

@@ -7,7 +7,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ...models import progress
 
@@ -18,23 +18,31 @@ TENSORBOARD = "tensorboard"
 class Progress:
     """Where a training stands, and its notes; all of it goes to standard error."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, speaks: bool = True) -> None:
+        """Of several processes one `speaks`."""
+        self._name, self._speaks = name, speaks
 
     def at(self, done: int, total: int, text: str, name: str = "") -> None:
         """Say that `done` of `total` steps (or of what `name` counts) are done."""
-        progress.at(name or self._name, done, total, text)
+        if self._speaks:
+            progress.at(name or self._name, done, total, text)
 
     def note(self, text: str) -> None:
         """One line on standard error."""
-        sys.stderr.write(text + "\n")
+        if self._speaks:
+            sys.stderr.write(text + "\n")
 
 
 class Metrics:
     """metrics.jsonl, one line a record, and the same numbers for TensorBoard where that is installed."""
 
-    def __init__(self, folder: Path, first_step: int) -> None:
-        """Continue the files of `folder`; records of steps after `first_step` are of a lost attempt and go."""
+    def __init__(self, folder: Path, first_step: int, writes: bool = True) -> None:
+        """Continue the files of `folder`; records of steps after `first_step` are of a lost attempt and go. Of several
+        processes that train together one `writes`."""
+        self._file: IO[str] | None = None
+        self._board: Any = None
+        if not writes:
+            return
         self._path = folder / METRICS
         kept = []
         if self._path.is_file():
@@ -47,7 +55,6 @@ class Metrics:
                     kept.append(line)
         self._path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
-        self._board: Any = None
         if find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -55,6 +62,8 @@ class Metrics:
 
     def write(self, step: int, **values: float) -> None:
         """One record."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -63,12 +72,14 @@ class Metrics:
 
     def sync(self) -> None:
         """Make what was written durable: called with every checkpoint."""
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            os.fsync(self._file.fileno())
         if self._board is not None:
             self._board.flush()
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
