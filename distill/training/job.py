@@ -26,6 +26,7 @@ from ..loading import load_model
 from ..sources import Source, weights_digest
 from ..tasks._base import Objective, TaskKind, kind_of
 from ..teachers._base import Teacher, Wants
+from ..teachers._cache import CachedTeacher
 from . import finish, loop, machine
 from .checkpoint import locked
 from .token_cache import tokenize
@@ -110,7 +111,8 @@ class Bench:
                 epochs = loop.total_steps(job.settings, schedule.steps_per_epoch) / schedule.steps_per_epoch
                 wants = Wants(losses.needs, job.run.task, self.precision, name == "validation" or epochs > 1,
                               losses.asks)
-                job.teacher.prepare(schedule, codec, wants, self.work)
+                with world().lead_first() if isinstance(job.teacher, CachedTeacher) else nullcontext():
+                    job.teacher.prepare(schedule, codec, wants, self.work)
                 told = partial(job.teacher.signal, wants=wants)
             found[name] = job.kind.objective(model, losses, told, self.precision, job.run.task)
         return found
