@@ -134,7 +134,7 @@ class Family:
     feed_forward: FeedForward = field(default_factory=FeedForward)
     attention: list[str] = field(default_factory=list)
     """Queries, keys, values and output inside a layer, where groups of heads can be cut: each is a matrix of its own,
-    and the config has a size of heads that does not follow from their number."""
+    and neither the config nor llama.cpp lets the size of heads follow from their number."""
     onnx: str | None = limited(None, choices=("builder", "exporter", "plain"))
     """How the family becomes ONNX: onnxruntime_genai's builder, transformers' exporter, node by node, or not at all."""
 

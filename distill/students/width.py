@@ -81,7 +81,7 @@ def apply(cut: Cut, config: Config, context: Context) -> dict[str, Any]:
     if config.groups:
         if not family.attention:
             raise UsageError(f"width: groups = {config.groups}: attention heads of the {family.name} family cannot be "
-                             "cut: they stand in one matrix, or their size follows from their number",
+                             "cut: they stand in one matrix, or their number gives their size, in llama.cpp at least",
                              "cut feed_forward alone")
         heads, groups = (int(family.of(settings, key)) for key in ("heads", "heads_kv"))
         wanted.append((Units("groups", groups, family.attention[:3], family.attention[3], together=True),

@@ -79,9 +79,9 @@ def test_channels_of_encoders_go_too(name: str, tmp_path: Path) -> None:
     assert_same_model(cut, before, tmp_path / "cut", LABELS)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma3"])
-def test_whole_groups_of_heads_go(name: str, tmp_path: Path) -> None:
-    changes = {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 48}
+@pytest.mark.parametrize(("name", "biases"), [("llama", {"attention_bias": True}), ("qwen3", {}), ("gemma3", {})])
+def test_whole_groups_of_heads_go(name: str, biases: dict[str, bool], tmp_path: Path) -> None:
+    changes = {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 48, **biases}
     cut, context = opened(decoders.make(tmp_path / "whole", name, changes)[0], name)
     kill(cut, "self_attn.o_proj", 3, 1)
     before = logits(cut.model)
@@ -91,7 +91,7 @@ def test_whole_groups_of_heads_go(name: str, tmp_path: Path) -> None:
     assert_same_model(cut, before, tmp_path / "cut", Task())
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2", "gpt_neox", "phi3", "lfm2", "modernbert", "qwen3_5"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "gpt_neox", "phi3", "lfm2", "modernbert", "qwen2", "qwen3_5"])
 def test_heads_that_no_config_can_count_are_refused(name: str) -> None:
     family = load(name)
     with pytest.raises(UsageError, match=f"attention heads of the {name} family cannot be cut"):
