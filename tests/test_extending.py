@@ -49,16 +49,17 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
 
 
 def test_every_example_is_tested() -> None:
-    assert len(EXAMPLES) == 12 and PAGE.count("```python\n# ") + PAGE.count("```toml\n# ") == 12
+    assert len(EXAMPLES) == 13 and PAGE.count("```python\n# ") + PAGE.count("```toml\n# ") == 13
 
 
 def test_every_run_file_of_the_page_names_what_is_there(load: Load, tmp_path: Path) -> None:
     runfile, found = load("models.runfile"), re.findall(r"^```toml\n(\[.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-    assert len(found) == 4
+    assert len(found) == 5
     for text in found:
         (tmp_path / "run.toml").write_text(text, encoding="utf-8")
         run = runfile.read(tmp_path / "run.toml")
         load("distill.training.weighted_losses").read_losses(run.distill.losses)
+        load("distill.prepare").cuts_of(run.student)
         load("cli.pipeline.gates").check(run)
         for export in run.export:
             runfile.kind_config(runfile.METHODS, export.method, "export.method")
@@ -85,6 +86,14 @@ def test_a_teacher(load: Load, tiny_llama: Path) -> None:
     assert "logits" in opened.provides and [parent["sha256"] for parent in opened.parents] == [digest]
     with pytest.raises(load("models.errors").UsageError, match="teacher.sha256: 'other', and llama has"):
         teacher.source(teacher.Config("llama", "other"), tiny_llama.parent)
+
+
+def test_a_cut(load: Load, tiny_llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "on", "completion": "off"}')
+    run = load("models.runfile").RunFile(
+        data=load("models.runfile").Data(train="rows.jsonl", validation_share=0.0, test_share=0.0),
+        student=load("models.runfile").Student(str(tiny_llama), cuts=[{"kind": "every", "step": 2}]))
+    assert load("distill").plan_student(run, tmp_path / "out", tmp_path)[1]["layers"] == [0, 2]
 
 
 def test_an_adapter(load: Load, tiny_bert: Path) -> None:

@@ -151,6 +151,12 @@ def test_the_layer_that_turns_least_goes_but_never_an_end(tiny_llama: Path) -> N
         assert torch.equal(logits(cut.model), before) == (place not in wanted)
 
 
+@pytest.mark.parametrize(("count", "ends", "wanted"), [
+    (3, True, [0, 2, 3]), (2, True, [0, 3]), (2, False, [1, 2]), (1, True, [2]), (4, True, [0, 1, 2, 3])])
+def test_the_most_influential_stay(count: int, ends: bool, wanted: list[int]) -> None:
+    assert depth.most_influential([0.1, 0.5, 0.9, 0.2], count, ends) == wanted
+
+
 def test_influence_is_read_in_the_new_numbering_of_a_trimmed_vocabulary(llama: tuple[Any, Context],
                                                                         tiny_llama: Path) -> None:
     cut, context = opened(tiny_llama, "llama")

@@ -73,6 +73,7 @@ def test_layers_and_channels_keep_the_same_share(house: Path) -> None:
     assert [step["kind"] for step in found] == ["", "vocabulary", "depth", "width"]
     assert (len(found[2]["layers"]), found[3]["feed_forward"]) == (2, 64), "2 of 3 layers, 64 of 128 channels"
     assert limit - 2 * 3 * 64 * 32 < total(found[3]) <= limit
+    assert steps(house, vocabulary="trim", to=f"{limit / 1000} k") == found, "what is trimmed is not trimmed again"
 
 
 def test_the_least_that_can_be_reached_is_named_and_can_be_reached(house: Path, tmp_path: Path) -> None:
