@@ -108,7 +108,7 @@ def test_what_is_read_is_what_was_said(examples: Schedule, codec: Codec, tmp_pat
 def test_it_goes_on_where_it_was_stopped(examples: Schedule, codec: Codec, tmp_path: Path) -> None:
     opened(tmp_path / "whole", Says()).prepare(examples, codec, WANTS, tmp_path)
     whole, done = shards(tmp_path / "whole"), set()
-    for stop in range(11):
+    for stop in (0, 2, 4, 7, 10):
         folder, again = tmp_path / str(stop), Says()
         with pytest.raises(InterruptedError):
             opened(folder, Says(stop)).prepare(examples, codec, WANTS, tmp_path)
