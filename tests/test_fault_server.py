@@ -95,6 +95,7 @@ DOCUMENTED: dict[str, tuple[int, dict[str, str], dict[str, Any] | str]] = {
     "429_mistral": (429, {}, {"object": "error", "type": "rate_limited", "code": "1300"}),
     "429_anthropic": (429, RETRY, {"type": "rate_limit_error"}),
     "429_litellm": (429, RETRY, {"type": "throttling_error", "code": "429"}),
+    "429_at_once": (429, {"retry-after": "0"}, {"type": "tokens"}),
     "408": (408, {}, {"code": 408}),
     "500": (500, {}, {"type": "server_error", "code": None}),
     "500_vllm": (500, {}, {"object": "error", "type": "InternalServerError"}),
@@ -109,6 +110,8 @@ DOCUMENTED: dict[str, tuple[int, dict[str, str], dict[str, Any] | str]] = {
     "400_context_vllm": (400, {}, {"object": "error", "type": "BadRequestError", "code": 400}),
     "400_context_llama": (400, {}, {"type": "exceed_context_size_error", "n_ctx": 8192}),
     "400_content_filter": (400, {}, {"code": "content_filter", "param": "prompt"}),
+    "403_context": (403, {}, {"type": "invalid_request_error", "code": None}),
+    "403_moderation": (403, {}, {"code": 403}),
     "413_html": (413, {}, "Request Entity Too Large"),
     "422_quotes_input": (422, {}, {"object": "error", "type": "invalid_request_error"}),
     "429_too_large": (429, {}, {"type": "tokens", "code": "rate_limit_exceeded"}),
@@ -220,7 +223,8 @@ SPOILT: dict[str, tuple[Any, Any]] = {  # content and finish_reason
     "json_cut": (ANSWER[:-(len(ANSWER) // 2)], "stop"), "schema_broken": ('{"unexpected": [null]}', "stop"),
     "blank": (" \n", "stop"), "null_content": (None, "stop"), "length": (ANSWER[:-(len(ANSWER) // 2)], "length"),
     "length_reasoned": ("", "length"), "content_filter": (None, "content_filter"), "refusal": (None, "stop"),
-    "overrun": ("", "insufficient_system_resource"), "tool_call": (None, "tool_calls"),
+    "overrun": ("", "insufficient_system_resource"), "model_length": (ANSWER, "model_length"),
+    "tool_call": (None, "tool_calls"),
 }
 
 
@@ -255,13 +259,14 @@ def test_openais_client_reads_what_is_well(server: FaultServer, client: openai.O
 
     expected = f"```json\n{ANSWER}\n```" if fault == "fenced" else ANSWER
     found = create()
-    assert found.choices[0].message.content == expected and found.choices[0].finish_reason == "stop"
+    end = "eos" if fault == "eos" else "stop"
+    assert found.choices[0].message.content == expected and found.choices[0].finish_reason == end
     assert (found.usage is None) == (fault in ("usage_missing", "usage_null"))
     assert (found.id == "chatcmpl-123") == (fault == "same_id") and (found.id is None) == (fault == "no_id")
     assert server.calls[-1].usable and server.calls[-1].answers == (ANSWER,)
     chunks = list(create(stream=True, stream_options={"include_usage": True}))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert text == expected and [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert text == expected and [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == end
     if not fault.startswith("usage"):
         call, usage = server.calls[-1], next(chunk.usage for chunk in chunks if chunk.usage)
         assert (usage.prompt_tokens, usage.completion_tokens) == (call.prompt_tokens, call.completion_tokens)

@@ -110,7 +110,8 @@ def label(rows: Path, private: tuple[str, ...], schema: Path | None, allow_perso
         output.result({**found.report.to_json(), "written": written})
     else:
         click.echo("\n".join(found.report.lines()))
-    output.note(f"written: {', '.join(map(str, written))}; next: edgestill init {out}")
+    ahead = f"edgestill init {out}" if found.stopped is None else f"remove {out}, and the same command goes on"
+    output.note(f"written: {', '.join(map(str, written))}; next: {ahead}")
     if found.stopped is not None:
         raise found.stopped
     return 0

@@ -117,7 +117,7 @@ class Asker:
 
     def _give_up(self, key: str, failure: Failure) -> None:
         self.failed[key] = f"no reply: {failure.reason}"
-        self._missed += failure.again or not self._settled
+        self._missed += failure.again or not (self._settled or failure.refuses is None)  # None: it is of this row
         if failure.ends or self._missed >= IN_SUCCESSION:
             self.stopped = self.stopped or TeacherError(
                 f"the teacher gives no answers: {failure.reason}",

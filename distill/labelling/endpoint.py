@@ -27,6 +27,8 @@ _OUT_OF_MONEY = ("insufficient_quota", "billing_", "credit_balance", "spend_limi
 """Parts of codes."""
 _OF_THE_ROW = ("context", "too long", "too large", "max_length", "content_policy", "content_filter")
 """What stands in refusals that say nothing of other rows."""
+_ROW_FORBIDDEN = ("flagged", "moderation", "context length")
+"""The same in a 403, which says otherwise that the key is not allowed: OpenRouter's moderation, Together's limit."""
 _CODE = re.compile(r"[\w.-]{1,60}")
 
 
@@ -131,6 +133,8 @@ def _status(error: Any) -> Failure:
     wait = _seconds(error.response.headers)
     if status == 402 or status == 429 and any(part in words for part in _OUT_OF_MONEY):
         return Failure(reason, ends="the account has no credit left: top it up, then run the same command again")
+    if status == 403 and any(part in words for part in _ROW_FORBIDDEN):
+        return Failure(reason)
     if status in (401, 403):
         return Failure(reason, ends="check the key, and what it may be used for",
                        refuses=words if status == 403 and "logprobs" in words else None)
@@ -145,7 +149,8 @@ def _status(error: Any) -> Failure:
 
 
 def _seconds(headers: Mapping[str, str]) -> float | None:
-    """Retry-After in seconds, given as such or as a date; None without one."""
+    """Retry-After in seconds, given as such or as a date; None without one, and for one that is no time at all: it
+    says nothing, or one of the clocks is wrong."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1), ("x-ratelimit-reset", 1)):
         text = headers.get(name, "")
         try:
@@ -153,6 +158,7 @@ def _seconds(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             date = email.utils.parsedate_tz(text)
             found = email.utils.mktime_tz(date) - time.time() if date else math.nan
-        if math.isfinite(found) and not (name == "x-ratelimit-reset" and found > LONGEST_WAIT):  # a point in time
-            return max(found, 0.0)
+        if math.isfinite(found) and found > 0 and not (
+                name == "x-ratelimit-reset" and found > LONGEST_WAIT):  # a point in time
+            return found
     return None

@@ -28,9 +28,12 @@ class Labelling:
     """One labelling: `plan` says what it will do, `run` does it."""
 
     def __init__(self, items: Sequence[Item], settings: Settings, ledger: Path) -> None:
-        """Raises UsageError for an address that rows must not be sent to, for a schema that is none, and for a limit of
-        money without a known price; MissingExtra where a package is missing."""
+        """Raises UsageError for an address that rows must not be sent to, for a key that cannot be sent, for a schema
+        that is none, and for a limit of money without a known price; MissingExtra where a package is missing."""
         settings.address()
+        if not settings.key.isascii() or set(settings.key) & {*map(chr, range(33)), "\x7f"}:
+            raise UsageError("the teacher's key holds a blank, a line end or a character that no header carries",
+                             "set its variable again, to the key alone")
         self._items, self._settings, self._path = items, settings, ledger
         self._price = price_of(settings.url, settings.model, settings.price)
         if self._price is None and settings.max_cost is not None:

@@ -215,6 +215,7 @@ def test_a_budget_is_never_passed_and_can_be_raised(options: list[str], label: L
     assert label(rows, *more, *options) == 3
     shown = capsys.readouterr()
     assert "leaves no room for another call" in shown.err
+    assert "next: remove labelled.jsonl, and the same command goes on" in shown.err
     assert 5 < len(stub.requests) < 700 // 34 and len(records(tmp_path / "labelled.jsonl")) == len(stub.requests)
     assert f"{30 - len(stub.requests)} not asked" in shown.out
     (tmp_path / "labelled.jsonl").unlink()

@@ -16,7 +16,7 @@ from edgestill.cli import main
 from edgestill.distill.labelling import Labelling, Settings
 from edgestill.distill.labelling.endpoint import TeacherError
 from edgestill.distill.labelling.items import read_items
-from edgestill.models.errors import EdgestillError
+from edgestill.models.errors import EdgestillError, UsageError
 
 from ..fault_server import FAULTS, Asked, FaultServer, Group, of_group
 from ..fault_server.answers import instance
@@ -119,6 +119,19 @@ def test_rows_that_are_never_answered_are_listed_and_the_others_are_not(tmp_path
     assert "no reply: answered 400 context_length_exceeded messages" in reasons
     assert "no reply: answered 400 content_filter prompt" in reasons
     assert found.stopped is None and found.report.takes["logprobs"]
+
+
+def test_rows_that_are_refused_for_their_own_sake_do_not_end_a_run_that_has_just_begun(tmp_path: Path) -> None:
+    with FaultServer(choose=lambda asked: "400_context" if questioned(asked) < "h" else "", answer=answering) as server:
+        found = labelling(server, tmp_path, list("abcdefghi")).run()
+    assert [row["text"] for row in found.rows] == ["h", "i"] and found.stopped is None and len(found.left_out) == 7
+
+
+@pytest.mark.parametrize("key", ["sk-0123\n", "sk 0123", "sk-\x7f", "sk-ключ"])
+def test_a_key_that_no_header_carries_is_refused_and_not_told(key: str, tmp_path: Path) -> None:
+    with FaultServer() as server, pytest.raises(UsageError, match="key holds a blank, a line end") as refused:
+        labelling(server, tmp_path, ["a"], key=key)
+    assert key.strip() not in f"{refused.value} {refused.value.hint}" and not (tmp_path / "ledger.jsonl").exists()
 
 
 @pytest.mark.parametrize("name", of_group(Group.FATAL))

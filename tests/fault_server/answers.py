@@ -133,8 +133,10 @@ OBJECTS: dict[str, tuple[Group, Callable[[Completion], Completion]]] = {
     "length_reasoned": (Group.SPOILT, first(content="", finish_reason="length")),
     "content_filter": (Group.SPOILT, first(content=None, finish_reason="content_filter")),
     "overrun": (Group.SPOILT, first(content="", finish_reason="insufficient_system_resource")),  # DeepSeek's
+    "model_length": (Group.SPOILT, first(finish_reason="model_length")),  # Mistral's; the text may look whole
     "refusal": (Group.SPOILT, first(content=None, refusal="I'm sorry, I cannot assist with that request.")),
     "tool_call": (Group.SPOILT, first(content=None, tool_calls=[CALL], finish_reason="tool_calls")),
+    "eos": (Group.ODD, first(finish_reason="eos")),  # Together's end of its own
     "usage_missing": (Group.ODD, lambda whole: {name: value for name, value in whole.items() if name != "usage"}),
     "usage_null": (Group.ODD, lambda whole: {**whole, "usage": None}),
     "usage_wrong": (Group.ODD, lambda whole: {**whole, "usage": WRONG}),

@@ -154,6 +154,14 @@ def filtered(asked: Asked) -> Content:
                       "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": found}}}
 
 
+def moderated(asked: Asked) -> Content:
+    """OpenRouter's answer to a prompt that it does not like; it quotes it."""
+    said = {"reasons": ["violence"], "flagged_input": str(asked.body["messages"][-1].get("content"))[:100],
+            "provider_name": "OpenAI", "model_slug": "big"}
+    return {"error": {"code": 403, "metadata": said,
+                      "message": "Your chosen model requires moderation and your input was flagged"}}
+
+
 def quota(code: str) -> dict[str, Any]:
     """OpenAI's 429 that waiting does not end."""
     return openai("You exceeded your current quota, please check your plan and billing details. For more information "
@@ -175,6 +183,8 @@ CONTEXT = ("This model's maximum context length is 4097 tokens. However, your me
            "reduce the length of the messages.")
 CONTEXT_VLLM = ("This model's maximum context length is 16384 tokens. However, you requested 122946 tokens (112946 in "
                 "the messages, 10000 in the completion). Please reduce the length of the messages or completion.")
+CONTEXT_TOGETHER = ("Input token count + max_tokens parameter must be less than the context length of the model being "
+                    "queried.")
 CONTEXT_LLAMA = {"code": 400, "message": "the request exceeds the available context size, try increasing it",
                  "type": "exceed_context_size_error", "n_prompt_tokens": 14429, "n_ctx": 8192}
 SPENT = "You have reached your API usage limit. Access resumes on the first day of the next month at 00:00 UTC."
@@ -198,6 +208,7 @@ REFUSALS: dict[str, Refusal] = {
     "429_anthropic": Refusal(G.REFUSED, 429, openai(ANTHROPIC, "rate_limit_error", "rate_limit_error"),
                              lambda asked: limits(asked) | after(asked)),
     "429_litellm": Refusal(G.REFUSED, 429, openai(LITELLM, "throttling_error", "429"), after),
+    "429_at_once": Refusal(G.REFUSED, 429, openai(TOKENS, "tokens", LIMITED), lambda asked: {"retry-after": "0"}),
     "408": Refusal(G.REFUSED, 408, {"error": {"code": 408, "message": "Your request timed out"}}),
     "500": Refusal(G.REFUSED, 500, openai("The server had an error while processing your request. Sorry about that!",
                                           "server_error")),
@@ -218,6 +229,8 @@ REFUSALS: dict[str, Refusal] = {
     "400_context_vllm": Refusal(G.PERMANENT, 400, flat(CONTEXT_VLLM, "BadRequestError", 400)),
     "400_context_llama": Refusal(G.PERMANENT, 400, {"error": CONTEXT_LLAMA}),
     "400_content_filter": Refusal(G.PERMANENT, 400, filtered),
+    "403_context": Refusal(G.PERMANENT, 403, openai(CONTEXT_TOGETHER, INVALID)),
+    "403_moderation": Refusal(G.PERMANENT, 403, moderated),
     "413_html": Refusal(G.PERMANENT, 413, page("413 Request Entity Too Large", "nginx")),
     "422_quotes_input": Refusal(G.PERMANENT, 422, quoted),
     "429_too_large": Refusal(G.PERMANENT, 429, openai(TOO_LARGE, "tokens", LIMITED)),

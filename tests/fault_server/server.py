@@ -164,7 +164,7 @@ class FaultServer:
         used = (prompt_tokens(said), sum(map(tokens, said.answers))) if billed else (0, 0)
         call = Call(now, headers.get("host", ""), path, headers.get("authorization", ""), body, content, asked.attempt,
                     now < self._not_before.get(content, 0.0), fault, status, billed, *used, asked.answers)
-        if status == 429 and isinstance(steps[0], bytes) and (
+        if status == 429 and isinstance(steps[0], bytes) and fault != "429_at_once" and (
                 b"\nretry-after" in steps[0] or b"\nx-ratelimit-reset:" in steps[0]):
             self._not_before[content] = now + self.wait
         return call, steps

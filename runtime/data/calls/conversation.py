@@ -23,9 +23,9 @@ NOT_WHOLE = "the question is not whole in the log ({})"
 NO_QUESTION = "no messages in what was asked"
 HOSTED = "a tool that the provider runs"
 OTHER = "no chat: a text completion, embedding or the like"
-_ENDS = {"length": CUT_OFF, "max_output_tokens": CUT_OFF, "content_filter": FILTERED}
+_ENDS = {"length": CUT_OFF, "model_length": CUT_OFF, "max_output_tokens": CUT_OFF, "content_filter": FILTERED}
 """Why an answer ended, where it is not to be learned from."""
-_GOOD_ENDS = (None, "stop", "tool_calls", "function_call")
+_GOOD_ENDS = (None, "stop", "eos", "tool_calls", "function_call")
 _PARTS = {"image_url": "an image", "input_image": "an image", "image": "an image", "input_audio": "audio",
           "audio": "audio", "file": "a file", "input_file": "a file"}
 _ELSEWHERE: Mapping[str, Any] = {"previous_response_id": str, "conversation": (str, Mapping), "prompt": Mapping}
@@ -187,7 +187,7 @@ def _words(content: Any) -> str:
         return ""
     if isinstance(content, str):
         return content
-    parts = [table(part) for part in _list(content)]
+    parts = [part for part in map(table, _list(content)) if part.get("type") != "thinking"]  # Mistral's thoughts
     for part in parts:
         if part.get("type") == "refusal":
             raise Unusable(REFUSED)
