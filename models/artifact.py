@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import files, origin
+from . import config_values, files, origin
 from .errors import ArtifactError, UsageError
 from .strict import build
 from .task import Task
@@ -21,11 +21,14 @@ from .task import Task
 SCHEMA = 1
 MANIFEST = "manifest.json"
 _READ = {".jinja", ".onnx", ".onnx_data", ".data", ".gguf", ".safetensors"}
-_READ_BY_NAME = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
-                 "config.json", "genai_config.json", "certificate.json", "reference.npz", "fixtures.json", "run.toml",
-                 "modules.json", "sentence_bert_config.json", "adapter_config.json", "grammar.gbnf"}
+_READ_BY_NAME = {*config_values.RULES, "tokenizer.json", "special_tokens_map.json", "added_tokens.json",
+                 "genai_config.json", "certificate.json", "reference.npz", "fixtures.json", "run.toml", "modules.json",
+                 "config_sentence_transformers.json", "sentence_bert_config.json", "adapter_config.json",
+                 "model.safetensors.index.json", "grammar.gbnf"}
 """Suffixes and names of what is read of an artifact, besides what its manifest names."""
 _LARGEST = 2**48
+_LONGEST = 255
+"""Bytes of a file's name: no file system takes longer ones everywhere."""
 FOREIGN = "foreign"
 """The stage of a model that was made elsewhere: its manifest stands in memory alone."""
 
@@ -171,14 +174,19 @@ def _check(folder: Path, manifest: Manifest) -> None:
         raise ValueError(f"stage {FOREIGN!r}, which models without a manifest have")
     for name in manifest.files:
         parts = name.split("/")
-        if not name.isprintable() or {"", ".", ".."} & set(parts) or any(mark in name for mark in "\\:"):
+        if not name.isprintable() or {"", ".", ".."} & set(parts) or any(mark in name for mark in "\\:") \
+                or len(name.encode()) > _LONGEST:
             raise ValueError(f"the file name {name[:80]!r}, which is none inside the folder")
     if len({name.casefold() for name in manifest.files}) < len(manifest.files):
         raise ValueError("two file names that differ in capitals alone, and are one on many systems")
     needed = [manifest.model_file, *([Path(manifest.task.schema).name] if manifest.task.schema else [])]
-    there = (path.relative_to(folder) for path in folder.rglob("*")
-             if path.suffix in _READ or path.name in _READ_BY_NAME)
-    needed += [path.as_posix() for path in there if not any(part.startswith(".") for part in path.parts)]
+    there = [path for path in folder.rglob("*") if not any(part.startswith(".") for part in
+                                                           path.relative_to(folder).parts)]
+    linked = next((path for path in there if path.is_symlink() and path.is_dir()), None)
+    if linked is not None:
+        raise ValueError(f"the folder {linked.name[:80]!r} is a link: what is read lies in the artifact itself")
+    needed += [path.relative_to(folder).as_posix() for path in there
+               if path.suffix in _READ or path.name in _READ_BY_NAME]
     for name in needed:
         if name not in manifest.files and name != MANIFEST:
             raise ValueError(f"does not list {name[:80]!r}, which would be read")

@@ -225,7 +225,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", "edgestill init DATA writes a run file to start from") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of too many digits, or nested too deeply
         raise UsageError(f"{path}: not valid TOML: {error}", "text stands in quotes; tables as [name]") from None
     for override in overrides:
         _apply(table, override)
@@ -277,7 +277,7 @@ def _apply(table: dict[str, Any], override: str) -> None:
         raise UsageError(f"--set {override!r}: no '=' in it", "write --set table.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     *path, last = key.strip().split(".")
     for part in path:

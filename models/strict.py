@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 from .errors import UsageError
 
 T = TypeVar("T")
+_BITS = 64
+"""Whole numbers are below 2^63 here as in TOML: far longer ones have no float, and cannot even be printed."""
 
 
 def limited(
@@ -94,6 +96,9 @@ def convert(expected: Any, value: Any, name: str) -> Any:
         if not isinstance(value, Mapping):
             raise _wrong_type(name, value, "a table")
         return {str(k): convert(arguments[1], v, _join(name, str(k))) if arguments else v for k, v in value.items()}
+    if isinstance(value, int) and value.bit_length() >= _BITS:
+        raise UsageError(f"{name}: a whole number of {value.bit_length()} bits, the limit is {_BITS - 1}",
+                         "write a smaller one")
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):

@@ -117,7 +117,7 @@ def read(folder: Path) -> Certificate:
         if not isinstance(table, dict) or table.get("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")
         return build(Certificate, table, FILE)
-    except (OSError, ValueError, UsageError) as error:
+    except (OSError, ValueError, RecursionError, UsageError) as error:
         raise ArtifactError(f"{folder / FILE}: cannot be read: {error}",
                             "copy the artifact again, or export it again") from error
 

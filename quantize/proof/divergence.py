@@ -78,7 +78,8 @@ def kl_of_top(top_ids: NDArray[np.integer], top_logprobs: Floats, tails: Floats,
 
 def _terms(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
     tiny = np.finfo(np.float64).tiny
-    return np.where(p > 0, p * (np.log(np.maximum(p, tiny)) - np.log(np.maximum(q, tiny))), 0.0)
+    # What is no number stays none: it is no evidence that both are alike.
+    return np.where(p == 0, 0.0, p * (np.log(np.maximum(p, tiny)) - np.log(np.maximum(q, tiny))))
 
 
 def decisive(logits: Floats) -> NDArray[np.bool_]:

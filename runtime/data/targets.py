@@ -81,7 +81,7 @@ def _name(value: Any, column: str) -> str:
 def _number(value: Any, column: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise RowFault(f"the column {column!r} holds {value!r}, where a number was expected",

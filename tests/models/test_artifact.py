@@ -76,9 +76,15 @@ def test_every_flipped_byte_is_found_and_its_file_named(tmp_path: Path) -> None:
     (lambda folder: os.symlink(shutil.move(folder / "model.gguf", folder.parent / "x"), folder / "model.gguf"),
      "listed in the manifest and not there"),
     *[(lambda folder, name=name: (folder / name).write_text("{}"), f"does not list '{name}'")
-      for name in ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json")],
+      for name in ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.json",
+                   "added_tokens.json", "config_sentence_transformers.json", "model.safetensors.index.json")],
+    (lambda folder: os.symlink((folder.parent / "beside").mkdir() or folder.parent / "beside",
+                               folder / "additional_chat_templates"), "'additional_chat_templates' is a link"),
+    (lambda folder: (folder / ".hidden").mkdir() or os.symlink(".hidden", folder / "1_Pooling"), "is a link"),
+    (lambda folder: change_manifest(folder, settings={"seed": 10**400}, task={"thresholds": {"a": 10**400}}),
+     "thresholds.a: a whole number of 1329 bits"),
     *[(lambda folder, name=name: change_manifest(folder, files={name: {"sha256": "", "bytes": 0}}), "none inside")
-      for name in ("../out", "/etc/passwd", "a/../../b", "..\\\\out", "C:x", "", "a//b", "./a", "a\x00b")],
+      for name in ("../out", "/etc/passwd", "a/../../b", "..\\\\out", "C:x", "", "a//b", "./a", "a\x00b", "a" * 256)],
     (lambda folder: change_manifest(folder, files={name: {"sha256": "", "bytes": 70}
                                                    for name in ("model.gguf", "MODEL.gguf")}), "in capitals alone"),
 ])

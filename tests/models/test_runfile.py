@@ -51,6 +51,7 @@ def test_overrides_take_toml_values_and_plain_text(tmp_path: Path) -> None:
     ("tune.seed=-1", "below the limit 0"),
     ("tune", "no '='"),
     ("data.train.x=1", "not a table"),
+    (f"tune.seed={'1' * 5000}", "is str, not a whole number"),
     ("task.kind=generat", "did you mean 'generate'"),
 ])
 def test_an_override_that_cannot_be_is_refused(tmp_path: Path, override: str, expected: str) -> None:
@@ -62,6 +63,10 @@ def test_an_override_that_cannot_be_is_refused(tmp_path: Path, override: str, ex
     ("[data\n", "not valid TOML"),
     ('[[export]]\ntarget = "gguf:Q4_1"\n', "gguf:Q4_0"),
     ("[nonsense]\n", "unknown key"),
+    (f"[tune]\nlearning_rate = 1{'0' * 400}\n", "tune.learning_rate: a whole number of 1329 bits"),
+    (f"[tune]\nseed = 0x{'f' * 5000}\n", "tune.seed: a whole number of 20000 bits"),
+    (f"[tune]\nseed = 1{'0' * 5000}\n", "not valid TOML"),
+    (f"a = {'[' * 5000}", "not valid TOML"),
 ])
 def test_a_run_file_that_cannot_be_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
