@@ -142,6 +142,7 @@ def open_artifact(path: Path) -> Artifact:
             raise ArtifactError(f"{path / MANIFEST}: schema {table.get('schema')!r}, this version reads {SCHEMA}",
                                 "use the edgestill version that made it, or export it again")
         manifest = build(Manifest, table, MANIFEST)
+        config_values.check_settings(path / MANIFEST, manifest.settings)
         _check(path, manifest)
     except (ValueError, AttributeError, RecursionError, UsageError) as error:
         raise ArtifactError(f"{path / MANIFEST}: {error}", "the manifest is damaged: copy it again") from error

@@ -6,7 +6,7 @@ reads are not looked at, and neither is a missing one: whoever needs it says so.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ def _whole(value: Any, least: int) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
 def _texts(value: Any) -> bool:
@@ -94,6 +94,16 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
 ROPE = {"rope_type": TEXT, "type": TEXT, **dict.fromkeys(
     ("rope_theta", "factor", "low_freq_factor", "high_freq_factor", "partial_rotary_factor", "beta_fast", "beta_slow"),
     POSITIVE), "original_max_position_embeddings": OPTIONAL_SIZE}
+
+
+_MANIFEST = {"temperature": POSITIVE, "method": TABLE, "allocation": Rule(
+    "null or a JSON object with an object as types",
+    lambda value: isinstance(value, dict) and isinstance(value.get("types", {}), dict))}
+
+
+def check_settings(path: Any, settings: Mapping[str, Any]) -> None:
+    """The same of what is read of the settings of a manifest at `path`."""
+    _check(path, "settings.", settings, _MANIFEST)
 
 
 def check(path: Any, table: Mapping[str, Any]) -> None:

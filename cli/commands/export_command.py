@@ -157,8 +157,8 @@ def _grades(made: dict[str, Path]) -> dict[str, Any]:
 
     found = {target: certificate.read(folder).grade for target, folder in made.items()}
     for target, each in found.items():
-        if each.name:
-            output.note(grade.told(target, each))
+        if line := grade.told(target, each):
+            output.note(line)
     return found
 
 

@@ -80,7 +80,7 @@ class Certificate:
         kept = ("passed", "value", "limit", "n")
         table = {check.name: {"not_run": check.detail} if check.passed is None else
                  {key: getattr(check, key) for key in kept} for check in self.checks}
-        return table | ({"grade": {"name": self.grade.name, "words": self.grade.words}} if self.grade.name else {})
+        return table | ({"grade": {"name": self.grade.name, "words": self.grade.words}} if self.grade.words else {})
 
     def require(self, where: str = "") -> None:
         """Raise CheckFailed naming the cause when a check failed; `where` is what the user can look at."""

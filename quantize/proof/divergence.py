@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ...models.errors import ArtifactError
 from ...runtime.machine.cores import allowed_cores
 
 Floats = NDArray[np.floating]
@@ -64,6 +65,10 @@ def kl_of_top(top_ids: NDArray[np.integer], top_logprobs: Floats, tails: Floats,
         tails: [n] what p gives to all other tokens together.
         q_logits: [n, vocabulary].
     """
+    if top_ids.max(initial=0) >= q_logits.shape[1]:
+        raise ArtifactError(f"the float model's likeliest tokens go up to {top_ids.max()}, the file has "
+                            f"{q_logits.shape[1]}", "it is another model's file, or another model's reference")
+
     def work(part: slice) -> NDArray[np.float64]:
         q_all = np.exp(log_softmax(q_logits[part]))
         q = np.take_along_axis(q_all, top_ids[part].astype(np.int64), axis=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...models.scheme import CODED, bits_of
-from .limits import GOOD, GRADES, LEAST_RIGHT, LEAST_ROWS, Border
+from .limits import GOOD, GRADES, LEAST_RIGHT, LEAST_ROWS, LEAST_SURE, Border
 
 DECISIVE, LOSS = "same_top1_decisive", "task_metric_drop"
 SHARES = (DECISIVE, "same_decisions_decisive")
@@ -27,9 +27,9 @@ class Grade:
     """How near a packed file comes to its float model. Shares are 0 to 1."""
 
     name: str = ""
-    """One of limits.GRADES; empty where nothing was measured that a grade could rest on."""
+    """One of limits.GRADES; empty where too little was measured for a grade to rest on."""
     words: str = ""
-    """What the numbers mean, for a reader who knows none of them."""
+    """What the numbers mean, for a reader who knows none of them; without a grade, why there is none."""
     agree: float | None = None
     """Share of the decisive tokens (of a classifier's texts) that agree."""
     agree_n: int = 0
@@ -64,6 +64,9 @@ def of(checks: Iterable[Any], target: str, method: str = "", at_export: Iterable
         task = next((check for check in at_export if check.name == LOSS and check.high is not None), None)
         where = ", as measured at export"
     border = next(border for border in GRADES if _keeps(border, close, task))
+    if close.name in SHARES and close.n < LEAST_SURE and GRADES.index(border) <= GOOD:
+        return Grade(words=f"not graded: {close.n} choices of which the float model is sure are too few, {LEAST_SURE} "
+                           f"are needed", agree=close.value, agree_n=close.n)
     why = here.detail if here is not None else ""
     words = f"{border.words}: {_of_outputs(close)}; {_untold(why) if task is None else _of_task(task, where)}"
     result = Grade(border.name, words, close.value if close.name in SHARES else None, close.n,
@@ -94,7 +97,7 @@ def told(target: str, grade: Mapping[str, Any] | Grade) -> str:
     """One line for a human; empty without a grade. Takes the table that a certificate or summary holds, too."""
     known = grade if isinstance(grade, Grade) else Grade(**grade)
     if not known.name:
-        return ""
+        return f"{target} is {known.words}" if known.words else ""
     better = f"; better: {' or '.join(known.instead)}" if known.instead else ""
     return f"{target} is {known.name}: {known.words}{better}"
 

@@ -117,6 +117,8 @@ GOOD = 1
 """The index of the last grade that needs no better target."""
 LEAST_ROWS = 149
 """Below, no loss of 2 points can be excluded, and the grade rests on tokens alone."""
+LEAST_SURE = 59
+"""Decisive tokens or labels below which even full agreement leaves doubt whether 95 % agree (.95^59 is .05)."""
 LEAST_RIGHT = 30
 """Rows that the float model must have right: what it cannot do cannot be lost."""
 

@@ -22,7 +22,7 @@ from ...runtime.encoders.classifier import Classifier, head_of
 from ...runtime.encoders.embedder import Embedder, nearest_answers
 from ...runtime.evaluation.row_fit import fit
 from ...runtime.files import gguf_header
-from ...runtime.loading.foreign import codec_of
+from ...runtime.loading.foreign import codec_of, is_foreign, is_stranger
 from ...runtime.text.codec import Codec
 from . import divergence, limits
 from .hopeless import hopeless
@@ -100,7 +100,9 @@ class Subject:
     @cached_property
     def codec(self) -> Codec:
         """The tokenizer and the template beside the file as the runtime reads them, without a system prompt."""
-        return Codec.from_folder(self._tokenizer_folder)
+        # A model without a manifest is proven in a limited process already.
+        apart = is_stranger(self.artifact) and not is_foreign(self.artifact)
+        return Codec.from_folder(self._tokenizer_folder, apart=apart)
 
     @cached_property
     def prompts(self) -> Codec:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from ...models.artifact import Artifact, versions
 from ...models.errors import ArtifactError, UsageError
 from ...runtime.data.reader import Row
-from ...runtime.loading.foreign import UNVERIFIED, is_foreign, is_stranger, open_model
-from . import certificate, foreign_file, grade, other_programs, reference
+from ...runtime.loading.foreign import UNVERIFIED, is_foreign, is_stranger, open_model, try_out
+from . import certificate, foreign_file, grade, other_programs, reference, reference_checks
 from .certificate import Certificate, Check, check_hashes
 from .packed_file import Subject
-from .steps import ENGINES, certify
+from .steps import ENGINES, Step, certify
 
 if TYPE_CHECKING:
     from .float_answers import Witness
@@ -35,7 +35,8 @@ def verify(path: Path | str, rows: Sequence[Row] | None = None, threads: int = 0
     `quick` proves tokens, template, stop ids, cache and KL, the last on the reference's first texts, and leaves out
     what takes long: the task on `rows`, texts beyond windows, every tensor, and graphs for other programs.
 
-    A file that changed ends it there: nothing is read from what was tampered with. `rows` adds the user's texts to
+    A file that changed ends it there: nothing is read from what was tampered with; nor from an artifact that was not
+    made here and that fails in a limited process. `rows` adds the user's texts to
     the token check and, where the export measured the float model on them, the task metric. An artifact that is not
     packed (of tune or distill) has only its hashes checked. The result's `require()` raises CheckFailed. `clients`
     names other people's programs, files of quantize/proof/clients or `all`, that are held to our tokens too.
@@ -82,8 +83,14 @@ def _verify(artifact: Artifact, rows: Sequence[Row], threads: int, clients: Sequ
     hashes = tuple(check_hashes(folder, artifact.manifest, stored))
     if not packed or not all(check.passed for check in hashes):
         return Certificate(target, hashes, stored)
-    with Subject(artifact, reference.read(folder), rows=rows, test_rows=rows, threads=threads,
-                 at_export=told, quick=quick) as subject:
+    if is_stranger(artifact):
+        try:
+            try_out(artifact)
+        except ArtifactError as error:
+            return Certificate(target, (*hashes, Step("opens", "weights", list).failed(error.message)), stored)
+    known = reference.read(folder)
+    reference_checks.check(known, artifact.manifest.task.kind == "generate")
+    with Subject(artifact, known, rows=rows, test_rows=rows, threads=threads, at_export=told, quick=quick) as subject:
         checks = certify(subject, clients)
     method = artifact.manifest.settings.get("method", {}).get("kind", "")
     return Certificate(target, (*hashes, *checks), stored, ran_with(artifact, clients),

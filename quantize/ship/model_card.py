@@ -94,7 +94,8 @@ def _settings(manifest: Manifest) -> str:
 def _proof(certificate: Certificate) -> str:
     ran = ", ".join(f"{name} {version}" for name, version in certificate.ran_with.items())
     grade = certificate.grade
-    graded = f"**{grade.name.capitalize()}**: {grade.words}.\n\n" if grade.name else ""
+    named = f"**{grade.name.capitalize()}**: " if grade.name else ""
+    graded = f"{named}{grade.words}.\n\n" if grade.words else ""
     rows = ["## Certificate\n", f"{graded}Measured on the packed file, against the float model, with {ran}. "
             "KL is in nats; intervals are of 95 %.\n", "| check | value | limit | sample | |", "|---|---|---|---|---|"]
     rows += [f"| {check.name} | {_measured(check)} | {_number(check.limit)} | {check.n:,} | {_state(check)} |"

@@ -56,6 +56,17 @@ def test_nothing_is_graded_where_nothing_was_measured() -> None:
         assert grade.of(checks, "gguf:Q4_0") == grade.Grade() and grade.told("x", grade.Grade()) == ""
 
 
+@pytest.mark.parametrize("name", grade.SHARES)
+def test_a_few_sure_choices_that_agree_prove_nothing_and_some_that_differ_do(name: str) -> None:
+    few = grade.of([Check(name, True, value=1.0, n=limits.LEAST_SURE - 1)], "gguf:Q4_0")
+    assert not few.name and "58 choices" in few.words and "59 are needed" in few.words and few.agree_n == 58
+    assert grade.told("x", few) == f"x is {few.words}" and grade.told("x", vars(few)) == grade.told("x", few)
+    assert Certificate("gguf:Q4_0", (), grade=few).summary()["grade"] == {"name": "", "words": few.words}
+    assert grade.of([Check(name, True, value=1.0, n=limits.LEAST_SURE)], "gguf:Q4_0").name == "excellent"
+    assert grade.of([Check(name, True, value=0.9, n=20)], "gguf:Q4_0").name == "noticeable"
+    assert 0.95 ** limits.LEAST_SURE < 0.05 < 0.95 ** (limits.LEAST_SURE - 1)
+
+
 def test_what_the_export_measured_of_the_task_counts_until_it_is_measured_again() -> None:
     sealed = [agreeing(0.9), losing(0.05, 0.09)]
     again = grade.of([agreeing(1.0)], "gguf:Q4_0", at_export=sealed)
