@@ -96,6 +96,13 @@ ROPE = {"rope_type": TEXT, "type": TEXT, **dict.fromkeys(
     POSITIVE), "original_max_position_embeddings": OPTIONAL_SIZE}
 
 
+NAME = Rule("null or a file's name of at most 255 bytes", lambda value: isinstance(value, str) and len(
+    value.encode("utf-8", "replace")) < 256)
+_GENAI = {
+    "model.": {"context_length": OPTIONAL_SIZE, "vocab_size": OPTIONAL_SIZE, "type": TEXT},
+    "model.decoder.": {"filename": NAME, **dict.fromkeys(
+        ("head_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+        OPTIONAL_SIZE)}}
 _MANIFEST = {"temperature": POSITIVE, "method": TABLE, "allocation": Rule(
     "null or a JSON object with an object as types",
     lambda value: isinstance(value, dict) and isinstance(value.get("types", {}), dict))}
@@ -109,6 +116,12 @@ def check_settings(path: Any, settings: Mapping[str, Any]) -> None:
 def check(path: Any, table: Mapping[str, Any]) -> None:
     """Refuse a value that its key cannot have, in the file `path`: ArtifactError naming file, key and value."""
     _check(path, "", table, RULES.get(path.name, {}))
+    if path.name == "genai_config.json":
+        for prefix, rules in _GENAI.items():
+            inner: Any = table
+            for key in prefix.split(".")[:-1]:
+                inner = inner.get(key) if isinstance(inner, dict) else None
+            _check(path, prefix, inner if isinstance(inner, dict) else {}, rules)
     if path.name == "config.json":
         _check(path, "text_config.", table.get("text_config") or {}, RULES[path.name])
         for name in ("rope_scaling", "rope_parameters"):

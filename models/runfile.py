@@ -225,7 +225,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", "edgestill init DATA writes a run file to start from") from None
-    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of too many digits, or nested too deeply
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, too many digits or brackets
         raise UsageError(f"{path}: not valid TOML: {error}", "text stands in quotes; tables as [name]") from None
     for override in overrides:
         _apply(table, override)

@@ -83,7 +83,8 @@ def command(artifacts: tuple[Path, ...], rows: Path | None, against: Path | None
 def _graded(certificate: Certificate) -> list[list[Any]]:
     """The grade as the last line of the table."""
     found = certificate.grade
-    return [["grade", found.name, found.agree, None, None, None, found.agree_n or None, found.words]] * bool(found.words)
+    line = ["grade", found.name, found.agree, None, None, None, found.agree_n or None, found.words]
+    return [line] * bool(found.words)
 
 
 def _witness(folder: Path, rows: list[Row] | None) -> Witness:

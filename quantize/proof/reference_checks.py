@@ -23,8 +23,8 @@ def _faults(stored: Reference, generates: bool) -> Iterator[str]:
         yield "it holds no texts or no tokens to compare"
     if not len(stored.text_ids) == len(stored.special_ids) == texts:
         yield f"ids of {len(stored.text_ids)} and {len(stored.special_ids)} texts, fixtures.json has {texts}"
-    if any(part.ndim != 1 or part.dtype.kind not in "iu" for parts in (
-            stored.text_ids, stored.special_ids, stored.sequences, stored.types(), stored.beyond_ids) for part in parts):
+    listed = (stored.text_ids, stored.special_ids, stored.sequences, stored.types(), stored.beyond_ids)
+    if any(part.ndim != 1 or part.dtype.kind not in "iu" for parts in listed for part in parts):
         yield "ids that are no lists of whole numbers"
     if [len(part) for part in stored.types()] != [len(part) for part in stored.sequences]:
         yield "types of other tokens than it holds"

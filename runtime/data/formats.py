@@ -20,6 +20,13 @@ from typing import Any
 from ...models.errors import DataError, MissingExtra
 from .faults import BadRow, RowFault, check_strings
 
+
+class Described(dict[str, Any]):
+    """A record of a file that says which of its columns hold names of classes: `classes`."""
+
+    classes: frozenset[str] = frozenset()
+
+
 Record = dict[str, Any] | BadRow
 LINE_LIMIT = 8 * 1024 * 1024
 """Bytes of one line or cell; a longer one is a file without line ends, a quote that is never closed, or a bomb."""

@@ -67,14 +67,15 @@ def sequences(codec: Codec, row: Row, learn: str = "all") -> list[Learned]:
         return [Learned(ids, [(start, len(ids))])]
     found: list[Learned] = []
     with _named(row):
-        for place in row.turns if learn == "all" else row.turns[-1:]:
+        learned = row.turns if learn == "all" else row.turns[-1:]
+        for place in learned:
             ids, start = _turn(codec, row, place)
             span = (start, len(ids))
             if found and ids[:len(found[-1].ids)] == found[-1].ids:
                 found[-1] = Learned(ids, [*found[-1].spans, span])
             else:  # the template writes an earlier turn otherwise than the last one
                 found.append(Learned(ids, [span]))
-        missing = lost_parts.missing(codec, row, [one.ids for one in found])
+        missing = lost_parts.missing(codec, row, [one.ids for one in found], learned)
         if missing:
             raise DataError(missing[0], "give the student a template that writes it ([student] template, such as "
                                         "\"chatml\" for tools), take a model that has one, or take it out of the rows")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import DataError
@@ -21,10 +21,10 @@ _KNOWN = {"role", "content", "tool_calls", "tool_call_id", "id", "name", *REASON
 """Keys of messages that are written, or that only tie messages together."""
 
 
-def missing(codec: Codec, row: Row, sequences: Sequence[Sequence[int]]) -> list[str]:
+def missing(codec: Codec, row: Row, sequences: Sequence[Sequence[int]], learned: Collection[int]) -> list[str]:
     """The parts of a conversation that stand in none of its ids, each by its place, key and role.
 
-    Reasoning and calls must stand where they are learned; templates may leave the thoughts of earlier turns out.
+    Reasoning must stand where it is `learned`; templates may leave the thoughts of other turns out.
     """
     if not sequences:
         return []
@@ -37,7 +37,7 @@ def missing(codec: Codec, row: Row, sequences: Sequence[Sequence[int]]) -> list[
         words = apart(str(message["content"]))[1] if message["role"] == "assistant" else str(message["content"])
         if not _stands(words, whole, codec) or (words.strip() and not _written(codec, row, place)):
             lost.append(f"{name}.content: {who}")
-        if place in row.turns and not _stands(reasoning(message), whole, codec):
+        if place in learned and not _stands(reasoning(message), whole, codec):
             lost.append(f"{name}: the chat template does not write its reasoning")
         for index, call in enumerate(message.get("tool_calls") or ()):
             parts = [call["function"]["name"], *_leaves(call["function"]["arguments"])]

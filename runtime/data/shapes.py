@@ -17,7 +17,7 @@ from .builders import BESIDE, BUILDERS, Shape
 from .faults import RowFault
 from .messages import Message, compact_json
 from .row import Row
-from .targets import PAIRS, kind_of, targets
+from .targets import FRACTION, PAIRS, kind_of, targets
 
 __all__ = ["Message", "Row", "Shaper", "compact_json", "detect"]
 
@@ -91,6 +91,12 @@ class Shaper:
         row = BUILDERS[shape.kind](record, shape, where)
         if shape.kind in ("label", "score"):
             shape = _same_target(shape, record)
+            number = next((name for name in row.named if FRACTION.fullmatch(name.strip())), None)
+            if number is not None and "label" not in self._mapping:
+                column = shape.columns["label"]
+                raise RowFault(f"the column {column!r} holds {number!r}, a number with a fraction, which is no name",
+                               f"data.columns.score = {column!r} reads scores; data.columns.label = {column!r} takes "
+                               "such numbers for names all the same")
         self._shape = shape
         return row
 
@@ -102,6 +108,10 @@ class Shaper:
                 continue
             if not self._mapping and (remedy := _remedy(name, value, shape)):
                 raise RowFault(f"the column {name!r} is not read, and would change what the row says", remedy)
+            if not self._mapping and shape.kind == "text" and name in getattr(record, "classes", ()):
+                raise RowFault(f"the column {name!r} holds names of classes, and is not read",
+                               f"data.columns.label = {name!r} reads them as labels; data.columns.text = "
+                               f"{shape.columns['text']!r} reads the text alone")
             meant = "" if self._mapping else _nearly(name, shape)
             if meant:
                 raise RowFault(f"the column {name!r} is not read, and is {meant!r} but for blanks and capitals",

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...models.errors import DataError, MissingExtra
 from .faults import BadRow, RowFault, check_strings
-from .formats import Record
+from .formats import Described, Record
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SPLIT = re.compile(r"(.+):([A-Za-z][\w.-]*)")
@@ -93,6 +93,13 @@ def _classes(metadata: Mapping[bytes, bytes]) -> Mapping[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
+def _of_classes(feature: Any) -> bool:
+    """Whether a column holds classes, or lists of them."""
+    if isinstance(feature, list):
+        return bool(feature) and _of_classes(feature[0])
+    return isinstance(feature, dict) and (feature.get("_type") == "ClassLabel" or _of_classes(feature.get("feature")))
+
+
 def _named(value: Any, feature: Any) -> Any:
     """A value with the names of classes in place of their numbers; RowFault for a number without a name. A number below
     0 means that there is no label."""
@@ -113,7 +120,8 @@ def _named(value: Any, feature: Any) -> Any:
 
 
 def _checked(file: str, number: int, values: dict[str, Any], classes: Mapping[str, Any]) -> Record:
-    record = {}
+    record = Described()
+    record.classes = frozenset(column for column in values if _of_classes(classes.get(column)))
     try:
         for column, value in values.items():
             record[column] = _without_nulls(_named(value, classes.get(column)))

@@ -18,6 +18,8 @@ PAIRS: Mapping[str, tuple[str, ...]] = {
 """Column of a first text → columns that hold the second of a pair."""
 
 
+FRACTION = re.compile(r"[-+]?(\d*[.,]\d+(e[-+]?\d+)?|\d+e[-+]?\d+)", re.IGNORECASE)
+"""A text that says a number which is not whole."""
 _APPLY = "list the names of the labels that apply, every one once; zeros and ones are no names"
 _PRINTED = re.compile(r"""\[\s*(['"].*['"]|[-\d.][-\d.\s]*)\s*\]""", re.DOTALL)
 """A list as Python and NumPy print it."""

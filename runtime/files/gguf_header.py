@@ -36,6 +36,8 @@ TYPES = {
     34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
 }
 """Number of a tensor's type → its name, values in a block, bytes of a block."""
+WHOLE = ("split.count", *(f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eos", "padding", "unknown")))
+"""Keys whose values are whole numbers where they are there."""
 LISTS = {"tokens": STRING, "merges": STRING, "scores": 6, "token_type": 5}
 """Lists below tokenizer.ggml and the type of their items; all but merges have one item a token."""
 
@@ -234,6 +236,9 @@ class _Reader:
         """What llama.cpp takes for granted: an architecture, and lists that have an item for every token."""
         if not isinstance(header.values.get("general.architecture"), str):
             raise _damaged(self.path, "no general.architecture in it, so nothing says what model it is")
+        odd = next((key for key in WHOLE if type(header.values.get(key, 0)) is not int or key in header.lists), None)
+        if odd is not None:
+            raise _damaged(self.path, f"{odd} is {str(header.values.get(odd, 'a list'))[:60]!r}, no whole number")
         if "tokenizer.ggml.tokens" not in header.lists:
             raise _damaged(self.path, "no tokenizer.ggml.tokens in it: a file without a vocabulary generates no text")
         for name, kind in LISTS.items():

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...models import files
 from ...models.errors import ArtifactError, UsageError
+from ...models.json_values import object_in
+from ...models.strict import build
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,16 +86,32 @@ class Prefix:
                                 "save it again")
         place = start + 8
         end = place + int.from_bytes(bytes(content[start:place]), "little")
-        table = json.loads(bytes(content[place:end]))
-        arrays, place = [], end
-        for name, shape in table.pop("arrays"):
-            if name not in _DTYPES:
-                raise ArtifactError(f"{path}: an array of {name}, known are {', '.join(_DTYPES)}", "save it again")
-            place += -place % _ALIGN
-            size = int(np.dtype(name).itemsize * np.prod(shape, dtype=np.int64))
-            arrays.append(np.asarray(content[place:place + size]).view(name).reshape(shape))
-            place += size
-        return cls(**table, arrays=arrays)
+        table = object_in(bytes(content[place:end]), str(path), ArtifactError, "save it again")
+        arrays: list[NDArray[Any]] = []
+        place = end
+        try:
+            head = build(_Head, table, path.name)
+            for name, shape in head.arrays:
+                if name not in _DTYPES:
+                    raise ValueError(f"an array of {name}, known are {', '.join(_DTYPES)}")
+                place += -place % _ALIGN
+                size = int(np.dtype(name).itemsize * np.prod(shape, dtype=np.int64))
+                arrays.append(np.asarray(content[place:place + size]).view(name).reshape(shape))
+                place += size
+        except (TypeError, ValueError, UsageError) as error:  # whoever writes a file can write its hash, too
+            raise ArtifactError(f"{path}: no saved prefix: {error}", "save it again") from error
+        return cls(head.text, head.messages, head.ids, arrays, head.model)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What a file says in front of its arrays, of which it holds type and shape."""
+
+    text: str
+    messages: list[dict[str, Any]]
+    ids: list[int]
+    model: str
+    arrays: list[list[Any]]
 
 
 def model_digest(artifact: Artifact | None) -> str:

@@ -60,8 +60,13 @@ def _messages(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if not items:
         raise Refusal("input: a text or at least one item is needed", "input", code="missing_required_parameter")
     turn: dict[str, Any] = {}
+    called: set[Any] = set()
     for place, item in enumerate(items):
         message = _message(item, f"input[{place}]")
+        called |= {call["id"] for call in message.get("tool_calls", ())}
+        if message["role"] == "tool" and message["tool_call_id"] not in called:
+            raise Refusal(f"input[{place}].call_id: {str(message['tool_call_id'])[:40]!r} is none of a function_call "
+                          "before it", f"input[{place}].call_id")
         if message.get("reasoning_content") == "":  # kept from who sends it
             continue
         if message["role"] != "assistant":

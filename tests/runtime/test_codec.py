@@ -106,11 +106,13 @@ def test_a_template_cannot_reach_python(tiny_llama: Path, tmp_path: Path) -> Non
     ("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}", {"<|end|>", "<|pad|>"}, ""),
     ("{% for m in messages %}{{ m.content }}<|assistant|>{% endfor %}", {"<|assistant|>", "<|end|>", "<|pad|>"}, ""),
     ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", {"<|end|>", "<|pad|>"}, ""),
+    # A token that begins turns stands behind an answer, and ends none.
+    ("{% for m in messages %}{{ m.content }}{{ bos_token }}{% endfor %}", {"<|end|>", "<|pad|>"}, ""),
     ("{% for m in messages %}{{ m.content }} [/turn]\n<|end|>{% endfor %}", {"<|end|>", "<|pad|>"}, "[/turn]"),
 ])
 def test_the_ends_of_a_turn_come_from_every_place(template: str, names: set[str], text: str, tiny_llama: Path,
                                                   tmp_path: Path) -> None:
-    folder = chat_folder(tiny_llama, tmp_path / "model", template)
+    folder = chat_folder(tiny_llama, tmp_path / "model", template, bos_token="<|system|>")
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 4]}))
     codec = Codec.from_folder(folder)
     assert {codec.tokenizer.id_to_token(token) for token in codec.stop_ids} == names

@@ -173,6 +173,21 @@ def test_every_token_of_a_long_text_is_scored_once(bos: int | None, eos: int | N
     assert model.longest == 64
 
 
+def test_the_characters_of_a_first_token_that_is_not_scored_do_not_count() -> None:
+    class Words(Bigrams):
+        """Its first token is a word of three letters."""
+
+        def plain_ids(self, text: str) -> list[int]:
+            return [*super().plain_ids(""), 2, *(ord(letter) - ord("a") + 2 for letter in text[3:])]
+
+        def decode(self, ids: list[int], *given: Any) -> str:
+            return "".join("abc" if token == 2 else chr(ord("a") + token - 2) for token in ids)
+
+    for bos, tokens, characters in ((0, 3, 5), (None, 2, 2)):
+        model = Words(bos, None)
+        assert row_likelihoods(model, [Row(text="abcde")])[0, 1:].tolist() == [tokens, characters]
+
+
 def test_of_a_conversation_the_answer_and_its_end_are_scored() -> None:
     model = Bigrams()
     row = Row(messages=({"role": "user", "content": "abc"}, {"role": "assistant", "content": "de"}), where="rows:1")

@@ -243,6 +243,13 @@ BAD: list[tuple[str, Callable[[Path], object]]] = [
      lambda folder: (folder / "genai_config.json").write_text('{"model": []}')),
     ("genai_config.json: decoder: a JSON object was expected, found int",
      lambda folder: (folder / "genai_config.json").write_text('{"model": {"decoder": 3}}')),
+    *[(f"genai_config.json: model.{key} = ", lambda folder, change=change: proving.edit_json(
+        folder / "genai_config.json", lambda table: change(table["model"])))
+      for key, change in {
+          "context_length": lambda model: model.update(context_length="long"),
+          "vocab_size": lambda model: model.update(vocab_size=True),
+          "decoder.filename": lambda model: model["decoder"].update(filename="a" * 256),
+          "decoder.head_size": lambda model: model["decoder"].update(head_size=10**400)}.items()],
     ("config.json: id2label = 'first', and it must be ids", lambda folder: proving.edit_json(
         folder / "config.json", lambda table: table.update(architectures=["BertForSequenceClassification"],
                                                            id2label={"first": "a"}))),

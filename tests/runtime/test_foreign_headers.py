@@ -91,6 +91,8 @@ SPOILT: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("the key 'general.architecture' stands twice", first_key_twice),
     ("no general.architecture", lambda data: data.replace(b"general.architecture", b"general.architectura")),
     ("no tokenizer.ggml.tokens", lambda data: data.replace(b"tokenizer.ggml.tokens", b"tokenizer.ggml.tokenz")),
+    ("eos_token_id is '0.0', no whole number", lambda data: edited(
+        data, after(data, "tokenizer.ggml.eos_token_id"), b"\x06")),
     ("the embedding is missing", lambda data: data.replace(b"token_embd.weight", b"token_embx.weight")),
 ]
 

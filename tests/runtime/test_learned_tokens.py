@@ -13,6 +13,7 @@ from edgestill.models.task import Task
 from edgestill.runtime.data import learned_tokens
 from edgestill.runtime.data.answers import apart, said
 from edgestill.runtime.data.row import Row
+from edgestill.runtime.data.token_checks import count
 from edgestill.runtime.evaluation.evaluate import evaluate
 from edgestill.runtime.generation.generator import Generator
 from edgestill.runtime.text.chat_template import continued
@@ -105,6 +106,27 @@ def test_reasoning_is_learned_and_not_compared(kind: str, make: Callable[..., Co
     closed = make(KINDS[kind], enable_thinking=False)
     with pytest.raises(DataError, match="has reasoning, and template_options.enable_thinking is false"):
         learned_tokens.sequences(closed, THINKS)
+
+
+def test_thoughts_of_an_earlier_turn_reach_the_ids_where_they_are_learned(make: Callable[..., Codec]) -> None:
+    talk = (*THINKS.messages, user("two"), answer("dos"))
+    for learn in learned_tokens.LEARN:  # the last answer alone has no thoughts
+        assert spans(make(KINDS["fixed"]), Row(talk), learn)[-1] == "dos<|end|>"
+    assert "a number" in spans(make(KINDS["fixed"]), Row(talk))[0]
+    with pytest.raises(DataError, match=r"messages\[1\]: the chat template does not write its reasoning"):
+        learned_tokens.sequences(make(KINDS["plain"]), Row(talk))
+    for learn, row in (("last", Row(talk)), ("all", Row(talk, unlearned=(1,)))):  # what is not learned may be left out
+        assert spans(make(KINDS["plain"]), row, learn) == ["dos<|end|>"]
+
+
+def test_a_row_is_as_long_as_its_longest_sequence(make: Callable[..., Codec]) -> None:
+    codec = make(KINDS["fixed"])
+    for first, second in (("two", "dos"), ("a longer question", "and a longer answer")):
+        row = Row((*THINKS.messages, user(second), answer(first)))
+        lengths = [len(one.ids) for one in learned_tokens.sequences(codec, row)]
+        found = count([row], codec, max(lengths) - 1, "all")
+        assert len(lengths) == 2 and found.tokens == [max(lengths)] and found.long == [row]
+        assert not count([row], codec, max(lengths), "all").long
 
 
 def test_thoughts_inside_the_words_are_learned_as_those_beside_them(make: Callable[..., Codec]) -> None:

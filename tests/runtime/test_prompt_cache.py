@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +84,24 @@ def test_damaged_files_are_refused(model: Generator, tmp_path: Path) -> None:
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1:])
         with pytest.raises(ArtifactError, match="no saved prefix|changed"):
             Prefix.load(path)
+
+
+HEAD: dict[str, Any] = {"text": "a", "messages": [], "ids": [1], "model": "", "arrays": []}
+
+
+@pytest.mark.parametrize("head", [
+    b"[" * 10**5, b"\xff", b"[1]", {}, HEAD | {"more": 1}, HEAD | {"ids": "abc"}, HEAD | {"ids": [10**400]},
+    HEAD | {"messages": [1]}, HEAD | {"text": 5}, HEAD | {"arrays": [["float32", [10**9, 10**9]]]},
+    HEAD | {"arrays": [["float32", ["a"]]]}, HEAD | {"arrays": [["object", [1]]]}, HEAD | {"arrays": [[1]]}])
+def test_whoever_writes_a_file_can_write_its_hash(head: Any, tmp_path: Path) -> None:
+    def forged(head: bytes) -> Path:
+        content = len(head).to_bytes(8, "little") + head
+        (tmp_path / "state").write_bytes(b"edgestill prefix 1\n" + hashlib.sha256(content).digest() + content)
+        return tmp_path / "state"
+    assert Prefix.load(forged(json.dumps(HEAD).encode())).ids == [1]
+    with pytest.raises(ArtifactError, match=r"state: no (saved prefix|valid JSON)|state: a JSON object") as caught:
+        Prefix.load(forged(head if isinstance(head, bytes) else json.dumps(head).encode()))
+    assert caught.value.hint == "save it again"
 
 
 def test_a_prefix_is_a_text_or_messages(model: Generator) -> None:

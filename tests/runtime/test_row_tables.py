@@ -82,6 +82,26 @@ def test_parquet_written_by_datasets_gives_class_names(tmp_path: Path) -> None:
     assert [row.answer for row in chats] == ['{"say":["yes","no"]}', '{"say":[]}']
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_classes_beside_a_text_are_read_or_refused(several: bool, tmp_path: Path) -> None:
+    """They were named as not read, and the rows trained as plain text."""
+    import datasets
+
+    names = datasets.ClassLabel(names=["no", "yes"])
+    features = datasets.Features({"text": datasets.Value("string"), "id": datasets.Value("int64"),
+                                  "coarse": datasets.List(names) if several else names})
+    table = datasets.Dataset.from_dict({"text": ["a", "b"], "id": [1, 2], "coarse": [[1], [0]] if several else [1, 0]},
+                                       features=features)
+    path = tmp_path / "a.parquet"
+    table.to_parquet(path)
+    table.save_to_disk(tmp_path / "set")
+    for source in (path, tmp_path / "set"):
+        with pytest.raises(DataError, match="'coarse' holds names of classes.*\n.*data.columns.label = 'coarse'"):
+            read_rows(source)
+        assert [row.named for row in read_rows(source, {"label": "coarse"})] == [("yes",), ("no",)]
+        assert [row.kind for row in read_rows(source, {"text": "text"})] == ["text", "text"]
+
+
 @pytest.mark.parametrize(("label", "reason"), [(2, "the label 2 has no name: the file names 2"),
                                                (-1, "the column 'label' is null")])
 def test_labels_without_a_name_are_refused(label: int, reason: str, tmp_path: Path) -> None:

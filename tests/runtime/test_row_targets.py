@@ -60,10 +60,25 @@ def test_two_texts_are_one_pair(record: dict[str, Any], columns: dict[str, str],
     ({"text": "t", "score": True}, "holds True, where a number was expected"),
     ({"text": "t", "score": "high"}, "holds 'high', where a number was expected"),
     ({"text": "t", "text_pair": "", "label": "a"}, "'text_pair' is empty"),
+    *[({"text": "t", "label": number}, f"holds '{number}', a number with a fraction.*\n.*data.columns.score = 'label'")
+      for number in ("0.5", ".25", "-1.0", "1e-3", "2.5E2", "0,5")],
+    ({"text": "t", "labels": ["a", "0.25"]}, "holds '0.25', a number with a fraction"),
+    ({"text": "t", "score": 10**400}, "where a number was expected"),
 ])
 def test_what_is_neither_is_refused(record: dict[str, Any], reason: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=reason):
         read(tmp_path, record)
+
+
+@pytest.mark.parametrize("name", ["3.11", "0.5"])
+def test_numbers_with_fractions_are_what_one_says_they_are(name: str, tmp_path: Path) -> None:
+    assert read(tmp_path, {"text": "t", "label": name}, label="label")[0].label == name
+    assert read(tmp_path, {"text": "t", "label": name}, score="label")[0].score == float(name)
+
+
+@pytest.mark.parametrize("name", ["3", "-1", "v3.5", "1.2.3", "E11.9", "e5", "50%", "1."])
+def test_other_names_with_digits_are_names(name: str, tmp_path: Path) -> None:
+    assert read(tmp_path, {"text": "t", "label": name})[0].label == name
 
 
 def test_a_file_holds_one_kind_of_targets(tmp_path: Path) -> None:

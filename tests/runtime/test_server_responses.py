@@ -29,6 +29,7 @@ PATH, QUESTION = "/v1/responses", "turn off the kitchen light"
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 TOOL: Any = {"type": "function", "name": "light_off", "parameters": LIGHT, "strict": False}
 STOP: Any = {"type": "function", "name": "stop", "description": "Ends all.", "parameters": None}
+CALL: Any = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +195,9 @@ def test_items_become_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     ({"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{"}]}, "input[0].arguments", "no"),
     ({"input": [{"type": "function_call", "call_id": 1, "name": "f"}]}, "input[0].call_id", "a string"),
     ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "input[0].output", "missing"),
+    ({"input": [CALL, {"type": "function_call_output", "call_id": "d", "output": "x"}]}, "input[1].call_id", "'d'"),
+    ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}, CALL]}, "input[0].call_id", "before"),
+    ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id", "'None'"),
     ({"input": [{"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image"}]}]},
      "input[0].output[0].type", "text only")])
 def test_what_is_not_done_is_refused_by_its_own_name(wrong: dict[str, Any], param: str, words: str,
