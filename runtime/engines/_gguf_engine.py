@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...models.errors import ArtifactError, EdgestillError
 from ._base import Cache, check_ids, check_length
 from ._gguf_context import BATCH, Batch, GgufContext
-from ._llama import MESSAGES, piece, tokenize
+from ._llama import MESSAGES, piece, special, tokenize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,6 +133,10 @@ class GgufEngine(Cache):
     def is_stop(self, token: int) -> bool:
         """Whether llama.cpp ends generation at this token."""
         return bool(self._context.c.llama_vocab_is_eog(self._context.vocabulary, token))
+
+    def special(self) -> dict[str, int]:
+        """The ids of the tokens that a template in the file may print, by their names there: bos_token, eos_token."""
+        return special(self._context.c, self._context.vocabulary)
 
     def chat_template(self) -> str | None:
         """The chat template in the file, which every other program will use; None without one."""

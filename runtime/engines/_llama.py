@@ -42,6 +42,13 @@ def tokenize(c: Any, vocabulary: Any, text: str, special: bool) -> list[int]:
         size = -count
 
 
+def special(c: Any, vocabulary: Any) -> dict[str, int]:
+    """The ids that a file names, or that llama.cpp takes where it names none: bos_token, eos_token, pad_token."""
+    size = c.llama_vocab_n_tokens(vocabulary)
+    found = {name: int(getattr(c, f"llama_vocab_{name}")(vocabulary)) for name in ("bos", "eos", "pad")}
+    return {f"{name}_token": token for name, token in found.items() if 0 <= token < size}
+
+
 def piece(c: Any, vocabulary: Any, token: int) -> bytes:
     """What a token stands for inside a text, special tokens included."""
     size = 64

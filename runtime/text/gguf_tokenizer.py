@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...models.errors import ArtifactError, UsageError
-from ..engines._llama import MESSAGES, library, piece, tokenize
+from ..engines._llama import MESSAGES, library, piece, special, tokenize
 from .chat_template import NO_OPTIONS, ChatTemplate
 from .codec import Codec
 
@@ -137,8 +137,7 @@ class GgufTokenizer:
 
     def special(self) -> dict[str, int]:
         """The ids that the file names: bos_token, eos_token, pad_token."""
-        found = {name: int(getattr(self._c, f"llama_vocab_{name}")(self._vocabulary)) for name in ("bos", "eos", "pad")}
-        return {f"{name}_token": token for name, token in found.items() if 0 <= token < self._size}
+        return special(self._c, self._vocabulary)
 
     def stop_ids(self) -> frozenset[int]:
         """Every token at which llama.cpp ends generation."""

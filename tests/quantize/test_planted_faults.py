@@ -104,6 +104,25 @@ def two_begins(vocabulary: Vocabulary) -> Vocabulary:
     return replace(vocabulary, add_bos=True)
 
 
+def another_begin(vocabulary: Vocabulary) -> Vocabulary:
+    """The template prints it, and no text shows it."""
+    return replace(vocabulary, ids=vocabulary.ids | {"bos": vocabulary.ids["bos"] + 1})
+
+
+def exchanged_rare_tokens(vocabulary: Vocabulary) -> Vocabulary:
+    """Of two that no text of the corpus is made of: the last ones that are no marks."""
+    tokens, plain = list(vocabulary.tokens), [index for index, kind in enumerate(vocabulary.types)
+                                              if kind == gguf_tokenizer.NORMAL]
+    tokens[plain[-1]], tokens[plain[-2]] = tokens[plain[-2]], tokens[plain[-1]]
+    return replace(vocabulary, tokens=tokens)
+
+
+def exchanged_merges(vocabulary: Vocabulary) -> Vocabulary:
+    merges = list(vocabulary.rules.merges)
+    merges[-1], merges[-2] = merges[-2], merges[-1]
+    return replace(vocabulary, rules=replace(vocabulary.rules, merges=merges))
+
+
 def permuted_vocabulary(vocabulary: Vocabulary) -> Vocabulary:
     plain = [index for index, kind in enumerate(vocabulary.types) if kind == gguf_tokenizer.NORMAL]
     tokens = list(vocabulary.tokens)
@@ -127,7 +146,8 @@ FAULTS = [
     Fault(missing_stop_id, "stop ids"), Fault(word_that_stops, "stop ids"),
     Fault(exchanged_queries_and_keys, "weights"),
     Fault(wrong_name_of_the_pre_tokenizer, "tokenizer", inside=True), Fault(two_begins, "tokenizer", inside=True),
-    Fault(permuted_vocabulary, "tokenizer", inside=True),
+    Fault(permuted_vocabulary, "tokenizer", inside=True), Fault(another_begin, "template", inside=True),
+    Fault(exchanged_rare_tokens, "tokenizer", inside=True), Fault(exchanged_merges, "tokenizer", inside=True),
 ]
 CASES = [pytest.param(fault, format, id=f"{fault.plant.__name__}-{format}") for fault in FAULTS for format in TARGETS
          if format == "gguf" or not fault.inside]
