@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from string import Formatter
 from typing import Any
 
 from ...models.errors import DataError
@@ -147,6 +148,12 @@ def check_layout(layout: str, values: Iterable[Any] = ()) -> None:
         raise endless(f"it makes a text of the width {widths}")
     # Any value may be written in the place of any field.
     make(widths + len(layout) + max(map(size, given), default=0) * layout.count("{") + sum(map(size, given)))
+
+
+def check_fields(layout: str) -> None:
+    """Refuse a layout whose widths stand in values, where they can be any."""
+    if any(width and "{" in width for _, _, width, _ in Formatter().parse(layout)):
+        raise endless("it makes a text of a width that a value says")
 
 
 def endless(reason: str) -> DataError:

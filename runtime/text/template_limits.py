@@ -137,6 +137,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             elif name == "replace" and len(args) > 1:
                 return _replace(owner, *args, **options)
             elif name in ("format", "format_map"):
+                budget.check_fields(owner)
                 budget.check_layout(owner, (*args, *options.values()))
             else:
                 budget.check(owner, *args, *options.values())

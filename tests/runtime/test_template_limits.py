@@ -80,6 +80,18 @@ def test_a_template_without_end_is_refused(name: str) -> None:
     assert time.process_time() - started < 20
 
 
+@pytest.mark.parametrize("source", [
+    "{{ '{:{}}'.format(1, 900000000) }}", "{{ '{0:{1}}'.format('a', '900000000') }}",
+    "{{ '{x:>{x}}'.format_map({'x': 900000000}) }}", "{{ '{0:{0[a]}}'.format({'a': 900000000}) }}",
+    "{{ ('{:{}}' | e).format(1, 900000000) }}"])
+def test_a_width_that_a_value_says_is_refused_before_anything_is_made(source: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match="width that a value says"):
+        ChatTemplate({"default": source}, {}).render(CHAT)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
+    assert ChatTemplate({"default": "{{ '{{{}}} {:>3}'.format('a', 1) }}"}, {}).render(CHAT) == "{a}   1"
+
+
 def test_time_ends_what_steps_do_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template_budget, "SECONDS", 0.2)
     source = "{% set x = ('f' * 4000000) | int(0, 16) %}{% for i in range(99999) %}{% set y = -x %}{% endfor %}"
