@@ -74,7 +74,7 @@ class Subject:
         self.limits = limits.of(artifact.manifest.scheme)
         self.coded = coded
         self.at_export = {check.name: check for check in at_export}
-        self._tokenizer_folder = tokenizer_folder or artifact.folder
+        self.tokenizer_folder = tokenizer_folder or artifact.folder
         self._engine: Any = None
         self._read: dict[int, NDArray[np.float32]] = {}
         """Logits of what is decoded again, by sequence."""
@@ -102,7 +102,7 @@ class Subject:
         """The tokenizer and the template beside the file as the runtime reads them, without a system prompt."""
         # A model without a manifest is proven in a limited process already.
         apart = is_stranger(self.artifact) and not is_foreign(self.artifact)
-        return Codec.from_folder(self._tokenizer_folder, apart=apart)
+        return Codec.from_folder(self.tokenizer_folder, apart=apart)
 
     @cached_property
     def prompts(self) -> Codec:

@@ -19,18 +19,23 @@ NAME, IN_FILE = "vocabulary", "vocabulary_in_file"
 
 
 def check(subject: Subject) -> list[Check]:
-    """Where the float model's folder is at hand; later a file's hash stands for all of it."""
-    if subject.float_folder is None:
-        return []
-    wanted = Codec.from_folder(subject.float_folder)
-    here, there = (json.loads(codec.tokenizer.to_str())["model"] for codec in (subject.codec, wanted))
+    """tokenizer.json against the float model's, where that is at hand: later its hash stands for it. And a GGUF against
+    tokenizer.json."""
+    found = [] if subject.float_folder is None else [_beside(subject.codec, subject.float_folder)]
+    if subject.format == "gguf":
+        found.append(_in_file(subject.artifact.model_path, subject.tokenizer_folder))
+    return found
+
+
+def _beside(codec: Codec, folder: Path) -> Check:
+    right = Codec.from_folder(folder)
+    here, there = (json.loads(one.tokenizer.to_str())["model"] for one in (codec, right))
     wrong = [f"another {name} in tokenizer.json" for name in ("vocab", "merges") if here.get(name) != there.get(name)]
-    found = [Check(NAME, not wrong, CAUSE, float(len(wrong)), 0.0, wanted.vocabulary_size, "; ".join(wrong))]
-    return found + ([_in_file(subject.artifact.model_path, subject.float_folder)] if subject.format == "gguf" else [])
+    return Check(NAME, not wrong, CAUSE, float(len(wrong)), 0.0, right.vocabulary_size, "; ".join(wrong))
 
 
 def _in_file(path: Path, folder: Path) -> Check:
-    """The lists of a GGUF against those that are planned for it."""
+    """The lists of a GGUF against those that are planned for it, out of the tokenizer.json in `folder`."""
     header = gguf_header.read(path)
     try:
         planned = write.read(folder, header.tokens)
@@ -38,13 +43,13 @@ def _in_file(path: Path, folder: Path) -> Check:
         return Check(IN_FILE, None, detail=error.message)  # somebody else found a way to carry this tokenizer
     tokens, merges = (_items(path, header, name) for name in ("tokens", "merges"))
     free = set(planned.rules.spelled.values())  # as every maker writes them in his own way
-    wrong = [f"token {index} is {here!r}, the float model's is {there!r}" for index, (here, there, kind) in enumerate(
+    wrong = [f"token {index} is {here!r}, tokenizer.json has {there!r}" for index, (here, there, kind) in enumerate(
         zip(tokens, planned.tokens, planned.types, strict=True))
         if here != there and kind != write.UNUSED and there not in free]
     if planned.rules.merges:  # SentencePiece has scores, beside which some makers write merges that nobody reads
         if len(merges) != len(planned.rules.merges):
-            wrong.append(f"{len(merges):,} merges, the float model has {len(planned.rules.merges):,}")
-        wrong += [f"merge {rank} is {here!r}, the float model's is {there!r}" for rank, (here, there) in enumerate(
+            wrong.append(f"{len(merges):,} merges, tokenizer.json has {len(planned.rules.merges):,}")
+        wrong += [f"merge {rank} is {here!r}, tokenizer.json has {there!r}" for rank, (here, there) in enumerate(
             zip(merges, planned.rules.merges, strict=False)) if here != there]
     return Check(IN_FILE, not wrong, CAUSE, float(len(wrong)), 0.0, len(tokens) + len(merges), "; ".join(wrong[:3]))
 
