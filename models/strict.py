@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from .errors import UsageError
 
 T = TypeVar("T")
-_BITS = 64
-"""Whole numbers are below 2^63 here as in TOML: far longer ones have no float, and cannot even be printed."""
+_BITS = 128
+"""Whole numbers of so many bits are none that anybody means: they may have no float, and cannot even be printed."""
 
 
 def limited(

@@ -31,6 +31,7 @@ class Outer:
 def test_defaults_are_filled_in_and_tables_nest() -> None:
     made = build(Outer, {"name": "x", "inner": {"rate": 1}, "several": [{"rate": 0.5}]})
     assert made == Outer("x", 3, Inner(1.0), "alpha", [], [Inner(0.5)])
+    assert build(Outer, {"name": "x", "count": 2**63}).count == 2**63  # seeds are unsigned
 
 
 @pytest.mark.parametrize(("table", "expected"), [
@@ -41,8 +42,8 @@ def test_defaults_are_filled_in_and_tables_nest() -> None:
     ({"name": "x", "count": 0}, ["count", "0", "below the limit 1"]),
     ({"name": "x", "inner": {"rate": 1.5}}, ["inner.rate", "1.5", "above the limit 1.0"]),
     ({"name": "x", "inner": {"rate": math.nan}}, ["inner.rate", "nan", "finite"]),
-    ({"name": "x", "inner": {"rate": 10**400}}, ["inner.rate", "1329 bits", "the limit is 63"]),
-    ({"name": "x", "count": 2**63}, ["count", "64 bits"]),
+    ({"name": "x", "inner": {"rate": 10**400}}, ["inner.rate", "1329 bits", "the limit is 127"]),
+    ({"name": "x", "count": 2**127}, ["count", "128 bits"]),
     ({"name": 10**5000}, ["name", "16610 bits"]),
     ({"name": "x", "inner": 3}, ["inner", "table"]),
     ({"name": "x", "kind": "betta"}, ["kind", "'betta'", "did you mean 'beta'"]),
