@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...models.errors import ArtifactError
 from ..files.model_files import classifier_config, read_table
-from .encoder import Graph, Text, TextEncoder
+from .encoder import Graph, Text, TextEncoder, finite
 from .head import Classification, Head
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ class Classifier(TextEncoder):
     def logits(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> NDArray[np.float32]:
         """Logits [n, outputs] of a batch of token ids, padded to the longest; `types` as in `Graph.run`.
 
-        Raises ArtifactError for a pair of texts where the model tells them apart and its graph takes no types.
+        Raises ArtifactError for a pair of texts where the model tells them apart and its graph takes no types, and
+        EdgestillError for outputs that are no numbers.
         """
         if self._deaf and any(map(any, types)):
             raise ArtifactError(f"{self.artifact.model_path}: the model tells the texts of a pair apart, and its graph "
                                 "has no input token_type_ids", "export the model again, or give single texts")
-        result: NDArray[np.float32] = self._model.run(ids, self.codec.pad_id or 0, types)[0]
-        return result
+        return finite(self._model.run(ids, self.codec.pad_id or 0, types)[0], self.artifact.model_path)

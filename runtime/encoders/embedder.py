@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...models.errors import DataError
-from .encoder import Graph, TextEncoder
+from .encoder import Graph, TextEncoder, finite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,12 +62,13 @@ class Embedder(TextEncoder):
         return result
 
     def vectors(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """The vectors [n, dimensions] of a batch of token ids."""
+        """The vectors [n, dimensions] of a batch of token ids; EdgestillError for some that are no numbers."""
         if self._pools:
             hidden, mask = self._model.run(ids, self.codec.pad_id or 0)
             found = hidden[:, 0] if self._task.pooling == "cls" else _mean(hidden, mask)
         else:
             found = self._model.vectors(ids)
+        finite(found, self.artifact.model_path)
         return unit(found) if self._task.normalise else found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ...models.errors import ArtifactError, ContextError, UsageError
+from ...models.errors import ArtifactError, ContextError, EdgestillError, UsageError
 from ..engines._exclusive_use import CLOSED
 
 if TYPE_CHECKING:
@@ -62,6 +62,14 @@ class Graph:
     def close(self) -> None:
         """Free the model."""
         self._session = CLOSED
+
+
+def finite(found: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+    """`found` as it is; EdgestillError where it holds what is no number, which would look like an answer."""
+    if not np.isfinite(found).all():
+        raise EdgestillError(f"{path}: the model's outputs are not finite, so they say nothing",
+                             "the file is damaged or its numbers overflow: run edgestill verify on it")
+    return found
 
 
 class TextEncoder:

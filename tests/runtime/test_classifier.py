@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgestill.models.errors import ArtifactError, UsageError
+from edgestill.models.errors import ArtifactError, EdgestillError, UsageError
 from edgestill.runtime import load
 from edgestill.runtime.encoders.classifier import Classifier
 
@@ -77,3 +77,17 @@ def test_wrong_artifacts_are_refused(packed_bert: Path, packed_llama: dict[str, 
 def changed(source: Path, folder: Path, **changes: Any) -> Path:
     shutil.copytree(source, folder)
     return packed.resealed(folder, **changes)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_no_numbers_are_no_answer(value: float, packed_bert: Path, packed_vectors: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first label was given, and a vector of nothing."""
+    for path, verb in ((packed_bert, "classify"), (packed_vectors, "embed")):
+        with load(path, threads=1) as one:
+            run = one._model.run  # type: ignore[union-attr]
+            monkeypatch.setattr(one._model, "run", lambda *given, run=run: (run(*given)[0] * np.float32(value), *run(
+                *given)[1:]))  # type: ignore[union-attr]
+            with pytest.raises(EdgestillError, match="not finite") as caught:
+                getattr(one, verb)("hello")
+            assert str(path) in caught.value.message and "edgestill verify" in caught.value.hint
