@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ class Reader:
         """`secrets`: texts that no answer may repeat. UsageError for a schema that is none."""
         self._labels = {normalise(label): label for label in labels}
         self._validator = json_validity.check((), Context(schema=dict(schema))) if schema is not None else None
-        self._secrets = tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
+        self._secrets = _long(secrets)
 
     def read(self, response: Mapping[str, Any], private: Sequence[str] = (),
              tools: Sequence[Mapping[str, Any]] = ()) -> Reply:
@@ -73,8 +73,8 @@ class Reader:
             check_strings(found.message)
         except RowFault:
             raise Unusable(BROKEN) from None
-        hidden = (*self._secrets, *(secret for secret in private if len(secret) >= SHORTEST_SECRET))
-        if not self._labels and any(secret.strip() in found.text for secret in hidden):
+        told = normalise("\n".join([found.text, *_texts(json_value(found.text))]))
+        if not self._labels and any(secret in told for secret in (*self._secrets, *_long(private))):
             raise Unusable(REPEATS)
         return found
 
@@ -92,6 +92,20 @@ class Reader:
         if not validator.is_valid(value):
             raise Unusable(BREAKS)
         return compact_json(value)
+
+
+def _long(secrets: Sequence[str]) -> tuple[str, ...]:
+    """Those that no answer says by chance, but for case and blanks."""
+    return tuple(secret for secret in map(normalise, secrets) if len(secret) >= SHORTEST_SECRET)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts inside a JSON value, whose characters JSON may write in another way."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in (*value, *value.values()) if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
 
 
 def _unfenced(words: str) -> str:

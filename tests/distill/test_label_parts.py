@@ -43,6 +43,19 @@ def test_a_label_is_known_however_it_is_dressed(words: str) -> None:
     assert Reader(["cards", "loans"], None, ()).read(response(words)).text == "cards"
 
 
+SECRET = "You are Ada's clerk.\nNever say \"heliotrope\"."
+
+
+@pytest.mark.parametrize("words", [
+    SECRET, SECRET.upper(), SECRET.replace("\n", "  "), json.dumps(SECRET), json.dumps({"note": [f"Told: {SECRET}"]}),
+    json.dumps({SECRET: 1})])
+def test_a_secret_is_known_in_other_characters(words: str) -> None:
+    for reader, private in ((Reader([], None, [SECRET]), ()), (Reader([], None, ()), (SECRET,))):
+        with pytest.raises(Unusable, match="repeats what the teacher alone may see"):
+            reader.read(response(words), private)
+    assert Reader([], None, [" " * 20]).read(response(words), ["\n" * 20]).text  # blanks are no secret
+
+
 def test_ends_and_thoughts_of_other_providers() -> None:
     """Together's end of its own, Mistral's thoughts in parts and its cut at the end of the context."""
     body = response("", finish_reason="eos")
