@@ -60,7 +60,8 @@ def checked(source: Path, codec: Codec, loaded: LlamaVocabulary, texts: list[str
         reference=SimpleNamespace(
             fixtures=SimpleNamespace(texts=texts), text_ids=plain, decoded=decoded.__getitem__,
             special_ids=[np.array(other.encode(text).ids, np.int32) for text in texts]),
-        codec=codec, float_model=None, rows=[Row(text=text) for text in rows], test_rows=(),
+        codec=codec, float_model=None, float_folder=None, format="",
+        rows=[Row(text=text) for text in rows], test_rows=(),
         inner=SimpleNamespace(tokenize=loaded.encode, text_of=loaded.decode),
         artifact=SimpleNamespace(manifest=SimpleNamespace(task=SimpleNamespace(kind=task))))
     return {check.name: check for check in tokens.check(cast(Subject, subject))}

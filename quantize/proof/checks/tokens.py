@@ -10,6 +10,7 @@ from ....runtime.text.codec import Codec
 from ...gguf.tokenizer.write import differences
 from ..certificate import Check, rounded
 from ..packed_file import Subject
+from . import _vocabulary
 
 TASKS = ("generate", "classify", "embed")
 CAUSE = "tokenizer"
@@ -39,7 +40,7 @@ def check(subject: Subject) -> list[Check]:
         checks.append(_verdict("token_ids_rows", wrong, len(own)))
     if subject.inner is not None:
         checks += _in_file(subject, plain, own)
-    return checks
+    return checks + _vocabulary.checks(subject)
 
 
 def _in_file(subject: Subject, plain: list[list[int]], own: list[str]) -> list[Check]:

@@ -13,12 +13,11 @@ from ...gguf.tokenizer import write
 from ..certificate import Check
 from ..packed_file import Subject
 
-TASKS = ("generate", "classify", "embed")
 CAUSE = "tokenizer"
 NAME, IN_FILE = "vocabulary", "vocabulary_in_file"
 
 
-def check(subject: Subject) -> list[Check]:
+def checks(subject: Subject) -> list[Check]:
     """tokenizer.json against the float model's, where that is at hand: later its hash stands for it. And a GGUF against
     tokenizer.json."""
     found = [] if subject.float_folder is None else [_beside(subject.codec, subject.float_folder)]
