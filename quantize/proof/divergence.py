@@ -136,16 +136,20 @@ def join(parts: Sequence[Divergence]) -> Divergence:
     return Divergence(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def over(sequences: Iterable[NDArray[np.integer]], tokens: int, wanted: Logits, found: Logits) -> Divergence:
-    """Between what two models say of the first `tokens` of `sequences`, each read in one pass."""
-    parts = []
+def first(sequences: Iterable[NDArray[np.integer]], tokens: int) -> list[list[int]]:
+    """The first `tokens` of `sequences`, the last of them cut."""
+    found: list[list[int]] = []
     for ids in sequences:
-        read = ids[:tokens].tolist()
-        parts.append(Divergence.of(wanted(read), found(read)))
-        tokens -= len(read)
         if tokens <= 0:
             break
-    return join(parts)
+        found.append(ids[:tokens].tolist())
+        tokens -= len(found[-1])
+    return found
+
+
+def over(texts: Iterable[list[int]], wanted: Logits, found: Logits) -> Divergence:
+    """Between what two models say of texts, each read in one pass."""
+    return join([Divergence.of(wanted(ids), found(ids)) for ids in texts])
 
 
 def _finite(value: float) -> float:

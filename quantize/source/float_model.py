@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from inspect import signature
@@ -20,12 +20,12 @@ from ...models.family import of_config
 from ...models.task import Task
 from ...runtime.text import unembedded
 from .folder_checks import as_whole
+from .kept_logits import KeptLogits
 
 ANSWER_BATCH = 128
 """Most prompts that are answered in one batch: small models spend their time between the layers, not in them."""
 ANSWER_TOKENS = 16384
 """Most tokens, answers included, of one batch: bounds the memory of the cache."""
-KEEP_BYTES = 512 * 2**20
 
 
 @contextmanager
@@ -63,10 +63,7 @@ class FloatModel:
     def __init__(self, folder: Path, module: Any) -> None:
         self.folder = folder
         self._module = module
-        self._kept: dict[tuple[int, ...], NDArray[np.float32]] = {}
-        self._states: dict[tuple[int, ...], Any] = {}
-        """What entered the output layer, [1, ids, hidden]: where the logits are its product, a hundredth of their size
-        and all that is slow of them."""
+        self._said: KeptLogits | None = None
         configs = (getattr(module, "generation_config", None), module.config)
         given = [getattr(config, "eos_token_id", None) for config in configs]
         lists = [value if isinstance(value, list) else [value] for value in given if value is not None]
@@ -115,7 +112,8 @@ class FloatModel:
     def unload(self) -> None:
         """Give the memory back until the model is asked again; only a folder's own model can be."""
         self._module = None
-        self._kept.clear()
+        if self._said is not None:
+            self._said.release()
 
     @property
     def device(self) -> Any:
@@ -179,46 +177,25 @@ class FloatModel:
         """One forward pass without a cache: float32 [len(ids), vocabulary] for a decoder, [outputs] for a classifier.
 
         `types` says which of a pair's texts each token belongs to, for models that tell them apart.
-        Results are kept up to KEEP_BYTES: every target of an export is compared on the same sequences.
+        Results are kept: every target of an export is compared on the same sequences.
         """
         import torch
 
         given: dict[str, Any] = {"input_ids": torch.tensor([list(ids)], device=self.device)}
         if self.segments > 1 and any(types):
             given["token_type_ids"] = torch.tensor([list(types)], device=self.device)
-        key = (*ids, *(-1 - kind for kind in types)) if len(given) > 1 else tuple(ids)
-        if key in self._kept:
-            return self._kept[key]
-        with torch.inference_mode():
-            if key in self._states:
-                found = self._output(self._states[key])
-            else:
-                found, states = self._forward(given)
-                if states is not None and self._room(states.nbytes):
-                    self._states[key] = states
-            result: NDArray[np.float32] = found[0].float().cpu().numpy()
-        if key not in self._states and self._room(result.nbytes):
-            self._kept[key] = result
-        return result
+        return self._logits.of((*ids, *(-1 - kind for kind in types)) if len(given) > 1 else tuple(ids), given)
 
-    def _forward(self, given: Mapping[str, Any]) -> tuple[Any, Any]:
-        """The logits, and what entered the output layer where they are what came out of it."""
-        import torch
+    def read(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Read a decoder's texts together: afterwards `logits` of each takes the output layer alone."""
+        self._logits.read(sequences, self.device)
 
-        if self._output is None:
-            return self.module(**given).logits, None
-        seen: list[tuple[Any, Any]] = []
-        hook = self._output.register_forward_hook(lambda module, states, logits: seen.append((states[0], logits)))
-        try:
-            logits = self.module(**given).logits
-        finally:
-            hook.remove()
-        same = len(seen) == 1 and torch.equal(seen[0][1], logits)
-        return logits, seen[0][0] if same else None
-
-    def _room(self, more: int) -> bool:
-        kept = sum(int(one.nbytes) for one in (*self._kept.values(), *self._states.values()))
-        return kept + more <= KEEP_BYTES
+    @property
+    def _logits(self) -> KeptLogits:
+        if self._said is None:
+            self._said = KeptLogits(self.module, self._output)
+        self._said.module, self._said.output = self.module, self._output  # loaded again after `unload`
+        return self._said
 
     def last_logits(self, ids: Sequence[int], count: int) -> NDArray[np.float32]:
         """A decoder's logits [count, vocabulary] of the last `count` tokens, where those of all would not fit."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from edgestill.models.errors import ArtifactError
 from edgestill.quantize.proof import limits, reference
+from edgestill.quantize.source import kept_logits
 from edgestill.quantize.source.float_model import FloatModel
 
 
@@ -78,6 +79,24 @@ def test_logits_that_are_changed_behind_the_output_layer_stay_so(tiny_llama: Pat
     model.module.forward = capped
     first = model.logits([1, 2, 3])
     assert abs(first).max() <= 2 and np.array_equal(model.logits([1, 2, 3]), first)
+
+
+def test_texts_that_are_read_together_get_the_logits_of_each_alone(tiny_llama: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_logits, "READ_AT_ONCE", 12)
+    texts = [[1, 2, 3], [5] * 7, [4, 3, 2, 1], [9, 8], [7, 7, 1]]
+    alone = FloatModel.from_folder(tiny_llama)
+    model, bodies = FloatModel.from_folder(tiny_llama), []
+    model.module.model.register_forward_hook(lambda *given: bodies.append(given))
+    model.read(texts)
+    passes = len(bodies)
+    for ids in texts:
+        np.testing.assert_allclose(model.logits(ids), alone.logits(ids), atol=1e-5)
+    assert len(bodies) == passes == 4  # one text alone, then 2, 3, 3 · 4 · 7 tokens in three
+    model.module.lm_head.register_forward_hook(lambda layer, given, found: found + 1)  # no product any more
+    changed = FloatModel(tiny_llama, model.module)
+    changed.read(texts)
+    np.testing.assert_allclose(changed.logits(texts[1]), alone.logits(texts[1]) + 1, atol=1e-5)
 
 
 def test_large_models_are_judged_on_fewer_tokens() -> None:

@@ -12,7 +12,7 @@ from ...source.checkpoint import Checkpoint
 from ...source.float_model import FloatModel
 from ...source.replaced_weights import placed
 from ..certificate import Check, at_most
-from ..divergence import over
+from ..divergence import first, over
 from ..limits import CODES_KL_NATS
 from ..packed_file import Subject
 
@@ -21,8 +21,6 @@ CAUSE = "weights"
 NAME = "codes_kl_nats"
 TOKENS = 2048
 """Tokens that are compared."""
-FILE_TOKENS = 512
-"""The same where every pass reads the weights from the file again."""
 
 
 def check(subject: Subject) -> list[Check]:
@@ -33,7 +31,9 @@ def check(subject: Subject) -> list[Check]:
     with coded.placed(subject.float_model) if coded else _unpacked(subject, subject.float_model) as model:
         if model is None:
             return [Check(NAME, None, detail="the float model has no matrices of the shapes that were packed")]
-        lost = over(subject.reference.sequences, TOKENS if coded else FILE_TOKENS, model.logits, subject.engine.logits)
+        texts = first(subject.reference.sequences, TOKENS)
+        model.read(texts)  # each pass puts every weight in its place
+        lost = over(texts, model.logits, subject.engine.logits)
     return [at_most(NAME, lost.mean, CODES_KL_NATS, lost.n, "nats from its own weights in the float model")]
 
 

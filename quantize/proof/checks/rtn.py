@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..certificate import Check, rounded
-from ..divergence import join
+from ..divergence import first, join
 from ..limits import RTN_FACTOR, RTN_NATS
 from ..packed_file import Subject
 
@@ -22,15 +22,12 @@ def check(subject: Subject) -> list[Check]:
     """
     if subject.coded is None or subject.float_model is None:
         return []
-    plain, left = [], TOKENS
+    texts = first(subject.reference.sequences, TOKENS)
     with subject.coded.rounded(subject.float_model) as model:
         if model is None:
             return [Check(NAME, None, detail="the float model has no matrices of the shapes that were packed")]
-        for index, ids in enumerate(subject.reference.sequences):
-            if left > 0:
-                part = ids[:left].tolist()
-                plain.append(subject.against_top(index, slice(0, left), model.logits(part)))
-                left -= len(part)
+        model.read(texts)  # each pass puts every weight in its place
+        plain = [subject.against_top(index, slice(0, len(ids)), model.logits(ids)) for index, ids in enumerate(texts)]
     nearest = join(plain)
     value = float(subject.prefill_top.kl[:nearest.n].mean())
     limit = RTN_FACTOR * nearest.mean + RTN_NATS

@@ -9,7 +9,7 @@ from ....models.scheme import Scheme
 from ....runtime.loading.foreign import is_foreign
 from ...layouts import transformers_js
 from ..certificate import Check, at_most
-from ..divergence import over
+from ..divergence import first, over
 from ..limits import SECOND_GRAPH_KL_NATS
 from ..packed_file import Subject
 
@@ -32,7 +32,7 @@ def check(subject: Subject) -> list[Check]:
     sequences = [ids for ids in subject.reference.sequences if len(ids)]
     longest = max(map(len, sequences), default=1)
     engine = kinds.load("runtime.engines", subject.format).open(other, threads=subject.threads, context=longest)
-    lost = over(sequences, TOKENS, subject.engine.logits, engine.logits)
+    lost = over(first(sequences, TOKENS), subject.engine.logits, engine.logits)
     engine.close()
     return [at_most("second_graph_kl_nats", lost.mean, SECOND_GRAPH_KL_NATS, lost.n,
                     f"nats between {name} and {artifact.manifest.model_file}")]
