@@ -98,7 +98,8 @@ def _packed(ids: NDArray[Any], vocabulary: int) -> NDArray[np.uint8]:
 def _unpacked(packed: NDArray[Any], shape: NDArray[Any], vocabulary: int) -> NDArray[np.int32]:
     width, sizes = _bits(vocabulary), shape.tolist()
     bits = np.unpackbits(packed, count=width * math.prod(sizes)).reshape(-1, width).astype(np.int32)
-    return (bits << np.arange(width, dtype=np.int32)).sum(-1, dtype=np.int32).reshape(sizes)
+    ids: NDArray[np.int32] = (bits << np.arange(width, dtype=np.int32)).sum(-1, dtype=np.int32)
+    return ids.reshape(sizes)
 
 
 def _bits(vocabulary: int) -> int:
