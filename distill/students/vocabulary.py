@@ -161,12 +161,17 @@ def trim_model(model: Any, kept: Sequence[int]) -> Any:
 
 
 def trim_ids(table: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
-    """The entries of a configuration that hold token ids (`*_token_id`: one or several), in the new numbering."""
-    found = {}
+    """The entries of a configuration that hold token ids, in the new numbering: `*_token_id` (one or several), and what
+    transformers never lets a model write, less what it can write no more."""
+    found: dict[str, Any] = {}
     for key, value in table.items():
-        if key.endswith("_token_id") and value is not None:
+        if not value and value != 0:
+            continue
+        if key.endswith("_token_id") or key in ("suppress_tokens", "begin_suppress_tokens"):
             listed = [new[item] for item in (value if isinstance(value, list) else [value]) if item in new]
             found[key] = listed if isinstance(value, list) else (listed[0] if listed else None)
+        elif key == "bad_words_ids":
+            found[key] = [[new[item] for item in word] for word in value if all(item in new for item in word)] or None
     return found
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from edgestill.distill import alignment
 from edgestill.distill.loading import load_model, save_model
+from edgestill.distill.students import vocabulary
 from edgestill.distill.students.depth import cut_config, keep_layers, layers_path
 from edgestill.distill.students.vocabulary import kept_tokens, trim_model, trim_tokenizer, write_trimmed_tokenizer
 from edgestill.models.errors import UsageError
@@ -266,3 +267,11 @@ def test_the_teachers_ids_of_a_trimmed_students_tokens(tiny_llama: Path, tmp_pat
 def test_a_tokenizer_of_another_model_is_refused(tiny_llama: Path) -> None:
     with pytest.raises(UsageError, match="has no embedding"):
         trim_model(load(tiny_llama), [0, 1, 100000])
+
+
+def test_ids_of_a_configuration_get_their_new_numbers() -> None:
+    table = {"eos_token_id": [5, 9], "pad_token_id": 0, "bos_token_id": 7, "suppress_tokens": [5, 7], "vocab_size": 10,
+             "bad_words_ids": [[5, 9], [7]], "begin_suppress_tokens": None, "decoder_start_token_id": None}
+    assert vocabulary.trim_ids(table, {0: 0, 5: 1, 9: 2}) == {
+        "eos_token_id": [1, 2], "pad_token_id": 0, "bos_token_id": None, "suppress_tokens": [1],
+        "bad_words_ids": [[1, 2]]}
