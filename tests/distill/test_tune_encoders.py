@@ -39,7 +39,7 @@ def run_file(folder: Path, family: str, kind: str = "classify", layers: str = "[
 
 
 @pytest.mark.parametrize(("family", "layers", "vocabulary"), [
-    ("modernbert", "[0, 1]", "trim"), ("xlm-roberta", "[1]", "all")])
+    ("modernbert", "[0, 1]", "trim"), ("xlm-roberta", "[1]", "trim")])
 def test_a_classifier_grows_on_an_encoder(family: str, layers: str, vocabulary: str, tmp_path: Path) -> None:
     made = tune(run_file(tmp_path, family, layers=layers, vocabulary=vocabulary), tmp_path / "out")
     manifest = open_artifact(made).manifest
@@ -48,11 +48,6 @@ def test_a_classifier_grows_on_an_encoder(family: str, layers: str, vocabulary: 
     source = Source.open(made)
     assert source.task.kind == "classify" and source.checkpoint.vocabulary_size == Codec.from_folder(
         made).vocabulary_size
-
-
-def test_a_unigram_vocabulary_is_not_trimmed_with_a_reason(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="tokenizer of type Unigram cannot be trimmed"):
-        tune(run_file(tmp_path, "xlm-roberta", vocabulary="trim"), tmp_path / "out")
 
 
 def test_embedders_are_not_trained(tmp_path: Path) -> None:

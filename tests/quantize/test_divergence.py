@@ -91,7 +91,8 @@ def test_two_models_are_compared_over_the_first_tokens_of_sequences() -> None:
         read.append(list(ids))
         return p[list(ids)]
 
-    found = divergence.over([np.arange(7), np.arange(7, 15), np.arange(20)], 12, wanted, lambda ids: q[list(ids)])
+    texts = divergence.first([np.arange(7), np.arange(7, 15), np.arange(20)], 12)
+    found = divergence.over(texts, wanted, lambda ids: q[list(ids)])
     assert read == [list(range(7)), list(range(7, 12))]  # the third is not asked about
     np.testing.assert_array_equal(found.kl, divergence.kl(p[:12], q[:12]))
     np.testing.assert_array_equal(found.same_top, p[:12].argmax(axis=1) == q[:12].argmax(axis=1))
