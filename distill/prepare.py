@@ -14,13 +14,12 @@ from ..models.artifact import is_artifact
 from ..models.errors import UsageError
 from ..models.family import of_config
 from ..models.runfile import RunFile, Student
-from ..models.scheme import Scheme
 from ..models.task import Task
 from ..runtime.data.reader import Row, rows_digest
 from .loading import load_model, new_model
 from .merge import merged_student
 from .sources import Source, check, check_tokenizer, resolve, weights_digest
-from .student_template import read, with_template
+from .student_template import read, templated, with_template
 from .students import _target, depth, vocabulary
 from .students._base import Context, Cut, parts
 from .teachers import local
@@ -45,8 +44,8 @@ def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]]
         start = starting_model(run, base, teacher, work)
         shape = {key: value for key, value in asdict(chosen).items() if key not in ("model", "revision", "base")}
         shape["template"] = read(chosen.template, base) if chosen.template else ""
-        made_from = [shape, run.distill.seed, weights_digest(start.folder), task_facts(run.task, base),
-                     rows_digest([*splits["train"], *splits["validation"]])]
+        made_from = [shape, chosen.to and runfile.formats(run), run.distill.seed, weights_digest(start.folder),
+                     task_facts(run.task, base), rows_digest([*splits["train"], *splits["validation"]])]
         name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
         prepared = work / f"student-{name}"
         with world().lead_first(), locked(work):
@@ -65,15 +64,14 @@ def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]]
 def prepare(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], source: Source, out: Path) -> Path:
     """Write the student of [student], made from `source`, as an artifact of stage `prepare`."""
     chosen = run.student
-    if chosen.template:
-        source = with_template(source, chosen.template, base, Path(out).with_name(Path(out).name + ".template"))
-    cut, cuts = cut_student(run, splits, source)
-    if chosen.initialise == "random":
-        cut.model = new_model(cut.model.config, run.task, run.distill.seed)
-    return finish.write(out, cut.model, source.folder, run, base, finish.Facts(
-        "prepare", [*source.lineage, source.parent("base")], {"model": source.licence},
-        settings={"seed": run.distill.seed, "layers": chosen.layers, "vocabulary": chosen.vocabulary,
-                  "initialise": chosen.initialise, "cuts": cuts}), kept=cut.kept)
+    with templated(source, chosen.template, base) as source:
+        cut, cuts = cut_student(run, splits, source)
+        if chosen.initialise == "random":
+            cut.model = new_model(cut.model.config, run.task, run.distill.seed)
+        return finish.write(out, cut.model, source.folder, run, base, finish.Facts(
+            "prepare", [*source.lineage, source.parent("base")], {"model": source.licence},
+            settings={"seed": run.distill.seed, "layers": chosen.layers, "vocabulary": chosen.vocabulary,
+                      "initialise": chosen.initialise, "cuts": cuts}), kept=cut.kept)
 
 
 def cut_student(run: RunFile, splits: Mapping[str, Sequence[Row]], source: Source) -> tuple[Cut, list[dict[str, Any]]]:
@@ -93,13 +91,15 @@ def cut_student(run: RunFile, splits: Mapping[str, Sequence[Row]], source: Sourc
         found = kinds.load(STUDENTS, step[0]).apply(cut, step[1], context)
         done.append({"kind": step[0], **found, "parameters": parts(cut.model, family)})
 
+    def carried(config: Mapping[str, Any]) -> None:
+        for format in ("", *runfile.formats(run)):
+            family.check(config, format)
+
     for step in steps:
         apply(step)
     if chosen.to:
-        _target.reach(cut, context, chosen.to, chosen.format, apply)
-    config = cut.model.config.to_dict()
-    for format in ("", *sorted({Scheme.parse(export.target).format for export in run.export})):
-        family.check(config, format)
+        _target.reach(cut, context, chosen.to, chosen.format, apply, carried)
+    carried(cut.model.config.to_dict())
     return cut, done
 
 

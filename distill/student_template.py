@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +31,14 @@ def read(template: str, base: Path) -> str:
         raise UsageError(f"student.template: {template!r} is no file and no template that is built in",
                          f"built in: {', '.join(kinds.names(PACKAGE, '.jinja'))}")
     return path.read_text(encoding="utf-8")
+
+
+@contextmanager
+def templated(source: Source, template: str, base: Path) -> Iterator[Source]:
+    """`source` with that template while the block lasts, or as it is where `template` is empty; errors as of
+    `with_template`."""
+    with tempfile.TemporaryDirectory() as aside:
+        yield with_template(source, template, base, Path(aside) / "student") if template else source
 
 
 def with_template(source: Source, template: str, base: Path, folder: Path) -> Source:

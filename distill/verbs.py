@@ -25,6 +25,7 @@ from .prepare import (
     teacher_source,
 )
 from .sources import Source, resolve
+from .student_template import templated
 from .tasks._base import Splits, kind_of
 from .teachers._cache import CachedTeacher
 from .training.fill import fill
@@ -123,7 +124,9 @@ def plan_student(run: RunFile | Path | str, out: Path | str, base: Path | None =
     """What `prepare_student` would do to the model that [student] names, and write nothing: every cut, what stays, and
     the parameters that each part has left."""
     run, base, splits = read_run(run, (), base, out, splits)
-    return cut_student(run, splits, resolve(run.student.model, run.student.revision, base, "student.model"))[1]
+    found = resolve(run.student.model, run.student.revision, base, "student.model")
+    with templated(found, run.student.template, base) as source:
+        return cut_student(run, splits, source)[1]
 
 
 def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | None, out: Path | str,

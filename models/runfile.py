@@ -255,6 +255,12 @@ def kind_config(package: str, table: Mapping[str, Any], name: str) -> Any:
     return build(module.Config, {key: value for key, value in table.items() if key != "kind"}, name)
 
 
+def formats(run: RunFile) -> list[str]:
+    """What the student is to be exported to: of [student] format and every [[export]]."""
+    named = [run.student.format, *(export.target for export in run.export)]
+    return sorted({Scheme.parse(target).format for target in named if target})
+
+
 def check_grid_aware(run: RunFile) -> None:
     """Raise UsageError for a [grid_aware] table that cannot be followed; a run file without one is fine."""
     if run.grid_aware is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...models.artifact import is_artifact, open_artifact
+from ...models.errors import UsageError
 from ...models.files import refuse_non_empty
 from ...models.task import Task
 from .. import inputs, options, output, progress_lines, quiet
@@ -44,14 +45,21 @@ def command(source: Path, to: str, format: str, rows_file: Path, columns: tuple[
 
     First the vocabulary goes that the rows never use, which costs nothing; then layers of the least influence, and the
     feed-forward channels that add least, the same share of both. What is left is an artifact that tune, distill and
-    export take. Cuts of layers cost answers until training heals them: distil it from the model it was cut from.
+    export take. Cuts of layers cost answers until training heals them: distil it from the model it was cut from. Of a
+    run file's [student], which is another model's, the template alone counts.
     """
     refuse_non_empty(out)
+    for override in overrides:
+        if (key := override.partition("=")[0].strip()).startswith("student") and key != "student.template":
+            raise UsageError(f"--set {key}: MODEL, --to and --format say what is made of which model",
+                             "name further cuts in [student] of a run file, for tune and distill")
     found = named_models.source(source)
     run, base, splits = _run(rows_file, columns, overrides, skip_bad, found)
     model = str(found.absolute()) if found.exists() else str(found)
-    run = replace(run, student=replace(run.student, model=model, base="", revision="", to=to, format=format))
     from ... import distill
+    from ...models.runfile import Student
+
+    run = replace(run, student=Student(model, to=to, format=format, template=run.student.template))
 
     with quiet.stdout_kept_clean(), progress_lines.shown():
         if dry_run:

@@ -71,8 +71,11 @@ def labels_run(run: RunFile) -> RunFile:
 
 def _teacher(table: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """A [teacher] table, and the cache in it: a folder that is filled need not be there yet."""
-    found: dict[str, Any] = {key: _teacher(value, base) if isinstance(value, Mapping) else value
-                             for key, value in table.items()}
+    found = dict(table)
+    if isinstance(found.get("cache"), Mapping):
+        from ...distill.teachers._cache import Cache
+
+        found["cache"] = _teacher({"folder": Cache().folder, **found["cache"]}, base)
     if isinstance(found.get("model"), str):
         found["model"] = _folder(found["model"], base)
     if isinstance(found.get("folder"), str):

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...models import files
+from ...models import files, runfile
 from ...models.runfile import Export, Loop, RunFile
 from . import teachers
 
@@ -75,6 +75,8 @@ class Reads:
         """The [student] table, its model by content, and the seed that new weights are drawn from."""
         student = self._run.student
         table = {key: value for key, value in asdict(student).items() if key not in ("model", "base")}
+        if student.to:  # layers stay that these carry
+            table["formats"] = runfile.formats(self._run)
         if student.template:
             from ...distill.student_template import read
 

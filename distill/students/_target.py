@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ Step = tuple[str, Any]
 """A kind of cut, and its config."""
 Size = Callable[[list[int], int], int]
 """What a model has with only some layers and so many channels: parameters, or bytes of a file."""
+Check = Callable[[Mapping[str, Any]], None]
+"""Raises UsageError for the configuration of a model that could not be exported."""
 
 
 def read(to: str, format: str) -> int:
@@ -51,8 +53,9 @@ def read(to: str, format: str) -> int:
     return int(float(match[1]) * known[match[2]])
 
 
-def reach(cut: Cut, context: Context, to: str, format: str, apply: Callable[[Step], None]) -> None:
-    """Cut until `to` is reached, each step by `apply`; a model that is small enough is left as it is.
+def reach(cut: Cut, context: Context, to: str, format: str, apply: Callable[[Step], None], check: Check) -> None:
+    """Cut until `to` is reached, each step by `apply`; a model that is small enough is left as it is. Layers stay that
+    `check` lets pass, such as every fourth without positions where the format has that built in.
 
     Raises UsageError for a size that cannot be read, and for one below the least that can be reached.
     """
@@ -67,7 +70,10 @@ def reach(cut: Cut, context: Context, to: str, format: str, apply: Callable[[Ste
         if size(layers, channels) <= limit:
             return
         turned = depth.influence(cut, context, depth.Config().rows)
-        keep, left = _choose(turned, channels, limit, size, to, "bytes" if format else "parameters")
+        keeps = [depth.most_influential(turned, count, ends=True)
+                 for count in range(len(turned), min(2, len(turned)) - 1, -1)]
+        keeps = [keep for keep in keeps if _passes(check, depth.cut_config(cut.model.config, keep).to_dict())] or keeps
+        keep, left = _choose(keeps, len(layers), channels, limit, size, to, "bytes" if format else "parameters")
     if len(keep) < len(layers):
         apply(("depth", depth.Config(keep=keep)))
     if left < channels:
@@ -79,21 +85,27 @@ def _whole(cut: Cut, context: Context) -> tuple[list[int], int]:
     return list(range(len(layers))), width.channels(cut.model, context.family).count
 
 
-def _choose(turned: Sequence[float], channels: int, limit: int, size: Size, to: str,
+def _passes(check: Check, config: Mapping[str, Any]) -> bool:
+    try:
+        check(config)
+    except UsageError:
+        return False
+    return True
+
+
+def _choose(keeps: Sequence[list[int]], layers: int, channels: int, limit: int, size: Size, to: str,
             what: str) -> tuple[list[int], int]:
-    """The layers and the number of channels that stay."""
+    """The layers, one of `keeps` from the most to the fewest, and the number of channels that stay, of so many."""
     least = -(-channels // THINNEST // BLOCK) * BLOCK if channels >= BLOCK else channels
     steps = [*range(least, channels, BLOCK), channels]
     found: list[tuple[float, list[int], int]] = []
-    for count in range(len(turned), min(2, len(turned)) - 1, -1):
-        keep = depth.most_influential(turned, count, ends=True)
+    for keep in keeps:
         fitting = _last_fitting(steps, lambda left, keep=keep: size(keep, left) <= limit)  # type: ignore[misc]
         if fitting is not None:
-            found.append((abs(count / len(turned) - fitting / channels), keep, fitting))
+            found.append((abs(len(keep) / layers - fitting / channels), keep, fitting))
     if not found:
-        ends = depth.most_influential(turned, min(2, len(turned)), ends=True)
-        raise UsageError(f"student.to: {to} cannot be reached: the rows' vocabulary, the first layer and the last with "
-                         f"{least:,} of {channels:,} channels are {size(ends, least):,} {what}",
+        raise UsageError(f"student.to: {to} cannot be reached: the rows' vocabulary, {len(keeps[-1])} of {layers} "
+                         f"layers and {least:,} of {channels:,} channels are {size(keeps[-1], least):,} {what}",
                          "give that many or more, or start from a smaller model")
     return min(found, key=lambda one: one[0])[1:]
 

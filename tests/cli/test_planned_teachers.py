@@ -76,6 +76,12 @@ def test_keys_hold_what_a_teacher_is_and_not_where(home: Path, tmp_path: Path) -
     assert keys(planned(home, CACHED))[DISTILL] != kept[DISTILL]
 
 
+def test_a_cache_lies_beside_the_run_file_wherever_that_is_called_from(home: Path) -> None:
+    for table, name in (("{}", "teacher-cache"), ("{folder = 'a'}", "a")):
+        found = teachers.of(planned(home, GGUF.replace("}", f", cache = {table}}}")).run)
+        assert found is not None and found.config.cache.folder == str(home / name)
+
+
 def test_what_a_teacher_costs_is_in_the_forecast(home: Path, tiny_llama: Path) -> None:
     costs = {name: forecast.forecast(planned(home, table))[DISTILL] for name, table in {
         "gguf": GGUF, "cached": CACHED, "local": f"{{kind = 'local', model = '{tiny_llama}'}}"}.items()}

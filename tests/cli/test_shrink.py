@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from edgestill.cli import main
+from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
 
 from .. import tiny
@@ -22,7 +23,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, found in (("chats", chats), ("texts", texts)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, found)))
     (folder / "run.toml").write_text("[task]\nsystem = 'Be short.'\n[data]\ntrain = 'chats.jsonl'\ntest_share = 0.0\n"
-                                     "validation_share = 0.0\n[student]\nlayers = [0, 1]\n")
+                                     "validation_share = 0.0\n[student]\nmodel = 'another'\nlayers = [0, 1]\n"
+                                     "initialise = 'random'\ntemplate = 'own.jinja'\n")
+    (folder / "own.jinja").write_bytes((kinds.folder("models.templates") / "chatml.jinja").read_bytes())
     return {path.stem: path for path in folder.iterdir()}
 
 
@@ -49,12 +52,14 @@ def test_a_plan_is_told_and_nothing_is_written(rows: dict[str, Path], tiny_llama
     assert shrink(*asked) == 1 and "is not empty" in capsys.readouterr().err
 
 
-def test_a_run_file_gives_task_rows_and_further_cuts(rows: dict[str, Path], tiny_llama: Path, tmp_path: Path,
-                                                     capsys: Capture) -> None:
-    assert shrink(tiny_llama, "--to", "1M", "--rows", rows["run"], "-o", tmp_path / "out", "--json") == 0
+def test_a_run_file_gives_task_rows_and_template_and_no_cuts(rows: dict[str, Path], tiny_llama: Path, tmp_path: Path,
+                                                             capsys: Capture) -> None:
+    asked = (tiny_llama, "--to", "1M", "--rows", rows["run"], "-o", tmp_path / "out", "--json")
+    assert shrink(*asked) == 0
     manifest = open_artifact(tmp_path / "out").manifest
-    assert manifest.task.system == "Be short." and manifest.dimensions["layers"] == 2
-    assert [cut["kind"] for cut in json.loads(capsys.readouterr().out)["cuts"]] == ["", "depth"]
+    assert manifest.task.system == "Be short." and manifest.settings["initialise"] == "weights"
+    assert [cut["kind"] for cut in json.loads(capsys.readouterr().out)["cuts"]] == [""]
+    assert "<|im_start|>" in (tmp_path / "out" / "chat_template.jinja").read_text()
 
 
 def test_a_classifier_is_cut_for_the_labels_of_its_rows(rows: dict[str, Path], tiny_bert: Path, tmp_path: Path,
@@ -70,6 +75,7 @@ def test_a_classifier_is_cut_for_the_labels_of_its_rows(rows: dict[str, Path], t
 @pytest.mark.parametrize(("options", "message"), [
     (["--to", "tiny"], "'tiny' is no size"), (["--to", "1k"], "cannot be reached"), ([], "Missing option '--to'"),
     (["--to", "1M", "--set", "data.train=x"], "is no run file"),
+    (["--to", "1M", "--set", "student.layers=[0]"], "--set student.layers: MODEL, --to and --format say"),
 ])
 def test_what_cannot_be_is_a_usage_error(options: list[str], message: str, rows: dict[str, Path], tiny_llama: Path,
                                          tmp_path: Path, capsys: Capture) -> None:

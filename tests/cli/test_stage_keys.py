@@ -230,6 +230,13 @@ def test_a_template_of_the_students_own_is_known_by_its_text(home: Path) -> None
     assert changed(home, before, option) == TRAINED
 
 
+def test_a_student_of_a_size_depends_on_the_formats_that_carry_it(home: Path) -> None:
+    more = "export=[{target = 'gguf:Q8_0', certify_rows = 2}, {target = 'onnx:int8'}]"
+    assert not TRAINED & changed(home, keys(home), more)
+    sized = keys(home, "student.to=80k")
+    assert {name for name, key in keys(home, "student.to=80k", more).items() if sized.get(name, key) != key} >= TRAINED
+
+
 def test_training_is_given_the_rows_that_its_key_was_made_of(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is edited while a run goes on changes the next run."""
     given: list[Any] = []

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from edgestill.distill import plan_student, prepare_student, tune
 from edgestill.distill.students import _target
+from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import UsageError
 from edgestill.models.runfile import Data, Export, RunFile, Student, Training
@@ -132,6 +133,15 @@ def test_training_starts_from_the_student_that_was_cut(house: Path, tmp_path: Pa
     assert thin["model.layers.0.mlp.up_proj.weight"].shape == (96, 64)
 
 
+def test_a_plan_reads_rows_with_the_students_template_and_nothing_is_left_of_it(house: Path, tmp_path: Path) -> None:
+    (house / "own.jinja").write_bytes((kinds.folder("models.templates") / "chatml.jinja").read_bytes())
+    plain, planned = steps(house, vocabulary="trim"), steps(house, vocabulary="trim", template="own.jinja")
+    assert planned[1]["tokens"] > plain[1]["tokens"]
+    out = prepare_student(asked(vocabulary="trim", template="own.jinja"), tmp_path / "out", base=house)
+    assert open_artifact(out).manifest.settings["cuts"] == planned and list(tmp_path.iterdir()) == [out]
+    assert (out / "chat_template.jinja").read_bytes() == (house / "own.jinja").read_bytes()
+
+
 def test_layers_that_no_export_could_carry_are_refused_at_once(house: Path, tmp_path: Path) -> None:
     """llama.cpp has it built in that every fourth layer has no positions."""
     tiny.decoder(tmp_path / "smollm3", "smollm3", num_hidden_layers=8)
@@ -140,3 +150,18 @@ def test_layers_that_no_export_could_carry_are_refused_at_once(house: Path, tmp_
     assert len(plan_student(run, tmp_path / "out", house)) == 2
     with pytest.raises(UsageError, match="no_rope_layers is"):
         plan_student(replace(run, export=[Export("gguf:Q4_0")]), tmp_path / "out", house)
+
+    def sized(run: RunFile, to: str, format: str = "") -> list[int]:
+        run = replace(run, student=Student(run.student.model, to=to, format=format))
+        done = plan_student(run, tmp_path / "out", house)
+        layers: list[int] = next((cut["layers"] for cut in done if cut["kind"] == "depth"), [*range(8)])
+        return layers
+
+    whole = sum(plan_student(replace(run, student=Student(run.student.model)), tmp_path / "out", house)[0][
+        "parameters"].values())
+    half = str(whole // 2)
+    assert len(sized(run, half)) not in (4, 8), "any layers may go where nothing is exported"
+    for exported in (sized(replace(run, export=[Export("gguf:Q4_0")]), half), sized(run, "200 kb", "gguf:Q4_0")):
+        assert [layer % 4 == 3 for layer in exported] == [place % 4 == 3 for place in range(len(exported))]
+    with pytest.raises(UsageError, match="cannot be reached: the rows' vocabulary, [48] of 8 layers"):
+        sized(run, "1 kb", "gguf:Q4_0")
