@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from ...models.errors import EdgestillError, MissingExtra
 from ...runtime.data.calls.conversation import CUT_OFF
 from ...runtime.data.calls.exchange import Unusable
+from ...runtime.data.reader import row_key
 from .budget import Budget
 from .endpoint import Endpoint, Failure, Takes, TeacherError
 from .items import Item
 from .ledger import ANSWERED, FAILED, UNUSABLE, Ledger
 from .prompt import endpoint_key, key_of, prompt_of
-from .reply import Reader, Reply, logprob_of, tokens_of
+from .reply import Reader, Reply, tokens_of
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 NOT_ASKED = "not asked"
 REPLIES = 4
-"""That cannot be used, after which a question is given up, in all runs together."""
+"""That cannot be used, after which a question is given up, in all runs together; one that was cut off is enough."""
 TRIES = 8
 """Calls without a reply in succession, after which it is given up in this run."""
 LONGEST_PAUSE = 60.0
@@ -49,7 +50,8 @@ class Asker:
             settings, endpoint, ledger, budget, reader)
         self._limiter: AsyncLimiter | None = AsyncLimiter(1, 60 / settings.rate) if settings.rate else None
         found = ledger.settled.get(endpoint_key(settings))
-        self.takes, self._settled = Takes(**(found or {})), found is not None
+        self.takes = Takes(**(found or {}))
+        self._settled = self._worded = found is not None
         self._asking: set[str] = set()
         self._resume = 0.0
         self._missed = 0
@@ -70,8 +72,7 @@ class Asker:
     def reason(self, item: Item, vote: int) -> str:
         """Why there is none."""
         key = self.key(item, vote)
-        given_up = self._given_up(key)
-        return given_up[-1] if len(given_up) >= REPLIES else self.failed.get(key, NOT_ASKED)
+        return self._given_up(key) or self.failed.get(key, NOT_ASKED)
 
     async def ask(self, questions: Iterable[tuple[Item, int]]) -> None:
         """Ask rows, each with the number of a vote, until all have answers or are given up, or `stopped` says why not.
@@ -96,7 +97,7 @@ class Asker:
             return  # a row that says the same is being asked
         self._asking.add(key)
         try:
-            while not self.stopped and key not in self._ledger.answers and len(self._given_up(key)) < REPLIES:
+            while not self.stopped and key not in self._ledger.answers and not self._given_up(key):
                 with contextlib.suppress(Unusable):  # it stands in the ledger
                     await self._tried(item, key)
                 self._missed = 0
@@ -123,10 +124,14 @@ class Asker:
                 f"the teacher gives no answers: {failure.reason}",
                 failure.ends or "look whether it is up, then run the same command again: no answer is lost")
 
-    def _given_up(self, key: str) -> list[str]:
-        """Reasons of the replies that could not be used, but for answers that may be longer now."""
-        return [entry["reason"] for entry in self._ledger.unusable.get(key, ())
-                if entry["reason"] != CUT_OFF or entry["longest"] >= self._settings.answer_tokens]
+    def _given_up(self, key: str) -> str:
+        """The reason why a question is not asked again; empty where it is. An answer that was cut off may be longer
+        under another limit, and under the same one costs as much for nothing."""
+        reasons = [entry["reason"] for entry in self._ledger.unusable.get(key, ())
+                   if entry["reason"] != CUT_OFF or entry["longest"] >= self._settings.answer_tokens]
+        if CUT_OFF in reasons:
+            return CUT_OFF
+        return reasons[-1] if len(reasons) >= REPLIES else ""
 
     async def _tried(self, item: Item, key: str) -> None:
         """A reply; Unusable or Failure when there is none to use, BudgetSpent where it cannot be paid."""
@@ -155,19 +160,24 @@ class Asker:
             except Failure as failure:
                 await self._ledger.close(number, FAILED, key, None if failure.billed else (0, 0), reason=failure.reason)
                 raise
-            await self._settle(logprob_of(response) is not None)
+            if not self._settled:
+                await self._settle(self.takes)
             tokens = tokens_of(response)
             try:
-                reply = self._reader.read(response, tuple(item.private.values()), item.row.tools)
+                reply = self._reader.read(response, tuple(item.private.values()), item.row.tools,
+                                          row_key(item.row))
             except Unusable as fault:
                 await self._ledger.close(number, UNUSABLE, key, tokens, reason=fault.reason,
                                    longest=self._settings.answer_tokens)
                 raise
             await self._ledger.close(number, ANSWERED, key, tokens, message=reply.message, logprob=reply.logprob)
+            if not self._worded and reply.message["content"]:  # calls of tools have no log-probabilities anywhere
+                self._worded = True
+                if self.takes.logprobs and reply.logprob is None:
+                    await self._settle(replace(self.takes, logprobs=False))
 
-    async def _settle(self, logprobs: bool) -> None:
-        """After the first reply it is known what the endpoint takes, and whether it gives log-probabilities."""
-        if not self._settled:
-            self._settled = True
-            self.takes = Takes(**{**asdict(self.takes), "logprobs": logprobs})
-            await self._ledger.settle(endpoint_key(self._settings), asdict(self.takes))
+    async def _settle(self, takes: Takes) -> None:
+        """Keep what the endpoint takes: known after the first reply, and of log-probabilities after the first answer in
+        words."""
+        self._settled, self.takes = True, takes
+        await self._ledger.settle(endpoint_key(self._settings), asdict(takes))

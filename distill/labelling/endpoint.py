@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from ...models.errors import EdgestillError, MissingExtra
+from ...runtime.data.calls.exchange import failed, table
 from ...runtime.evaluation import handover
 from .prompt import Prompt
 from .settings import Settings
@@ -122,6 +123,8 @@ class Endpoint:
             body = None
         if not isinstance(body, dict):
             raise Failure("a reply that is no JSON object", again=True, billed=True)
+        if not body.get("choices") and (body.get("error") or body.get("object") == "error"):  # too late for a status
+            raise Failure(failed(table(body.get("error")).get("code")), again=True, billed=True)
         return body
 
 

@@ -73,8 +73,10 @@ def read_items(path: Path, columns: Mapping[str, str], private: Sequence[str], l
 
 def _item(record: Mapping[str, Any], where: str, line: int, shaper: Shaper, columns: Mapping[str, str],
           private: Sequence[str], labels: Sequence[str]) -> Item:
-    hidden = {name: _hidden(record, name) for name in private}
-    given = _renamed({name: value for name, value in record.items() if name not in hidden}, columns)
+    _check_json(record)
+    told = {name: _hidden(record, name) for name in private}
+    hidden = {name: text for name, text in told.items() if text is not None}
+    given = _renamed({name: value for name, value in record.items() if name not in told}, columns)
     asks, answers = ("text", "label") if labels else ("prompt", "completion")
     talk = next((name for name in ALIASES["messages"] if name in given), "")
     if talk:
@@ -122,11 +124,22 @@ def _renamed(record: dict[str, Any], columns: Mapping[str, str]) -> dict[str, An
     return {ours.get(name, name): value for name, value in record.items()}
 
 
-def _hidden(record: Mapping[str, Any], name: str) -> str:
+def _check_json(record: Mapping[str, Any]) -> None:
+    """Dates, decimals and bytes, which tables hold, could not be written once their answer was paid for."""
+    for name, value in record.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RowFault(f"the column {name!r} cannot be written as JSON: {error}",
+                           "write it as text or a number, or leave it out") from None
+
+
+def _hidden(record: Mapping[str, Any], name: str) -> str | None:
+    """What the teacher is told of a column; None where the row has nothing in it."""
     if name not in record:
         raise RowFault(f"the column {name!r}, which the teacher alone reads, is missing", "every row needs it")
     value = record[name]
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False)
 
 
 def _messages(record: Mapping[str, Any], column: str) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -42,8 +43,10 @@ class Labelling:
         self._reader = Reader(settings.labels, settings.schema, [
             settings.key, settings.system, *(row.question for row in settings.examples)])
         self._open = [place for place, item in enumerate(items) if not item.answer]
-        own = [place for place, item in enumerate(items) if item.answer]
-        self._sample = sorted(own or self._open, key=lambda place: digest(row_key(items[place].row)))[:settings.check]
+        shown = {row_key(row) for row in settings.examples}  # with its answer, which measures nothing
+        fresh = [place for place, item in enumerate(items) if row_key(item.row) not in shown]
+        own = [place for place in fresh if items[place].answer]
+        self._sample = sorted(own or fresh, key=lambda place: digest(row_key(items[place].row)))[:settings.check]
 
     @property
     def _checks(self) -> list[tuple[Item, int]]:
@@ -69,9 +72,9 @@ class Labelling:
         return plan_of(self._items, prompts, left, len(keys) - len(left), settings, self._price)
 
     def run(self) -> Labelled:
-        """Ask, and count the votes. Raises CheckFailed when the teacher agrees too little with the rows' own answers
-        or with itself, and what ends the asking before that is known. A budget that is spent later, or a teacher that
-        goes down, ends it early, as `Labelled.stopped` says."""
+        """Ask, and count the votes. Raises CheckFailed when the teacher gives no answer that can be used, or agrees too
+        little with the rows' own answers or with itself, and what ends the asking before that is known. A budget that
+        is spent later, or a teacher that goes down, ends it early, as `Labelled.stopped` says."""
         return asyncio.run(self._run())
 
     async def _run(self) -> Labelled:
@@ -89,11 +92,16 @@ class Labelling:
             return self._labelled(asker, ledger, checked)
 
     def _agreement(self, asker: Asker) -> Agreement | None:
-        """CheckFailed where it is below the limit."""
+        """CheckFailed where it is below the limit, and where no reply could be used."""
         if not self._sample:
             return None
         settings, right, whole = self._settings, 0, 0.0
         items = [self._items[place] for place in self._sample]
+        if all(asker.reply(*question) is None for question in self._checks):
+            reasons = Counter(asker.reason(*question) for question in self._checks)
+            raise CheckFailed(
+                f"the teacher gave no answer that can be used to {len(items)} rows: {reasons.most_common(1)[0][0]}",
+                "give it room (--answer-tokens), tell it more (--system, --examples), or take another model")
         for item in items:
             votes = [asker.reply(item, vote) for vote in range(max(settings.votes, 2))]
             whole += agreement([None if vote is None else vote.text for vote in votes])

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...runtime.data.personal import kinds_in
+from ...runtime.data.reader import row_key
 from .items import Item
 from .prices import Price
 from .prompt import BYTES_PER_TOKEN, Prompt
@@ -26,6 +27,8 @@ class Plan:
     rows: int
     own: int
     """Rows that have an answer."""
+    fresh: int
+    """Of these, rows that the teacher is not shown among the examples: it is measured on them."""
     questions: int
     """Calls, when every reply can be used."""
     answered: int
@@ -54,6 +57,9 @@ class Plan:
                  f"price: about {self.cost:.4f} US dollars ({self.price})" if self.cost is not None else
                  "price: not known for this model and address; say it with --price",
                  f"budget: {self.limits or 'no limit'}"]
+        if self.own and not self.fresh:
+            found.append("warning: all rows with an answer stand in --examples: none is left to measure the teacher "
+                         "on, but for how often it agrees with itself")
         return [*found, *([f"personal data: {self.named()}"] if self.personal else [])]
 
     def named(self) -> str:
@@ -71,6 +77,7 @@ def plan_of(items: Sequence[Item], prompts: Mapping[int, Prompt], left: Sequence
                                              *(item.answer for item in items if item.answer))]
     each = settings.answer_tokens if not known else round(sum(known) / len(known) / BYTES_PER_TOKEN) + 2
     read = [prompts[id(item)].size // BYTES_PER_TOKEN + 4 for item in left]
+    shown = {row_key(row) for row in settings.examples}
     personal: Counter[str] = Counter()
     where = []
     for item in items:
@@ -81,7 +88,9 @@ def plan_of(items: Sequence[Item], prompts: Mapping[int, Prompt], left: Sequence
     tokens = [] if settings.max_tokens is None else [f"{settings.max_tokens:,} tokens"]
     return Plan(
         host=str(settings.address().netloc), model=settings.model, rows=len(items),
-        own=sum(bool(item.answer) for item in items), questions=len(left) + answered, answered=answered,
+        own=sum(bool(item.answer) for item in items),
+        fresh=sum(bool(item.answer) and row_key(item.row) not in shown for item in items),
+        questions=len(left) + answered, answered=answered,
         tokens_read=sum(read), tokens_written=each * len(left),
         cost=None if price is None else float(sum(price.call(tokens, each) for tokens in read)),
         price=None if price is None else price.source, limits=" and ".join(money + tokens), personal=dict(personal),

@@ -52,8 +52,9 @@ class Reader:
         self._secrets = _long(secrets)
 
     def read(self, response: Mapping[str, Any], private: Sequence[str] = (),
-             tools: Sequence[Mapping[str, Any]] = ()) -> Reply:
-        """The answer in the body of a chat completion; `private`: more secrets, of this row; `tools`: that it may call.
+             tools: Sequence[Mapping[str, Any]] = (), asked: str = "") -> Reply:
+        """The answer in the body of a chat completion; `private`: more secrets, of this row; `tools`: that it may call;
+        `asked`: the row's own question, normalised, which is no secret.
 
         Raises Unusable with a reason that holds none of its words.
         """
@@ -74,7 +75,8 @@ class Reader:
         except RowFault:
             raise Unusable(BROKEN) from None
         told = normalise("\n".join([found.text, *_texts(json_value(found.text))]))
-        if not self._labels and any(secret in told for secret in (*self._secrets, *_long(private))):
+        secrets = (*self._secrets, *_long(private))
+        if not self._labels and any(secret in told and secret not in asked for secret in secrets):
             raise Unusable(REPEATS)
         return found
 

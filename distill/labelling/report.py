@@ -112,9 +112,9 @@ class Report:
         found.append(f"tokens: {self.tokens_read:,} read and {self.tokens_written:,} written{cost}")
         if self.agreement is not None:
             own = self.agreement.with_rows
+            told = "not known, none has one that it was not shown" if own is None else f"{100 * own:.1f} %"
             found.append(f"agreement of the teacher over {self.agreement.rows} rows: with the rows' own answers "
-                         f"{'not known, none has one' if own is None else f'{100 * own:.1f} %'}, with itself "
-                         f"{100 * self.agreement.with_itself:.1f} %")
+                         f"{told}, with itself {100 * self.agreement.with_itself:.1f} %")
         return found
 
 

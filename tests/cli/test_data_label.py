@@ -206,6 +206,29 @@ def test_most_votes_win_and_json_is_compared_by_meaning(label: Label, stub: Stub
     assert json.loads((tmp_path / "labelled.schema.json").read_text()) == schema
 
 
+def test_rows_that_the_teacher_is_shown_with_their_answer_measure_nothing(label: Label, stub: Stub, tmp_path: Path,
+                                                                          capsys: Capture) -> None:
+    rows_file(tmp_path / "examples.jsonl", OWN[:5])
+    options = (*LABELS, "--examples", "examples.jsonl")
+    assert label([*OWN, *OPEN], *options) == 0
+    shown = capsys.readouterr()
+    assert "agreement of the teacher over 1 rows: with the rows' own answers 100.0 %" in shown.out
+    assert "warning" not in shown.err and len(stub.requests) == 2 + 6
+    assert label([*OWN[:5], *OPEN], *options, "-o", "other.jsonl") == 0
+    shown = capsys.readouterr()
+    assert "warning: all rows with an answer stand in --examples" in shown.err
+    assert "over 6 rows: with the rows' own answers not known, none has one that it was not shown" in shown.out
+
+
+def test_an_answer_may_quote_its_own_question(label: Label, stub: Stub, tmp_path: Path) -> None:
+    """Though it is that of an example, too."""
+    row = {"prompt": "what do the red cards cost?"}
+    rows_file(tmp_path / "examples.jsonl", [{**row, "completion": "nothing"}])
+    stub.reply = lambda body: said(f"You ask {row['prompt']}")
+    assert label([row], "--examples", "examples.jsonl") == 0
+    assert records(tmp_path / "labelled.jsonl") == [{**row, "completion": "You ask what do the red cards cost?"}]
+
+
 @pytest.mark.parametrize("options", [["--max-tokens", "700"], ["--max-cost", "0.0007", "--price", "1/1"]])
 def test_a_budget_is_never_passed_and_can_be_raised(options: list[str], label: Label, stub: Stub, tmp_path: Path,
                                                     capsys: Capture) -> None:

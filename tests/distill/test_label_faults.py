@@ -16,7 +16,7 @@ from edgestill.cli import main
 from edgestill.distill.labelling import Labelling, Settings
 from edgestill.distill.labelling.endpoint import TeacherError
 from edgestill.distill.labelling.items import read_items
-from edgestill.models.errors import EdgestillError, UsageError
+from edgestill.models.errors import CheckFailed, EdgestillError, UsageError
 
 from ..fault_server import FAULTS, Asked, FaultServer, Group, of_group
 from ..fault_server.answers import instance
@@ -61,7 +61,8 @@ def labelling(server: FaultServer, folder: Path, texts: list[str], **settings: A
 
 
 PASSING = [name for name in of_group(Group.REFUSED, Group.LOST, Group.SPOILT, Group.ODD)
-           if name not in ("slow_first_byte", "slow_drip", "503_html")]
+           if name not in ("slow_first_byte", "slow_drip", "503_html",
+                           "length", "length_reasoned", "model_length")]  # which are not asked again
 
 
 def test_every_passing_fault_is_passed(tmp_path: Path) -> None:
@@ -166,16 +167,17 @@ def test_an_option_that_the_model_refuses_is_named(tmp_path: Path) -> None:
     assert found.stopped is not None and "answered 400 unsupported_value temperature" in found.stopped.message
 
 
-def test_a_teacher_that_is_down_ends_the_run_and_the_same_run_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["502_html", "error_in_200", "error_in_200_vllm"])
+def test_a_teacher_that_is_down_ends_the_run_and_the_same_run_goes_on(name: str, tmp_path: Path) -> None:
     down = True
-    with FaultServer(choose=lambda asked: "502_html" if down and questioned(asked) > "b" else "",
+    with FaultServer(choose=lambda asked: name if down and questioned(asked) > "b" else "",
                      answer=answering) as server:
         found = labelling(server, tmp_path, list("abcdefghijklmnopqrst"), concurrency=1).run()
         assert found.stopped is not None and len(found.rows) == 2 and len(server.calls) == 2 + 5 * 3
         down = False
         found = labelling(server, tmp_path, list("abcdefghijklmnopqrst"), concurrency=1).run()
     assert found.stopped is None and len(found.rows) == 20 and len(server.calls) == 2 + 5 * 3 + 18
-    assert found.report.tokens_written < 1024  # a gateway that is down bills nothing
+    assert (found.report.tokens_written < 1024) == (name == "502_html")  # a gateway that is down bills nothing
 
 
 def test_rows_that_fail_now_and_then_do_not_end_the_run(tmp_path: Path) -> None:
@@ -186,16 +188,30 @@ def test_rows_that_fail_now_and_then_do_not_end_the_run(tmp_path: Path) -> None:
 
 
 def test_replies_of_no_use_are_bounded_in_all_runs_together(tmp_path: Path) -> None:
-    """But for those that were cut off, once the limit is higher."""
+    """One that was cut off is asked for again when the limit is higher, and not before."""
     with FaultServer(choose=lambda asked: {"b": "blank", "c": "length"}.get(questioned(asked), ""),
                      answer=answering) as server:
         for _ in range(2):
             found = labelling(server, tmp_path, list("abc")).run()
             assert [one.reason for one in found.left_out] == ["empty answer", "answer cut off by a limit of tokens"]
-            assert len(server.calls) == 1 + 2 * 4
+            assert len(server.calls) == 1 + 4 + 1
         server.choose = lambda asked: ""
         found = labelling(server, tmp_path, list("abc"), answer_tokens=2048).run()
-    assert len(found.rows) == 2 and len(server.calls) == 1 + 2 * 4 + 1
+    assert len(found.rows) == 2 and len(server.calls) == 1 + 4 + 1 + 1
+
+
+def test_a_teacher_of_no_use_is_stopped_by_the_check_whatever_the_limit(tmp_path: Path) -> None:
+    with FaultServer(choose=lambda asked: "length_reasoned", answer=answering) as server:
+        with pytest.raises(CheckFailed, match="no answer that can be used to 2 rows: answer cut off by a limit"):
+            labelling(server, tmp_path, list("abcdef"), check=2).run()
+        assert len(server.calls) == 2 * 2
+
+
+def test_log_probabilities_are_judged_by_the_first_answer_in_words(tmp_path: Path) -> None:
+    with FaultServer(choose=lambda asked: "refusal" if asked.attempt == 1 else "logprobs_ignored" if
+                     questioned(asked) == "b" else "", answer=answering) as server:
+        assert labelling(server, tmp_path, ["a", "b"], concurrency=1).run().report.takes["logprobs"]
+        assert len(server.calls) == 4
 
 
 def killed(work: Callable[[], object], when: Callable[[], bool]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from edgestill.distill.labelling.prompt import key_of, prompt_of
 from edgestill.distill.labelling.reply import Reader, Reply, agreement, elected, same, tokens_of
 from edgestill.models.errors import DataError
 from edgestill.runtime.data.calls.exchange import Unusable
+from edgestill.runtime.data.reader import normalise
 
 SETTINGS = Settings("https://host/v1", "big", system="Be brief.")
 
@@ -52,7 +54,8 @@ SECRET = "You are Ada's clerk.\nNever say \"heliotrope\"."
 def test_a_secret_is_known_in_other_characters(words: str) -> None:
     for reader, private in ((Reader([], None, [SECRET]), ()), (Reader([], None, ()), (SECRET,))):
         with pytest.raises(Unusable, match="repeats what the teacher alone may see"):
-            reader.read(response(words), private)
+            reader.read(response(words), private, asked="another question")
+        assert reader.read(response(words), private, asked=f"say {normalise(SECRET)} again").text  # the row says it
     assert Reader([], None, [" " * 20]).read(response(words), ["\n" * 20]).text  # blanks are no secret
 
 
@@ -230,6 +233,20 @@ def test_rows_that_no_answer_would_complete_are_refused(record: dict[str, Any], 
     (tmp_path / "rows.jsonl").write_text(json.dumps(record) + "\n")
     with pytest.raises(DataError, match=reason):
         read_items(tmp_path / "rows.jsonl", {}, [], labels)
+
+
+@pytest.mark.parametrize("value", [date(2026, 3, 1), Decimal("1.50"), b"x", [{"at": date(2026, 3, 1)}], float("nan")])
+def test_rows_that_could_not_be_written_are_refused_before_they_are_paid_for(value: Any, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = pyarrow.Table.from_pylist([{"text": "one", "extra": value}, {"text": "two", "extra": None}])
+    pyarrow.parquet.write_table(rows, tmp_path / "rows.parquet")
+    for private in ([], ["extra"]):
+        with pytest.raises(DataError, match=r"rows.parquet:1: the column 'extra' cannot be written as JSON"):
+            read_items(tmp_path / "rows.parquet", {}, private, [])
+    left = read_items(tmp_path / "rows.parquet", {}, ["extra"], [], skip_bad=True, ledger=tmp_path / "bad.jsonl")
+    assert [(dict(item.record), dict(item.private)) for item in left] == [({"prompt": "two"}, {})]  # not told: null
 
 
 @pytest.mark.parametrize(("headers", "seconds"), [
