@@ -24,6 +24,7 @@ from .loading import load_model
 from .sources import Source, card_licence, located, resolve, weights_digest
 from .training import finish
 from .training.checkpoint import locked
+from .training.world import world
 
 IGNORED = {"base_model_name_or_path", "revision", "auto_mapping", "peft_version", "inference_mode", "task_type",
            "peft_type", "megatron_core", "qalora_group_size", "lora_dropout"}
@@ -69,9 +70,13 @@ def merged_student(student: Student, task: Task, base: Path, work: Path) -> Sour
     if not student.model:
         raise UsageError("student.base: is given, and student.model names no adapter", "name the adapter's folder")
     name = hashlib.sha256(json.dumps([student.model, student.base, student.revision, task.labels]).encode()).hexdigest()
-    with locked(work):
-        folder = merge(student.model, student.base, work / f"merged-{name[:16]}", task, base, student.revision,
-                       "student.base")
+    folder = work / f"merged-{name[:16]}"
+
+    def make() -> None:
+        with locked(work):
+            merge(student.model, student.base, folder, task, base, student.revision, "student.base")
+
+    world().by_lead(make)
     return resolve(str(folder.absolute()), key="student.model")
 
 

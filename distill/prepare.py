@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,25 @@ def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]]
                      task_facts(run.task, base), rows_digest([*splits["train"], *splits["validation"]])]
         name = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
         prepared = work / f"student-{name}"
-        with world().lead_first(), locked(work):
-            if not is_artifact(prepared):
-                prepare(run, base, splits, start, prepared)
+
+        def make() -> None:
+            with locked(work):
+                if not is_artifact(prepared):
+                    prepare(run, base, splits, start, prepared)
+
+        world().by_lead(make)
         source = resolve(str(prepared.absolute()), key="student")
     else:
         source = starting_model(run, base, teacher, work)
         if chosen.template:
-            with world().lead_first(), locked(work):
-                source = with_template(source, chosen.template, base, work / "student-template")
+            plain, made = source, work / "student-template"
+
+            def write() -> None:
+                with locked(work):
+                    with_template(plain, chosen.template, base, made)
+
+            world().by_lead(write)
+            source = replace(source, folder=made)
     check_family(source, run.task)
     return source
 

@@ -12,13 +12,19 @@ from .checkpoint import locked
 from .job import Bench, Job
 from .training_log import Progress
 from .weighted_losses import needs, read_losses
+from .world import world
 
 
 def fill(job: Job, out: Path) -> None:
-    """Let the job's teacher get ready for all rows as `run_job` would, which writes the artifact `out`.
+    """Let the job's teacher get ready for all rows as `run_job` would, which writes the artifact `out`: the lead's, of
+    several processes.
 
     Raises UsageError for a teacher that does not fit the student, or says less than the losses read.
     """
+    world().by_lead(lambda: _fill(job, out))
+
+
+def _fill(job: Job, out: Path) -> None:
     assert job.teacher is not None
     parts = needs(read_losses(job.losses, f"{job.stage}.losses"), job.teacher)
     device, progress = machine.device(), Progress(job.stage)

@@ -165,7 +165,7 @@ def once(job: Job, out: Path, work_at: Callable[[Bench], None]) -> Path:
                                             sort_keys=True).encode()).hexdigest()
     work = out.with_name(out.name + ".work")
     with locked(work) if world().leads else nullcontext():
-        done = world().share(is_artifact(out) and
+        done = world().of_lead(is_artifact(out) and
                              open_artifact(out).manifest.settings.get("fingerprint") == fingerprint)
         if done:
             progress.note(f"{out}: already made by this very run")

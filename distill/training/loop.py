@@ -69,14 +69,14 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
 
     accelerator, processes = Accelerator(cpu=schedule.device == "cpu"), world()
     store = Store(work, progress.note, processes.leads)
-    changed = processes.share(store.claim(description, soft) if processes.leads else [])
+    changed = processes.of_lead(store.claim(description, soft) if processes.leads else [])
     named = {name: value for name, value in (*model.named_parameters(), *(of_losses or {}).items())
              if value.requires_grad}
     optimizer = accelerator.prepare_optimizer(_adamw(named, settings))
     steps = total_steps(settings, schedule.steps_per_epoch)
     every = settings.evaluate_every or max(1, steps // 10)
 
-    state, found = State(), processes.share(store.load() if processes.leads else None)
+    state, found = State(), processes.of_lead(store.load() if processes.leads else None)
     if found is not None:
         state, weights, moments = found
         _set_weights(named, weights)
@@ -115,7 +115,7 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
         with _asked_to_stop() as asked:
             while state.step < steps and not state.stopped:
                 began = time.monotonic()
-                torch.manual_seed(settings.seed * 1_000_003 + state.step)
+                torch.manual_seed(settings.seed * 1_000_003 + state.step + processes.rank * 1_000_000_007)
                 rate = learning_rate(settings, state.step, steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -129,11 +129,11 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
                     if not math.isfinite(loss):
                         break
                     accelerator.backward(part)
+                rows = "of another process" if math.isfinite(loss) else _some(batch.rows)
                 loss = processes.total({"loss": loss})["loss"]
                 if not math.isfinite(loss):
                     save()
-                    rows = batch.rows if batches else []
-                    raise TrainingError(f"step {state.step + 1}: the loss is {loss} (rows {_some(rows)})",
+                    raise TrainingError(f"step {state.step + 1}: the loss is {loss} (rows {rows})",
                                         _HINT.format(work=work))
                 processes.add_gradients(named.values())
                 # A limit of 0 switches clipping off; the norm is wanted all the same.
@@ -166,7 +166,7 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
     finally:
         metrics.close()
     if state.best_step >= 0:
-        _set_weights(named, processes.share(store.load_best(state) if processes.leads else {}))
+        _set_weights(named, processes.of_lead(store.load_best(state) if processes.leads else {}))
     model.eval()
     return Outcome(state.step, state.best_step, state.best, state.tokens, state.tokens / max(state.seconds, 1e-9),
                    state.seconds, state.stopped, changed)

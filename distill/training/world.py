@@ -1,17 +1,20 @@
-"""The processes that train one model together, as `accelerate launch` starts them; mostly one.
+"""The processes that train one model together, as `torchrun` starts them; mostly one.
 
 Each takes its share of every step's rows, and gradients are added up, so that the weights are those of one process but
-for the order of sums. The lead alone writes files.
+for the order of sums, and for dropout. The lead alone writes files.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
+
+from ...models.errors import EdgestillError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 BUCKET = 2**24
 """Numbers that are sent at once: 64 MiB of float32."""
+PATIENCE = timedelta(days=7)
+"""How long processes wait for each other: a teacher may take hours to fill its cache."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class World:
         import torch
 
         values = torch.tensor([*numbers.values()], dtype=torch.float64)
-        torch.distributed.all_reduce(values)
+        with _together():
+            torch.distributed.all_reduce(values)
         return dict(zip(numbers, values.tolist(), strict=True))
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
@@ -65,14 +71,15 @@ class World:
         if waiting:
             _reduce(waiting)
 
-    def share(self, value: Value) -> Value:
-        """What the lead has."""
+    def of_lead(self, value: Value) -> Value:
+        """What the lead gives."""
         if self.size == 1:
             return value
         import torch
 
         held = [value]
-        torch.distributed.broadcast_object_list(held)
+        with _together():
+            torch.distributed.broadcast_object_list(held, device=torch.device("cpu"))
         return held[0]
 
     def wait(self) -> None:
@@ -80,7 +87,14 @@ class World:
         if self.size > 1:
             import torch
 
-            torch.distributed.barrier()
+            with _together():  # no barrier(): of GPUs it takes one that another process may compute on
+                torch.distributed.all_reduce(torch.zeros(1))
+
+    def by_lead(self, make: Callable[[], object]) -> None:
+        """Let the lead do something while the others wait."""
+        if self.leads:
+            make()
+        self.wait()
 
     @contextmanager
     def lead_first(self) -> Iterator[None]:
@@ -92,11 +106,25 @@ class World:
             self.wait()
 
 
+@contextmanager
+def _together() -> Iterator[None]:
+    """EdgestillError where another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "connect" not in str(error).lower():
+            raise
+        raise EdgestillError("another of the processes that train together has stopped",
+                             "its own message says why; start all of them again: they go on from the last checkpoint"
+                             ) from error
+
+
 def _reduce(gradients: list[Tensor]) -> None:
     import torch
 
     flat = torch.cat([grad.flatten() for grad in gradients])
-    torch.distributed.all_reduce(flat)
+    with _together():
+        torch.distributed.all_reduce(flat)
     for grad, part in zip(gradients, flat.split([grad.numel() for grad in gradients]), strict=True):
         grad.copy_(part.view_as(grad))
 
@@ -107,7 +135,11 @@ def world() -> World:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
     import torch
-    from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
-    return World(state.process_index, state.num_processes)
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        backend = "cuda:nccl,cpu:gloo"
+    with _together():
+        torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    return World(torch.distributed.get_rank(), torch.distributed.get_world_size())

@@ -18,7 +18,7 @@ from edgestill.distill.training import loop
 from edgestill.distill.training import world as world_module
 from edgestill.distill.training.world import World
 from edgestill.models.artifact import open_artifact
-from edgestill.models.errors import UsageError
+from edgestill.models.errors import EdgestillError, TrainingError, UsageError
 from safetensors.numpy import load_file
 
 from ..runtime.test_rows import jsonl
@@ -120,3 +120,34 @@ def test_gradients_are_sent_in_parts_and_one_that_is_missing_is_zero(monkeypatch
     assert [flat.tolist() for flat in sent] == [[1.0, 1.0, 1.0, 0.0, 0.0], [3.0, 3.0]]
     assert [parameter.grad.tolist() for parameter in parameters if parameter.grad is not None] == [
         [2.0, 2.0, 2.0], [1.0, 1.0], [4.0, 4.0]]
+
+
+def test_the_lead_makes_what_the_others_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(World, "wait", lambda self: made.append(f"{self.rank} waits"))
+    for rank in (0, 1):
+        World(rank, 2).by_lead(lambda: made.append("made"))
+    assert made == ["made", "0 waits", "1 waits"]
+    for rank in (0, 1):
+        with World(rank, 2).lead_first():
+            made.append(f"{rank}")
+    assert made[3:] == ["0", "0 waits", "1 waits", "1"]
+
+
+def test_a_process_that_is_gone_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise RuntimeError("[pair.cc:553] Connection closed by peer")
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", gone)
+    with pytest.raises(EdgestillError, match="another of the processes that train together has stopped"):
+        World(0, 2).total({"loss": 1.0})
+
+
+def test_rows_of_another_process_are_not_blamed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Others(World):
+        def total(self, numbers: Mapping[str, float]) -> dict[str, float]:
+            return {"loss": float("nan")} if [*numbers] == ["loss"] else dict(numbers)
+
+    monkeypatch.setattr(loop, "world", Others)
+    with pytest.raises(TrainingError, match="step 1: the loss is nan .rows of another process"):
+        distill(folder / "run.toml", folder / "nan")
