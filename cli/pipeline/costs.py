@@ -136,7 +136,7 @@ def training(model: Shape, rows: Lengths, epochs: float, adapter: str, rate: flo
 
 def taught(student: Cost, teacher: Size, rows: Lengths, epochs: float, rate: float) -> Cost:
     """Of the same training while a teacher is asked about every token."""
-    passes = epochs if teacher.asked_anew else 1.0
+    passes = teacher.passes(rows.answer_tokens, epochs)
     return Cost(student.seconds + 2 * teacher.parameters * rows.tokens * passes / (FORWARD * rate),
                 student.peak_bytes + teacher.bytes)
 

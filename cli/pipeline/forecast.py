@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...models import kinds
 from ...models.progress import duration
 from ..output import size
 from . import costs, student_tokenizer
 from .costs import Cost, Lengths, Shape
 
 if TYPE_CHECKING:
+    from ...models.runfile import RunFile
     from .plan import Plan
 
 WORTH_TELLING = 30.0
@@ -43,6 +46,13 @@ def lines(found: Mapping[str, Cost], stages: Sequence[str]) -> list[str]:
                      for stage, cost in costed.items() if cost.seconds >= WORTH_TELLING)]
 
 
+def _looks_inside(run: RunFile) -> bool:
+    """Whether a loss compares what is inside of teacher and student, which is too much to keep."""
+    from ...distill.signals import ATTENTION, HIDDEN
+
+    return any({ATTENTION, HIDDEN} & {*kinds.load("distill.losses", loss["kind"]).NEEDS} for loss in run.distill.losses)
+
+
 def _cost(stage: str, plan: Plan, student: Shape, rows: dict[str, Lengths], rate: float) -> Cost | None:
     run, test = plan.run, rows["test"]
     verb, _, target = stage.rpartition(" ")
@@ -52,6 +62,8 @@ def _cost(stage: str, plan: Plan, student: Shape, rows: dict[str, Lengths], rate
         epochs = settings.steps * settings.batch_size / learned.rows if settings.steps else settings.epochs
         found = costs.training(student, learned, epochs, str(settings.adapter.get("kind")), rate)
         teacher = plan.teacher.size if plan.teacher and "distill" in stage else None
+        if teacher and _looks_inside(run):
+            teacher = replace(teacher, asked_anew=True)
         return costs.taught(found, teacher, learned, epochs, rate) if teacher else found
     export = next((each for each in run.export if each.target == target), None)
     if export is None:

@@ -30,6 +30,9 @@ from ...runtime.text.codec import Codec
 from ..data.batches import Batch, Schedule
 from ..signals import AnySignal, Inner
 
+KEPT_BYTES = 2**30
+"""Of hidden states of a set that are kept in memory between epochs, at most."""
+
 
 @dataclass(frozen=True)
 class Wants:
@@ -57,10 +60,17 @@ class Size:
     """Of memory."""
     asked_anew: bool = False
     """In every epoch."""
+    place_bytes: int = 0
+    """Of memory that keep what it says of a place between epochs; 0 where that is not known, or not in memory."""
+
+    def passes(self, places: int, epochs: float) -> float:
+        """How often it is asked about each row of a set where so many places are learned."""
+        return epochs if self.asked_anew or places * self.place_bytes > KEPT_BYTES else 1.0
 
 
 class Teacher(Protocol):
-    """A teacher of any kind. One that provides what is inside of a model has `config`, too: its config.json."""
+    """A teacher of any kind. One that provides what is inside of a model has `config`, too: its config.json; one that
+    computes in `Wants.precision` says `follows_precision = True`."""
 
     @property
     def provides(self) -> frozenset[str]:

@@ -1,4 +1,5 @@
-"""What a decoder said, kept on disk: no place is asked about twice, and later students of the tokenizer read it, too.
+"""What a decoder said, kept on disk: no place of the same set of rows is asked about twice, and later students of the
+tokenizer read it, too.
 
 Of each place some tokens are kept that were drawn from the teacher's distribution, about 30 bytes instead of a number
 for every token of the vocabulary, or its likeliest tokens with their log-probabilities.
@@ -56,12 +57,14 @@ class About:
     tokens: int
     parents: list[dict[str, Any]]
     licence: str
+    precision: str = ""
+    """What it computed in, where it computes in the run's."""
     version: int = VERSION
 
     @property
     def key(self) -> str:
         """What the signal depends on."""
-        named = [self.version, self.teacher, self.keep, self.tokens]
+        named = [self.version, self.teacher, self.keep, self.tokens, *filter(None, [self.precision])]
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
@@ -97,9 +100,11 @@ class CachedTeacher:
         """See Teacher. Raises UsageError where there is nobody to ask about what is not kept, TrainingError when the
         disk takes no more."""
         check_decodes(wants.task, "a cache")
-        folder = self._folder(codec)
+        of_run = self.teacher is not None and getattr(self.teacher, "follows_precision", False)
+        about = replace(self.about, precision=wants.precision) if of_run else self.about
+        folder = self._folder(about, codec)
         if self.teacher is not None and not (folder / ABOUT).is_file():
-            files.write_json(folder / ABOUT, asdict(self.about))
+            files.write_json(folder / ABOUT, asdict(about))
         shards = Shards(folder, examples.tokens)
         found = {index: arrays for index in range(len(shards)) if (arrays := shards.read(index)) is not None}
         lacking = [index for index in range(len(shards)) if index not in found]
@@ -121,10 +126,10 @@ class CachedTeacher:
             known["starts"] = known["sizes"].cumsum(dtype=np.int64) - known["sizes"]
         self._known[examples.tokens] = shards, known
 
-    def _folder(self, codec: Codec) -> Path:
+    def _folder(self, about: About, codec: Codec) -> Path:
         """Of what is said in this student's tokens."""
         tokens = sorted(codec.tokenizer.get_vocab(with_added_tokens=True).items())
-        return self.folder / hashlib.sha256(json.dumps([self.about.key, tokens]).encode()).hexdigest()[:16]
+        return self.folder / hashlib.sha256(json.dumps([about.key, tokens]).encode()).hexdigest()[:16]
 
     def _ask(self, teacher: Teacher, examples: Schedule, codec: Codec, wants: Wants, shards: Shards,
              index: int) -> dict[str, NDArray[Any]]:

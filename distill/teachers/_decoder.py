@@ -14,13 +14,10 @@ from ..data.token_sets import TokenSet
 from ..heads import Head, at, autocast, head_of, hidden_states, inner_states
 from ..loading import load_model
 from ..signals import ATTENTION, Signal
-from ._base import Wants
+from ._base import KEPT_BYTES, Wants
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-KEPT_BYTES = 2**30
-"""Hidden states of a set are kept up to this size."""
 
 
 class Decoder:

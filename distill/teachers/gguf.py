@@ -46,7 +46,7 @@ class Config:
     model: str = limited()
     """A .gguf file, or the folder of an exported one."""
     cache: Cache | None = None
-    """Keep what it says on disk, and ask about nothing twice."""
+    """Keep what it says on disk, and ask nothing twice about the same set of rows."""
 
 
 def source(config: Config, base: Path) -> Source:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...models import catalogue
+from ...models import catalogue, hub
+from ...models.family import of_config
 from ...models.strict import limited
 from ...quantize.unpack.folder import is_gguf
 from ...runtime.files import gguf_header
@@ -33,7 +34,7 @@ class Config:
     tune: bool = False
     """Fine-tune the teacher on the labels first, as [tune] says."""
     cache: Cache | None = None
-    """Keep what it says on disk, and ask about nothing twice."""
+    """Keep what it says on disk, and ask nothing twice about the same set of rows."""
 
 
 def source(config: Config, base: Path) -> Source:
@@ -47,13 +48,23 @@ def stands_for(config: Config, fetch: bool) -> Any:
 
 
 def size(config: Config, base: Path) -> Size | None:
-    """Its weights in float32; see _base."""
+    """Its weights, and the hidden states that it keeps, in float32; see _base."""
     path = base / config.model
     if config.model in catalogue.names():
         count = catalogue.entry(config.model).parameters
     else:
         count = gguf_header.read(path).parameters if is_gguf(path) else stored_parameters(path)
-    return Size(count, 4 * count) if count else None
+    return Size(count, 4 * count, place_bytes=0 if config.cache else 4 * _hidden(config, path)) if count else None
+
+
+def _hidden(config: Config, path: Path) -> int:
+    """Numbers in a hidden state; 0 for a model that is not here yet."""
+    if is_gguf(path):
+        return gguf_header.read(path).dimension("embedding_length")
+    known = config.model in catalogue.names()
+    folder = hub.snapshot(catalogue.entry(config.model).hub_id, config.revision) if known else path
+    table = read_table(folder / "config.json") if folder else {}
+    return int(of_config(table, training=True).of(table, "hidden")) if table else 0
 
 
 def key(config: Config, base: Path) -> str:
@@ -70,6 +81,7 @@ class LocalTeacher:
     """A model of transformers, in memory from the first `prepare` on; see Teacher."""
 
     provides = frozenset({LOGITS, HIDDEN, ATTENTION})
+    follows_precision = True
 
     def __init__(self, source: Source, device: str) -> None:
         self.source, self.device = source, device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...models.errors import UsageError
 from ...models.progress import told
 from ...runtime.text.codec import Codec
 from ..teachers._base import Wants
@@ -19,7 +20,8 @@ def fill(job: Job, out: Path) -> None:
     """Let the job's teacher get ready for all rows as `run_job` would, which writes the artifact `out`: the lead's, of
     several processes.
 
-    Raises UsageError for a teacher that does not fit the student, or says less than the losses read.
+    Raises UsageError for a teacher that does not fit the student, or says less than the losses read, and for
+    losses that read nothing of it.
     """
     world().by_lead(lambda: _fill(job, out))
 
@@ -27,6 +29,9 @@ def fill(job: Job, out: Path) -> None:
 def _fill(job: Job, out: Path) -> None:
     assert job.teacher is not None
     parts = needs(read_losses(job.losses, f"{job.stage}.losses"), job.teacher)
+    if not parts:
+        raise UsageError(f"--cache-only: no loss of {job.stage}.losses reads what the teacher says",
+                         "add one that does, such as { kind = \"forward_kl\" }")
     device, progress = machine.device(), Progress(job.stage)
     precision, work = machine.resolve_precision(job.settings.precision, device), out.with_name(out.name + ".work")
     with locked(work), told(progress.note), machine.use_threads(machine.threads()):

@@ -90,7 +90,9 @@ def test_what_a_teacher_costs_is_in_the_forecast(home: Path, tiny_llama: Path) -
     assert costs["local"].peak_bytes - costs["cached"].peak_bytes == 4 * parameters
 
 
-def test_a_teacher_that_is_asked_in_every_epoch_takes_longer(home: Path) -> None:
+def test_a_teacher_that_is_asked_in_every_epoch_takes_longer(home: Path, tiny_llama: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast.costs, "matrix_rate", lambda: 1e9)
     def size(**more: Any) -> Any:
         found = teachers.of(RunFile(teacher={"kind": "gguf", "model": str(home / "big.gguf"), **more}))
         assert found is not None
@@ -100,6 +102,18 @@ def test_a_teacher_that_is_asked_in_every_epoch_takes_longer(home: Path) -> None
     student, rows = forecast.costs.Cost(1.0, 10), forecast.costs.Lengths(1, 500, 500)
     often, once = (forecast.costs.taught(student, each, rows, 3.0, 1e9) for each in (size(), size(cache={})))
     assert often.seconds - 1.0 == pytest.approx(3 * (once.seconds - 1.0)) and once.seconds > 1.0
+    local = {"kind": "local", "model": str(tiny_llama)}
+    found, kept = (teachers.of(RunFile(teacher=table)) for table in (local, local | {"cache": {}}))
+    assert found is not None and kept is not None and found.size is not None and kept.size is not None
+    fitting = 2**30 // (4 * 64)  # places whose states of 64 numbers are a gigabyte
+    assert [each.passes(fitting + more, 3.0) for each in (found.size, kept.size) for more in (0, 1)] == [1, 3, 1, 1]
+    packed = teachers.of(RunFile(teacher=local | {"model": str(home / "big.gguf")}))
+    assert packed is not None and packed.size is not None and packed.size.place_bytes == 4 * 64
+    table = f"{{kind = 'local', model = '{tiny_llama}'}}"
+    inside, outside = (forecast.forecast(planned(home, table, f"distill.losses=[{{kind = '{kind}'}}]",
+                                                 "distill.epochs=200"))[DISTILL].seconds
+                       for kind in ("hidden", "forward_kl"))
+    assert inside > 1.2 * outside
     catalogue = teachers.of(RunFile(teacher={"kind": "local", "model": "smollm2-135m"}))
     unknown = teachers.of(RunFile(teacher={"kind": "local", "model": "owner/name"}))
     assert catalogue is not None and catalogue.size is not None and catalogue.size.parameters == 134_515_008

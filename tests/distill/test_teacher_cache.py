@@ -42,7 +42,7 @@ class Says:
     licence = "mit"
 
     def __init__(self, stop: int = 1000) -> None:
-        self.prepared, self.asked, self.stop = 0, list[int](), stop
+        self.prepared, self.asked, self.stop, self.follows_precision = 0, list[int](), stop, False
 
     def prepare(self, examples: Schedule, codec: Codec, wants: Wants, cache: Path) -> None:
         assert wants.parts == {"logits"} and not wants.repeated
@@ -174,6 +174,10 @@ def test_other_rows_teachers_tokenizers_and_ways_to_keep_are_told_apart(
     trimmed = SimpleNamespace(vocabulary_size=VOCABULARY, tokenizer=SimpleNamespace(get_vocab=lambda **_: {"a": 0}))
     opened(tmp_path, teacher).prepare(examples, trimmed, WANTS, tmp_path)  # type: ignore[arg-type]
     assert teacher.prepared == 7
+    for follows, precision, asked in ((False, "bf16", 7), (True, "bf16", 8), (True, "fp32", 9), (True, "bf16", 9)):
+        teacher.follows_precision = follows
+        opened(tmp_path, teacher).prepare(examples, codec, replace(WANTS, precision=precision), tmp_path)
+        assert teacher.prepared == asked
 
 
 def test_a_full_disk_is_no_crash(examples: Schedule, codec: Codec, tmp_path: Path,
@@ -222,6 +226,10 @@ def test_a_student_learns_from_the_cache_alone(tiny_llama: Path, tmp_path: Path,
     assert capsys.readouterr().out == f"{tmp_path / 'kept'}\n"
     assert call(["distill", run, "-o", str(tmp_path / "one"), "--cache-only", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"cache": str(tmp_path / "kept")}
+    (kept,) = (json.loads(path.read_text()) for path in tmp_path.glob("kept/*/about.json"))
+    assert kept["precision"] == "fp32", "what a local teacher says depends on it"
+    with pytest.raises(UsageError, match="--cache-only: no loss of distill.losses reads what the teacher says"):
+        fill_cache(run, tmp_path / "none", ["distill.losses=[{kind = 'ce'}]"])
     assert len(shards(tmp_path / "kept")) == 1 and not (tmp_path / "one").exists()
 
     def loaded(*_: Any) -> None:
