@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from edgestill.quantize.gguf.tokenizer import write as gguf_tokenizer
 from edgestill.runtime.engines._llama import library
 from edgestill.runtime.text.codec import Codec
@@ -60,20 +61,26 @@ def assert_same_but(codec: Codec, loaded: LlamaVocabulary, texts: list[str]) -> 
     return other
 
 
-@contextmanager
-def both(source: Path, path: Path, size: int = 0) -> Iterator[tuple[Codec, LlamaVocabulary, gguf_tokenizer.Vocabulary]]:
-    """A folder's tokenizer, and llama.cpp's of the vocabulary written from it."""
+def write(vocabulary: gguf_tokenizer.Vocabulary, path: Path) -> None:
+    """A file with a vocabulary, and an embedding of one number a token."""
     import gguf
 
-    codec = Codec.from_folder(source)
-    vocabulary = gguf_tokenizer.read(source, size or codec.vocabulary_size)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_vocab_size(len(vocabulary.tokens))
     gguf_tokenizer.add(writer, vocabulary)
+    writer.add_tensor("token_embd.weight", np.zeros((len(vocabulary.tokens), 1), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
+    writer.write_tensors_to_file()
     writer.close()
+
+
+@contextmanager
+def both(source: Path, path: Path, size: int = 0) -> Iterator[tuple[Codec, LlamaVocabulary, gguf_tokenizer.Vocabulary]]:
+    """A folder's tokenizer, and llama.cpp's of the vocabulary written from it."""
+    codec = Codec.from_folder(source)
+    vocabulary = gguf_tokenizer.read(source, size or codec.vocabulary_size)
+    write(vocabulary, path)
     loaded = LlamaVocabulary(path)
     try:
         yield codec, loaded, vocabulary

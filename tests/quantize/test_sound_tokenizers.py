@@ -50,7 +50,7 @@ SOUND: dict[str, Callable[[Path], Path]] = {
 
 def checked(source: Path, codec: Codec, loaded: LlamaVocabulary, texts: list[str], rows: list[str],
             task: str = "generate") -> dict[str, Check]:
-    """What the certificate says of a vocabulary alone, beside the tokenizer that it was written from."""
+    """What the certificate says of a vocabulary alone, in the file beside `source`, of which it was written."""
     from tokenizers import Tokenizer
 
     other = Tokenizer.from_file(str(source / "tokenizer.json"))
@@ -60,10 +60,11 @@ def checked(source: Path, codec: Codec, loaded: LlamaVocabulary, texts: list[str
         reference=SimpleNamespace(
             fixtures=SimpleNamespace(texts=texts), text_ids=plain, decoded=decoded.__getitem__,
             special_ids=[np.array(other.encode(text).ids, np.int32) for text in texts]),
-        codec=codec, float_model=None, float_folder=None, format="",
+        codec=codec, float_model=None, float_folder=source, tokenizer_folder=source, format="gguf",
         rows=[Row(text=text) for text in rows], test_rows=(),
         inner=SimpleNamespace(tokenize=loaded.encode, text_of=loaded.decode),
-        artifact=SimpleNamespace(manifest=SimpleNamespace(task=SimpleNamespace(kind=task))))
+        artifact=SimpleNamespace(model_path=source.with_name("v.gguf"),
+                                 manifest=SimpleNamespace(task=SimpleNamespace(kind=task))))
     return {check.name: check for check in tokens.check(cast(Subject, subject))}
 
 
@@ -78,6 +79,8 @@ def test_a_sound_tokenizer_raises_nothing(kind: str, tmp_path: Path) -> None:
         task = "embed" if vocabulary.rules.model == "bert" else "generate"
         checks = checked(source, codec, loaded, texts, rows=[] if "bytes" in kind else tiny.SENTENCES, task=task)
         assert not [check for check in checks.values() if not check.passed]
+        assert "vocabulary" not in checks, "nothing is compared with itself"
+        assert checks["vocabulary_in_file"].n == len(vocabulary.tokens) + len(vocabulary.rules.merges)
         in_file, left_out = checks["token_ids_in_file"], checks["left_out_in_file"]
         assert in_file.n > len(texts) / 2 and left_out.n == len(texts), in_file.detail
         assert left_out.value == pytest.approx(1 - in_file.n / len(texts), abs=1e-3)

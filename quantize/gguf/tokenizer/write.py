@@ -70,9 +70,17 @@ class Vocabulary:
 def read(source: Path, size: int) -> Vocabulary:
     """The vocabulary of the Hugging Face folder `source`, padded to `size` rows of the embedding.
 
-    Raises ArtifactError naming the rule that llama.cpp cannot carry, or when no token ends an answer.
+    Raises ArtifactError as `plan` does.
     """
-    codec = Codec.from_folder(source)
+    return plan(Codec.from_folder(source), size)
+
+
+def plan(codec: Codec, size: int) -> Vocabulary:
+    """The same of a tokenizer that was read before, whose template may be a stranger's.
+
+    Raises ArtifactError naming the rule that llama.cpp cannot carry, for ids beyond `size`, or when no token ends an
+    answer.
+    """
     table = json.loads(codec.tokenizer.to_str())
     rules = _rules(table, codec)
     trims, stripped = _check_added(table, rules, codec)
@@ -220,6 +228,10 @@ def _tokens(table: Mapping[str, Any], size: int, rules: Rules) -> tuple[list[str
     vocabulary, unknown = table["model"]["vocab"], _unknown(table["model"])
     if isinstance(vocabulary, list):  # Unigram's, with scores
         vocabulary = {text: index for index, (text, _) in enumerate(vocabulary)}
+    last = max((*vocabulary.values(), *(token["id"] for token in table["added_tokens"])), default=0)
+    if last >= size:
+        raise ArtifactError(f"tokenizer.json: the id {last:,} is outside the embedding of {size:,} rows",
+                            "take the tokenizer.json that belongs to the weights")
     for text, index in vocabulary.items():
         names[index] = rules.spelled.get(text, text)
         types[index] = UNKNOWN if text == unknown and rules.scores else BYTE if text in rules.bytes else NORMAL
