@@ -203,8 +203,9 @@ class FloatModel:
 
         only = {"logits_to_keep": count} if "logits_to_keep" in signature(self.module.forward).parameters else {}
         with torch.inference_mode():
-            found: NDArray[np.float32] = self.module(input_ids=torch.tensor([list(ids)]), use_cache=False,
-                                                     **only).logits[0, -count:].float().numpy()
+            found: NDArray[np.float32] = self.module(
+                input_ids=torch.tensor([list(ids)], device=self.device), use_cache=False,
+                **only).logits[0, -count:].float().cpu().numpy()
         return found
 
     def vector(self, ids: Sequence[int], task: Task) -> NDArray[np.float32]:

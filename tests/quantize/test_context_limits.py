@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from edgestill.models.artifact import Artifact, Manifest
 from edgestill.models.task import Task
 from edgestill.quantize.proof import reference
@@ -91,3 +92,29 @@ def test_a_file_that_ends_at_its_window_is_not_read_beyond(tmp_path: Path) -> No
     with Subject(Artifact(path.parent, manifest), known, tokenizer_folder=source) as subject:
         (found,) = check_beyond.check(subject)
     assert found.passed is None and "ends at 64 tokens" in found.detail
+
+
+class Elsewhere(torch.nn.Module):
+    """A decoder on another device, whose numbers numpy cannot read before they are copied."""
+
+    class Numbers(torch.Tensor):
+        def numpy(self, **_: Any) -> Any:
+            raise TypeError("copy it to host memory first")
+
+        def cpu(self, **_: Any) -> torch.Tensor:
+            return self.as_subclass(torch.Tensor)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config, self.weight = SimpleNamespace(), torch.nn.Parameter(torch.zeros(1, device="meta"))
+
+    def forward(self, input_ids: Any, use_cache: bool, logits_to_keep: int) -> Any:
+        assert input_ids.device == self.weight.device and input_ids.shape == (1, 4) and logits_to_keep == 2
+        return SimpleNamespace(logits=torch.arange(12.0).reshape(1, 2, 6).as_subclass(Elsewhere.Numbers))
+
+
+def test_the_last_logits_come_from_where_the_model_computes(source: Path) -> None:
+    found = FloatModel(source, Elsewhere()).last_logits([5, 6, 7, 8], 2)
+    assert found.tolist() == np.arange(12.0).reshape(2, 6).tolist()
+    model = FloatModel.from_folder(source)
+    assert np.allclose(model.last_logits([5, 6, 7, 8], 2), model.logits([5, 6, 7, 8])[-2:], atol=1e-5)
