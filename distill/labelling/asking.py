@@ -16,7 +16,7 @@ from .budget import Budget
 from .endpoint import Endpoint, Failure, Takes, TeacherError
 from .items import Item
 from .ledger import ANSWERED, FAILED, UNUSABLE, Ledger
-from .prompt import endpoint_key, key_of, prompt_of
+from .prompt import endpoint_key, form_bytes, key_of, prompt_of
 from .reply import Reader, Reply, tokens_of
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Asker:
             from aiolimiter import AsyncLimiter
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "label") from None
+        stamina.instrumentation.set_on_retry_hooks(())  # retries stand in the ledger, and structlog prints to stdout
         self._retries = stamina.retry_context
         self._settings, self._endpoint, self._ledger, self._budget, self._reader = (
             settings, endpoint, ledger, budget, reader)
@@ -152,8 +153,11 @@ class Asker:
         if self._limiter is not None:
             await self._limiter.acquire()
         prompt = prompt_of(item, self._settings)
-        most = prompt.most_tokens, self._settings.answer_tokens
+        most = (prompt.most_tokens + form_bytes(self._settings, self.takes.response_format),
+                self._settings.answer_tokens)
         async with self._budget.room(*most):
+            if self.stopped:  # while this waited
+                raise self.stopped
             number = await self._ledger.ask(key, item.row.where, most)
             try:
                 response = await self._endpoint.call(prompt, self.takes)

@@ -20,8 +20,8 @@ from ...runtime.evaluation import handover
 from .prompt import Prompt
 from .settings import Settings
 
-_LOGGERS = ("openai", "httpx2", "httpcore2", "stamina")
-"""They would log address and prompts, and every retry, which stands in the ledger."""
+_LOGGERS = ("openai", "httpx2", "httpcore2")
+"""They would log address and prompts."""
 LONGEST_WAIT = 300.0
 """Seconds that a server may ask us to wait; beyond that the run ends, to be continued."""
 _OUT_OF_MONEY = ("insufficient_quota", "billing_", "credit_balance", "spend_limit")

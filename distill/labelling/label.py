@@ -19,7 +19,7 @@ from .items import Item
 from .ledger import Ledger
 from .plan import Plan, plan_of
 from .prices import price_of
-from .prompt import digest, endpoint_key, key_of, prompt_of
+from .prompt import digest, endpoint_key, examples_of, key_of, prompt_of
 from .reply import Reader, agreement, elected, same
 from .report import Agreement, Labelled, LeftOut, Report, Vote
 from .settings import Settings
@@ -41,7 +41,8 @@ class Labelling:
             raise UsageError(f"{settings.model}: no price is known for it there, and --max-cost needs one",
                              "give it, in US dollars for a million tokens read and written: --price 0.15/0.6")
         self._reader = Reader(settings.labels, settings.schema, [
-            settings.key, settings.system, *(row.question for row in settings.examples)])
+            settings.key, settings.system, *(str(message["content"]) for message in examples_of(settings)
+                                             if message["role"] != "assistant")])  # answers may well be the same
         self._open = [place for place, item in enumerate(items) if not item.answer]
         shown = {row_key(row) for row in settings.examples}  # with its answer, which measures nothing
         fresh = [place for place, item in enumerate(items) if row_key(item.row) not in shown]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ...runtime.data.calls.conversation import spoken
 from ...runtime.data.personal import kinds_in
 from ...runtime.data.reader import row_key
 from .items import Item
 from .prices import Price
-from .prompt import BYTES_PER_TOKEN, Prompt
+from .prompt import BYTES_PER_TOKEN, Prompt, examples_of, form, prompt_of
 from .settings import Settings
 
 PLACES = 3
@@ -43,6 +44,8 @@ class Plan:
     limits: str
     personal: dict[str, int]
     personal_rows: list[str]
+    personal_beside: list[str]
+    """What is sent with every row and has some in it: the system message, the examples."""
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of JSON types."""
@@ -66,7 +69,8 @@ class Plan:
         """The personal data in what is to be sent, by kind and place."""
         counts = ", ".join(f"{count} {kind}" for kind, count in self.personal.items())
         more = " …" if len(self.personal_rows) > PLACES else ""
-        return f"{counts} in {len(self.personal_rows)} rows ({', '.join(self.personal_rows[:PLACES])}{more})"
+        rows = [f"{len(self.personal_rows)} rows ({', '.join(self.personal_rows[:PLACES])}{more})"]
+        return f"{counts} in {' and '.join([*self.personal_beside, *(rows if self.personal_rows else [])])}"
 
 
 def plan_of(items: Sequence[Item], prompts: Mapping[int, Prompt], left: Sequence[Item], answered: int,
@@ -78,12 +82,11 @@ def plan_of(items: Sequence[Item], prompts: Mapping[int, Prompt], left: Sequence
     each = settings.answer_tokens if not known else round(sum(known) / len(known) / BYTES_PER_TOKEN) + 2
     read = [prompts[id(item)].size // BYTES_PER_TOKEN + 4 for item in left]
     shown = {row_key(row) for row in settings.examples}
-    personal: Counter[str] = Counter()
-    where = []
-    for item in items:
-        found = Counter(kinds_in(prompts[id(item)].texts) if id(item) in prompts else ())
-        personal.update(found)
-        where += [item.row.where] if found else []
+    bare = replace(settings, system="", examples=(), labels=(), schema=None)
+    asked = [(item.row.where, prompt_of(item, bare).texts) for item in items if id(item) in prompts]
+    where, personal = _personal(asked)
+    beside, common = _personal([("the system message", [settings.system, form(settings)]),
+                                ("the examples", spoken(examples_of(settings)))] if asked else [])
     money = [] if settings.max_cost is None else [f"{settings.max_cost:g} US dollars"]
     tokens = [] if settings.max_tokens is None else [f"{settings.max_tokens:,} tokens"]
     return Plan(
@@ -93,5 +96,11 @@ def plan_of(items: Sequence[Item], prompts: Mapping[int, Prompt], left: Sequence
         questions=len(left) + answered, answered=answered,
         tokens_read=sum(read), tokens_written=each * len(left),
         cost=None if price is None else float(sum(price.call(tokens, each) for tokens in read)),
-        price=None if price is None else price.source, limits=" and ".join(money + tokens), personal=dict(personal),
-        personal_rows=where)
+        price=None if price is None else price.source, limits=" and ".join(money + tokens),
+        personal=dict(personal + common), personal_rows=where, personal_beside=beside)
+
+
+def _personal(places: Iterable[tuple[str, Iterable[str]]]) -> tuple[list[str], Counter[str]]:
+    """The places with personal data in their texts, and how much of each kind."""
+    found = [(name, Counter(kinds_in(texts))) for name, texts in places]
+    return [name for name, kinds in found if kinds], sum((kinds for _, kinds in found), Counter())

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...runtime.data.calls.common import SYSTEMS
 from ...runtime.data.calls.conversation import spoken
-from ...runtime.data.messages import compact_json
+from ...runtime.data.messages import Message, compact_json
 from ...runtime.evaluation import handover
 from .items import Item
 from .settings import Settings
@@ -48,15 +48,25 @@ def prompt_of(item: Item, settings: Settings, private: bool = True) -> Prompt:
     """
     asked = list(item.row.prompt_messages) or [{"role": "user", "content": item.row.question}]
     own = [str(asked.pop(0)["content"])] if asked[0]["role"] in SYSTEMS else []
-    system = "\n\n".join(filter(None, [settings.system, *own, _form(settings)]))
+    system = "\n\n".join(filter(None, [settings.system, *own, form(settings)]))
     if private and item.private:
         place = max(place for place, message in enumerate(asked) if message["role"] == "user")
         told = [f"{name}:\n{text}" for name, text in item.private.items()]
         asked[place] = {**asked[place], "content": "\n\n".join([asked[place]["content"], *told])}
-    shown = [message for row in settings.examples for message in row.messages[:row.place + 1] or (
-        {"role": "user", "content": row.question}, {"role": "assistant", "content": row.answer})]
     head = [{"role": "system", "content": system}] if system else []
-    return Prompt(handover.sent([*head, *shown, *asked]), list(item.row.tools))
+    return Prompt(handover.sent([*head, *examples_of(settings), *asked]), list(item.row.tools))
+
+
+def examples_of(settings: Settings) -> list[Message]:
+    """The examples as messages, each with its answer."""
+    return [message for row in settings.examples for message in row.messages[:row.place + 1] or (
+        {"role": "user", "content": row.question}, {"role": "assistant", "content": row.answer})]
+
+
+def form_bytes(settings: Settings, bound: bool) -> int:
+    """Bytes of the schema as an endpoint is told it beside the messages, which providers bill, too; `bound`: whether it
+    is."""
+    return len(json.dumps(handover.response_format(settings.schema))) if bound and settings.schema is not None else 0
 
 
 def key_of(prompt: Prompt, settings: Settings, bound: bool, vote: int) -> str:
@@ -76,7 +86,8 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _form(settings: Settings) -> str:
+def form(settings: Settings) -> str:
+    """What the teacher is told of the form of answers; empty where any text will do."""
     if settings.labels:
         return f"Answer with the one of these labels that fits, and nothing else: {', '.join(settings.labels)}"
     if settings.schema is not None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...models.errors import UsageError
 from ...runtime.data.calls import conversation
 from ...runtime.data.calls.exchange import Exchange, Place, Unusable
 from ...runtime.data.faults import RowFault, check_strings
@@ -46,8 +47,13 @@ class Reader:
     """Reads replies, and refuses those that a row must not have."""
 
     def __init__(self, labels: Sequence[str], schema: Mapping[str, Any] | None, secrets: Sequence[str]) -> None:
-        """`secrets`: texts that no answer may repeat. UsageError for a schema that is none."""
+        """`secrets`: texts that no answer may repeat. UsageError for a schema that is none, and for labels that no
+        answer tells apart."""
         self._labels = {normalise(label): label for label in labels}
+        for label in labels:
+            if (other := self._labels[normalise(label)]) != label:
+                raise UsageError(f"the labels {label!r} and {other!r} are the same but for case and blanks",
+                                 "leave one of them out")
         self._validator = json_validity.check((), Context(schema=dict(schema))) if schema is not None else None
         self._secrets = _long(secrets)
 
@@ -146,7 +152,8 @@ def elected(votes: Sequence[Reply]) -> tuple[Reply, int]:
             groups.append([vote])
         else:
             group.append(vote)
-    best = max(groups, key=lambda group: (len(group), sum(math.exp(vote.logprob or 0) for vote in group)))
+    told = all(vote.logprob is not None for vote in votes)  # where one is not, it is neither certain nor impossible
+    best = max(groups, key=lambda group: (len(group), told * sum(math.exp(vote.logprob or 0) for vote in group)))
     return best[0], len(best)
 
 

@@ -124,6 +124,8 @@ def test_what_cannot_be_done_is_refused_before_a_call(options: list[str], words:
 
 def test_one_label_and_labels_of_another_name_are_refused(label: Label, stub: Stub, capsys: Capture) -> None:
     assert label(OPEN, "--label", "cards") == 2 and "one label alone" in capsys.readouterr().err
+    assert label(OPEN, *LABELS, "--label", "Cards ") == 2
+    assert "the labels 'cards' and 'Cards ' are the same but for case and blanks" in capsys.readouterr().err
     assert label(OWN, "--label", "cards", "--label", "money") == 1
     assert "rows.jsonl:2: the row's own label 'loans' is none of the labels" in capsys.readouterr().err
     assert label([{"note": "hi"}], *LABELS) == 1 and "no question among the columns" in capsys.readouterr().err
@@ -140,6 +142,18 @@ def test_personal_data_is_named_and_counted_before_it_is_sent(label: Label, stub
     assert "1 e-mail addresses, 1 bank accounts (IBAN) in 2 rows (rows.jsonl:1, rows.jsonl:2)" in shown
     assert "ada@" not in shown and "3704" not in shown and stub.requests == []
     assert label(rows, *LABELS, "--private", "gold", "--allow-personal-data") == 0
+
+
+def test_personal_data_that_goes_with_every_row_is_counted_once(label: Label, stub: Stub, tmp_path: Path,
+                                                                capsys: Capture) -> None:
+    (tmp_path / "system.txt").write_text("Write as ada@example.org.")
+    rows_file(tmp_path / "examples.jsonl", [{"text": "cards of bob@example.org", "label": "cards"}])
+    options = (*LABELS, "--system", "system.txt", "--examples", "examples.jsonl")
+    assert label(OPEN, *options) == 1
+    assert "2 e-mail addresses in the system message and the examples\n" in capsys.readouterr().err
+    assert label([*OPEN, {"text": "eve@example.org"}], *options) == 1 and stub.requests == []
+    shown = capsys.readouterr().err
+    assert "3 e-mail addresses in the system message and the examples and 1 rows (rows.jsonl:7)" in shown
 
 
 def test_what_the_teacher_alone_sees_reaches_no_file(label: Label, tmp_path: Path, stub: Stub, capsys: Capture,
@@ -221,12 +235,16 @@ def test_rows_that_the_teacher_is_shown_with_their_answer_measure_nothing(label:
 
 
 def test_an_answer_may_quote_its_own_question(label: Label, stub: Stub, tmp_path: Path) -> None:
-    """Though it is that of an example, too."""
-    row = {"prompt": "what do the red cards cost?"}
-    rows_file(tmp_path / "examples.jsonl", [{**row, "completion": "nothing"}])
-    stub.reply = lambda body: said(f"You ask {row['prompt']}")
-    assert label([row], "--examples", "examples.jsonl") == 0
-    assert records(tmp_path / "labelled.jsonl") == [{**row, "completion": "You ask what do the red cards cost?"}]
+    """Though it is that of an example, too, and repeat the answer of one, but nothing else that it is shown."""
+    question, system, answer = "what do the red cards cost?", "a clerk who loves plastic", "nothing at all, or so"
+    rows_file(tmp_path / "examples.jsonl", [{"messages": [
+        {"role": "system", "content": system}, {"role": "user", "content": question},
+        {"role": "assistant", "content": answer}]}])
+    replies = {question: f"You ask {question}", "two?": answer, "three?": f"I am {system}"}
+    stub.reply = lambda body: said(replies[body["messages"][-1]["content"]])
+    assert label([{"prompt": asked} for asked in replies], "--examples", "examples.jsonl", "--check", "0") == 0
+    assert [row["completion"] for row in records(tmp_path / "labelled.jsonl")] == [f"You ask {question}", answer]
+    assert [one["line"] for one in records(tmp_path / "labelled.left-out.jsonl")] == [3]
 
 
 @pytest.mark.parametrize("options", [["--max-tokens", "700"], ["--max-cost", "0.0007", "--price", "1/1"]])

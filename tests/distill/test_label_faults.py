@@ -158,6 +158,10 @@ def test_what_an_endpoint_does_not_take_is_found_out_once(name: str, given_up: s
         again = labelling(server, tmp_path, ["a", "b", "c"], schema=SCHEMA).run()
     assert len(found.rows) == 2 and len(again.rows) == 3 and len(server.calls) == asked + 1
     assert {key for key, taken in found.report.takes.items() if not taken} == given_up
+    asked_most = [entry["tokens"][0] for entry in map(json.loads, (tmp_path / "ledger.jsonl").read_text().splitlines())
+                  if entry["event"] == "asked"]
+    form = 100 * ("response_format" in given_up)  # which weighs, too, while it is told
+    assert asked_most[0] - asked_most[-1] >= form and (asked_most[0] == asked_most[-1]) == (not form)
     assert found.rows[0] == {"prompt": "a", "completion": '{"queue":"cards"}'}
 
 
@@ -181,10 +185,12 @@ def test_a_teacher_that_is_down_ends_the_run_and_the_same_run_goes_on(name: str,
 
 
 def test_rows_that_fail_now_and_then_do_not_end_the_run(tmp_path: Path) -> None:
-    """Five in succession do, and these are not."""
+    """Five in succession do, and these are not. Nobody is told of retries: structlog would write them to stdout."""
+    told: list[Any] = []
+    stamina.instrumentation.set_on_retry_hooks([told.append])
     with FaultServer(choose=lambda asked: "500" if questioned(asked) > "x" else "", answer=answering) as server:
         found = labelling(server, tmp_path, ["a", "x1", "x2", "x3", "x4", "b", "x5", "x6", "c"], concurrency=1).run()
-    assert found.stopped is None and [row["text"] for row in found.rows] == ["a", "b", "c"]
+    assert found.stopped is None and [row["text"] for row in found.rows] == ["a", "b", "c"] and not told
 
 
 def test_replies_of_no_use_are_bounded_in_all_runs_together(tmp_path: Path) -> None:

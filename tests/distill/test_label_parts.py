@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -15,12 +16,12 @@ import pytest
 from edgestill.distill.labelling import Settings
 from edgestill.distill.labelling.asking import Asker
 from edgestill.distill.labelling.budget import Budget, BudgetSpent
-from edgestill.distill.labelling.endpoint import Takes, _seconds
+from edgestill.distill.labelling.endpoint import Failure, Takes, _seconds
 from edgestill.distill.labelling.items import read_items
 from edgestill.distill.labelling.ledger import ANSWERED, FAILED, UNUSABLE, Ledger
 from edgestill.distill.labelling.plan import plan_of
 from edgestill.distill.labelling.prices import price_of
-from edgestill.distill.labelling.prompt import key_of, prompt_of
+from edgestill.distill.labelling.prompt import form_bytes, key_of, prompt_of
 from edgestill.distill.labelling.reply import Reader, Reply, agreement, elected, same, tokens_of
 from edgestill.models.errors import DataError
 from edgestill.runtime.data.calls.exchange import Unusable
@@ -102,6 +103,8 @@ def test_votes_are_counted_by_what_they_mean() -> None:
     assert (best.text, agreeing) == ("yes", 2)
     assert elected([reply("a", -2.0), reply("b", -0.1)])[0].text == "b"  # of as many, the more probable one
     assert elected([reply("a"), reply("b")])[0].text == "a"
+    assert elected([reply("a", -0.01), reply("b")])[0].text == "a"  # b's is not known
+    assert elected([reply("b"), reply("a", -0.01)])[0].text == "b"
     assert same('{"a": 1, "b": 2}', '{"b":2.0,"a":1}') and not same('{"a": "X"}', '{"a": "x"}')
     assert not same("true", "1") and same("Two  words", "two words")
     assert agreement(["a", "a", "b"]) == pytest.approx(1 / 3) and agreement([None, None]) == 0
@@ -201,6 +204,8 @@ def test_the_plan_expects_answers_as_long_as_those_that_are_known(tmp_path: Path
     assert plan_of(items, prompts, items * 3, 0, SETTINGS, None).tokens_written == 3 * 1024
     known = replace(SETTINGS, labels=["x" * 38, "y" * 42])
     assert plan_of(items, prompts, items, 0, known, None).tokens_written == 12
+    schema = replace(SETTINGS, schema={"type": "object", "title": "x" * 100})
+    assert form_bytes(schema, True) > 100 and form_bytes(schema, False) == form_bytes(SETTINGS, True) == 0
     assert prompts[id(items[0])].most_tokens >= len("Be brief.one")
 
 
@@ -264,31 +269,50 @@ def test_an_endpoint_is_told_less_by_what_it_refuses() -> None:
     assert Takes(False, False, False).fewer("bad request") is None
 
 
-def test_calls_keep_their_rate(tmp_path: Path) -> None:
-    """Each waits for its turn, at any concurrency."""
-    (tmp_path / "rows.jsonl").write_text("".join(f'{{"text": "row {place}"}}\n' for place in range(5)))
-    items = read_items(tmp_path / "rows.jsonl", {}, [], [])
-    settings = replace(SETTINGS, rate=600.0)
-    times: list[float] = []
-    began = 0.0
+def ask(folder: Path, settings: Settings, call: Callable[[], dict[str, Any]]) -> Asker:
+    """Ask five rows of an endpoint that answers at once."""
+    (folder / "rows.jsonl").write_text("".join(f'{{"text": "row {place}"}}\n' for place in range(5)))
+    items = read_items(folder / "rows.jsonl", {}, [], [])
 
     class Fast:
-        """An endpoint that answers at once."""
+        """The endpoint."""
 
         async def call(self, *_: Any) -> dict[str, Any]:
-            times.append(asyncio.get_running_loop().time())
-            return response("yes")
+            return call()
 
-    async def ask() -> None:
-        with Ledger(tmp_path / "ledger.jsonl") as ledger:
+    async def run() -> Asker:
+        with Ledger(folder / "ledger.jsonl") as ledger:
             none: Callable[[int, int], Decimal] = lambda read, written: Decimal(0)  # noqa: E731
             asker = Asker(settings, Fast(), ledger, Budget(ledger, none, None, None),  # type: ignore[arg-type]
                           Reader([], None, ()))
-            nonlocal began
-            began = asyncio.get_running_loop().time()
             await asker.ask((item, 0) for item in items)
-            assert all(asker.reply(item, 0) for item in items)
+            return asker
 
-    asyncio.run(ask())
+    return asyncio.run(run())
+
+
+def test_calls_keep_their_rate(tmp_path: Path) -> None:
+    """Each waits for its turn, at any concurrency."""
+    times: list[float] = []
+    began = time.monotonic()
+
+    def call() -> dict[str, Any]:
+        times.append(time.monotonic())
+        return response("yes")
+
+    assert ask(tmp_path, replace(SETTINGS, rate=600.0), call).stopped is None
     # From the start: a slow disk delays a call, and the next is then nearer to it.
-    assert len(times) == 5 and all(time - began > 0.1 * place - 0.02 for place, time in enumerate(times))
+    assert len(times) == 5 and all(at - began > 0.1 * place - 0.02 for place, at in enumerate(times))
+
+
+def test_what_waits_for_its_turn_is_not_asked_after_the_end(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def call() -> dict[str, Any]:
+        calls.append(1)
+        if len(calls) > 1:
+            raise Failure("answered 402", ends="top it up")
+        return response("yes")
+
+    asker = ask(tmp_path, replace(SETTINGS, rate=600.0), call)
+    assert len(calls) == 2 and asker.stopped is not None and len(asker.failed) == 1
