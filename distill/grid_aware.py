@@ -58,7 +58,7 @@ def grid_aware(run: RunFile | Path | str, out: Path | str, overrides: Sequence[s
     check_grid_aware(replace(run, grid_aware=settings))
     if world().size > 1:
         raise UsageError(f"grid_aware: {world().size} processes were started, and it trains in one",
-                         "start it without accelerate launch; tune and distill train in several")
+                         "start it alone; tune and distill train in several")
     out = Path(out)
     source = student_source(run, base, splits, out, student, None)
     run = settle(run, source, splits)

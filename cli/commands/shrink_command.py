@@ -82,7 +82,7 @@ def _run(rows_file: Path, columns: tuple[str, ...], overrides: tuple[str, ...], 
         return run, base, None
     rows = inputs.read_rows(rows_file, columns, overrides, "train", skip_bad)
     run, base = inputs.read_run(rows_file, None, columns, overrides)
-    task = Task("classify" if rows[0].kind in ("label", "labels", "score") else "generate")
+    task = Task("classify" if rows[0].classified else "generate")
     if is_artifact(model) and (own := open_artifact(model).manifest.task).kind == task.kind:
         task = replace(own, schema=str((model / own.schema).resolve()) if own.schema else "")
     return replace(run, task=task), base, {"train": rows, "validation": [], "test": []}

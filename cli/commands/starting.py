@@ -120,7 +120,7 @@ def describe(rows: Sequence[Row], student: Model | None, teacher: Model | None, 
     Raises UsageError for a student or teacher that is for another task, and for pairs of texts.
     """
     kind = rows[0].kind
-    task = "classify" if kind in ("label", "labels", "score") else "generate"
+    task = "classify" if rows[0].classified else "generate"
     if any(row.pair for row in rows):
         raise UsageError("these rows are pairs of texts, and models are trained on single texts",
                          "join both texts in one column; a model that reads pairs is exported and run as it is")

@@ -27,25 +27,18 @@ def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_ru
             click.echo(toml_text.to_toml(run), nl=False)
         return
     from ... import distill
+    from ...distill.training.world import world
 
     if verb == "distill" and run.grid_aware and not run.teacher:
         verb = "grid_aware"
-    from ...distill.training.world import world
-
     with quiet.stdout_kept_clean(), progress_lines.shown() if world().leads else nullcontext():
         folder = getattr(distill, verb)(run_file, out, overrides)
     if not world().leads:
         return
-    if verb == "fill_cache":
-        if as_json:
-            output.result({"cache": folder})
-        else:
-            click.echo(folder)
-        return
-    artifact = open_artifact(folder)
-    if as_json:
-        output.result(
-            {"folder": folder, "dimensions": artifact.manifest.dimensions, "checks": artifact.manifest.checks}
-        )
-    else:
+    if not as_json:
         click.echo(folder)
+    elif verb == "fill_cache":
+        output.result({"cache": folder})
+    else:
+        manifest = open_artifact(folder).manifest
+        output.result({"folder": folder, "dimensions": manifest.dimensions, "checks": manifest.checks})

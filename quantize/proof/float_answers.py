@@ -95,7 +95,7 @@ class Witness:
 
     def _fits(self, row: Row) -> bool:
         if self.kind == "classify":
-            return row.kind in ("label", "labels", "score")
+            return row.classified
         if self.kind == "embed":
             return row.kind == "label" or bool(row.answer)
         room = self.model.context_length - answer_tokens(self.codec, self._held_out, self.origin.task)

@@ -39,6 +39,11 @@ class Row:
             "label" if self.label else "text")
 
     @property
+    def classified(self) -> bool:
+        """Whether it is a text with a label, several or a score."""
+        return self.kind in ("label", "labels", "score")
+
+    @property
     def texts(self) -> str | tuple[str, str]:
         """The text, or both texts of a pair."""
         return (self.text, self.pair) if self.pair else self.text

@@ -49,7 +49,7 @@ def count(rows: Sequence[Row], codec: Codec, limit: int, learn: str) -> Counted:
 def shown(row: Row, codec: Codec, learn: str) -> list[dict[str, Any]]:
     """The sequences of a row as they are learned: {"row", "sequence", "tokens", "parts"}, where each part is
     {"text", "learned", "tokens"}, special tokens written out. One of a row of which nothing is learned."""
-    if row.kind in ("label", "labels", "score"):
+    if row.classified:
         ids = codec.encoding(row.text, pair=row.pair or None).ids
         part = {"text": codec.decode(ids, False), "learned": False, "tokens": len(ids)}
         return [{"row": row.where, "sequence": 0, "tokens": len(ids), row.kind: row.answer, "parts": [part]}]
