@@ -24,14 +24,15 @@ from .students import _target, depth, vocabulary
 from .students._base import Context, Cut, parts
 from .teachers import local
 from .teachers._base import Teacher
-from .teachers._cache import Cache, CachedTeacher, about
+from .teachers._several import Several
+from .teachers._tables import Entry, check_rows, entries
 from .training import finish, machine
 from .training.checkpoint import locked
 from .training.job import task_facts
+from .training.weighted_losses import needs, of_tables, read_losses
 from .training.world import world
 
 STUDENTS = "distill.students"
-TEACHERS = "distill.teachers"
 
 
 def student_source(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]], out: Path, folder: Path | None,
@@ -150,34 +151,41 @@ def check_family(source: Source, task: Task) -> None:
     check_tokenizer(source.folder)
 
 
-def teacher_kind(run: RunFile, folder: Path | None = None) -> tuple[Any, Any]:
-    """The teacher's kind and its config; a `folder` is a local one, whatever [teacher] says."""
-    if folder is None and not run.teacher:
+def teachers(run: RunFile, folder: Path | None = None) -> list[Entry]:
+    """The teachers, one at least; a `folder` is a local one, whatever [teacher] says. Errors as of `entries`."""
+    found = entries(run)
+    if folder is not None:
+        cache = getattr(found[0].config, "cache", None) if len(found) == 1 else None
+        return [Entry("teacher", local, local.Config(str(folder.absolute()), cache=cache))]
+    if not found:
         raise UsageError("teacher: the run file has no such table, and there is nothing to learn from",
                          "add [teacher] with kind = \"local\" and model, or use `edgestill tune`")
-    config = runfile.kind_config(TEACHERS, run.teacher, "teacher") if run.teacher else None
-    if folder is not None:
-        return local, local.Config(str(folder.absolute()), cache=getattr(config, "cache", None))
-    return kinds.load(TEACHERS, run.teacher["kind"]), config
+    return found
 
 
-def open_teacher(run: RunFile, base: Path, folder: Path | None = None) -> tuple[Teacher, str]:
-    """The teacher, behind its cache where it has one, and the key of what it says; errors as of its kind's `open`."""
-    kind, config = teacher_kind(run, folder)
-    teacher: Teacher = kind.open(config, base, machine.device())
-    key: str = kind.key(config, base)
-    cache: Cache | None = getattr(config, "cache", None)
-    if cache is None:
-        return teacher, key
-    found = about(teacher, key, cache)
-    return CachedTeacher(base / cache.folder, found, teacher), found.key
+def open_teacher(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]],
+                 folder: Path | None = None) -> tuple[Teacher, str]:
+    """The teacher, behind its cache where it has one, or several as one, and the key of what is said.
+
+    Raises DataError for rows that no teacher's route takes, UsageError for losses that need what a teacher does not
+    provide, and errors as of its kind's `open`.
+    """
+    found = teachers(run, folder)
+    check_rows(found, splits, run.data.route)
+    needs(read_losses(run.distill.losses), of_tables(found, base))
+    opened = [entry.open(base, machine.device()) for entry in found]
+    if len(opened) == 1:
+        return opened[0]
+    several = Several(found, opened)
+    return several, several.key
 
 
 def teacher_source(run: RunFile, base: Path, folder: Path | None = None) -> Source:
-    """The teacher as a model to train or to cut; UsageError for a kind that is no such folder."""
-    kind, config = teacher_kind(run, folder)
-    if not hasattr(kind, "source"):
-        raise UsageError(f"teacher.kind: {run.teacher['kind']!r} is no model folder that could be trained or cut",
+    """The teacher as a model to train or to cut; UsageError for a kind that is no such folder, and for several."""
+    found = teachers(run, folder)
+    if len(found) > 1 or not hasattr(found[0].kind, "source"):
+        what = f"{len(found)} teachers are" if len(found) > 1 else f"{run.teachers[0]['kind']!r} is"
+        raise UsageError(f"teacher: {what} no model folder that could be trained or cut",
                          "name a model in [student], and leave teacher.tune out")
-    source: Source = kind.source(config, base)
+    source: Source = found[0].kind.source(found[0].config, base)
     return source

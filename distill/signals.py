@@ -6,7 +6,7 @@ or some that were drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -119,5 +119,16 @@ def grouped(logits: Tensor, ids: Tensor) -> Tensor:
     return torch.cat([logits.gather(-1, ids) - whole, (others - whole).clamp(min=_LEAST)], dim=-1)
 
 
-AnySignal = Signal | Likeliest | Drawn
-"""What a teacher says."""
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """What several teachers say of the same n places."""
+
+    parts: Sequence[tuple[float, AnySignal]]
+    """Each with its share: they sum to 1."""
+
+    def __getitem__(self, part: slice) -> Mixed:
+        return Mixed([(share, told[part]) for share, told in self.parts])
+
+
+AnySignal = Signal | Likeliest | Drawn | Mixed
+"""What a teacher says, or several."""

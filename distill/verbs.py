@@ -21,13 +21,14 @@ from .prepare import (
     prepare,
     starting_model,
     student_source,
-    teacher_kind,
     teacher_source,
+    teachers,
 )
 from .sources import Source, resolve
 from .student_template import templated
 from .tasks._base import Splits, kind_of
 from .teachers._cache import CachedTeacher
+from .teachers._several import Several
 from .training.fill import fill
 from .training.job import Job, run_job
 
@@ -65,27 +66,31 @@ def distill(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str]
 
 
 def fill_cache(run: RunFile | Path | str, out: Path | str, overrides: Sequence[str] = (), base: Path | None = None,
-               student: Path | None = None, teacher: Path | None = None, splits: Splits | None = None) -> Path:
-    """Ask the teacher of [teacher] all that `distill` would, and keep it in its cache; returns the cache's folder.
+               student: Path | None = None, teacher: Path | None = None,
+               splits: Splits | None = None) -> list[Path]:
+    """Ask the teacher of [teacher], or each of several, all that `distill` would, and keep it in its cache; returns the
+    caches' folders.
 
     Arguments and errors as of `distill`, which learns from it then without the teacher's being loaded. Killed at any
     moment, the same call continues. UsageError for a teacher without a cache.
     """
     job = _distillation(run, Path(out), overrides, base, student, teacher, splits)
-    if not isinstance(job.teacher, CachedTeacher) or job.teacher.teacher is None:
+    members = job.teacher.members if isinstance(job.teacher, Several) else [job.teacher]
+    caches = [one for one in members if isinstance(one, CachedTeacher)]
+    if len(caches) < len(members) or all(one.teacher is None for one in caches):
         raise UsageError("--cache-only: [teacher] has no cache that a teacher would fill",
-                         "add cache = {} to [teacher]")
+                         "add cache = {} to [teacher]; of several, each takes a folder of its own")
     fill(job, Path(out))
-    return job.teacher.folder
+    return [one.folder for one in caches if one.teacher is not None]
 
 
 def _distillation(run: RunFile | Path | str, out: Path, overrides: Sequence[str], base: Path | None,
                   student: Path | None, teacher: Path | None, splits: Splits | None) -> Job:
     run, base, splits = read_run(run, overrides, base, out, splits)
     kind_of(run.task).check_distilled(run.task)
-    if teacher is None and getattr(teacher_kind(run)[1], "tune", False):
+    if teacher is None and getattr(teachers(run)[0].config, "tune", False):
         teacher = tune_teacher(run, out.with_name(out.name + "-teacher"), base=base, splits=splits)
-    learned_from, key = open_teacher(run, base, teacher)
+    learned_from, key = open_teacher(run, base, splits, teacher)
     source = student_source(run, base, splits, out, student, teacher)
     run = settle(run, source, splits)
     return Job("distill", run, base, splits, source, run.distill, run.distill.losses, learned_from, key,

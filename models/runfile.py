@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import kinds
+from . import overrides as overrides_of
 from .errors import UsageError
 from .scheme import MIXED, Scheme
 from .strict import build, limited
@@ -36,6 +37,8 @@ class Data:
     columns: dict[str, str] = field(default_factory=dict)
     """Our column name → the file's: prompt, completion, messages, text, pair (a second text), label, score; beside a
     conversation tools, system, input, history, reasoning, weight, where an empty name leaves a column out."""
+    route: str = ""
+    """The column, such as the language of a row, that says which `[[teacher]]` teaches it."""
     learn: str = limited("all", choices=("all", "last"))
     """Of a conversation: every turn of the assistant's, or the last one alone."""
     validation_share: float = limited(0.05, minimum=0.0, maximum=0.5)
@@ -205,8 +208,9 @@ class RunFile:
     task: Task = field(default_factory=Task)
     data: Data = field(default_factory=Data)
     student: Student = field(default_factory=Student)
-    teacher: dict[str, Any] = field(default_factory=dict)
-    """A kind table: {kind = "local", model = …}; empty for a run on labels alone."""
+    teacher: dict[str, Any] | list[dict[str, Any]] = field(default_factory=dict)
+    """A kind table: {kind = "local", model = …}; empty for a run on labels alone. Several, as `[[teacher]]`, are mixed
+    by `weight` (1.0), or each teaches the rows whose `[data] route` is in the list `route` of its table."""
     tune: Training = field(default_factory=Training)
     distill: Distill = field(default_factory=Distill)
     grid_aware: GridAware | None = None
@@ -214,6 +218,16 @@ class RunFile:
     export: list[Export] = field(default_factory=list)
     profile: Profile = field(default_factory=Profile)
     gates: Gates = field(default_factory=Gates)
+
+    @property
+    def teachers(self) -> list[dict[str, Any]]:
+        """The table of every teacher."""
+        return self.teacher if isinstance(self.teacher, list) else [self.teacher] if self.teacher else []
+
+    @property
+    def start(self) -> str:
+        """The model that the student is made from: its own, or that of its teacher; empty where none is named."""
+        return self.student.model or (str(self.teachers[0].get("model", "")) if len(self.teachers) == 1 else "")
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
@@ -228,7 +242,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, too many digits or brackets
         raise UsageError(f"{path}: not valid TOML: {error}", "text stands in quotes; tables as [name]") from None
     for override in overrides:
-        _apply(table, override)
+        overrides_of.apply(table, override)
     run = build(RunFile, table)
     for export in run.export:
         check_budget(export)
@@ -275,19 +289,3 @@ def check_grid_aware(run: RunFile) -> None:
         raise UsageError("grid_aware.starts: no method is given", f"one of: {', '.join(kinds.names(METHODS))}")
     for index, table in enumerate(run.grid_aware.starts):
         kind_config(METHODS, table, f"grid_aware.starts[{index}]")
-
-
-def _apply(table: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator:
-        raise UsageError(f"--set {override!r}: no '=' in it", "write --set table.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        value = text
-    *path, last = key.strip().split(".")
-    for part in path:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise UsageError(f"--set {override!r}: {part} is not a table", "only keys of tables can be set")
-    table[last] = value

@@ -84,7 +84,9 @@ def convert(expected: Any, value: Any, name: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return convert(next(a for a in arguments if a is not type(None)), value, name)
+        known = [a for a in arguments if a is not type(None)]
+        lists = [a for a in known if typing.get_origin(a) is list and isinstance(value, list)]
+        return convert((lists or known)[0], value, name)
     if dataclasses.is_dataclass(expected):
         return build(typing.cast(type, expected), value, name)
     if origin in (list, tuple):

@@ -15,7 +15,7 @@ from .. import output, progress_lines, quiet
 
 def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
     """Train as `run_file` says, or print the resolved run file when `dry_run`; the result is the artifact folder;
-    of `fill_cache` the teacher's cache.
+    of `fill_cache` the teachers' caches.
 
     `distill` without a teacher, with [grid_aware]: the student's own float weights teach its 4-bit self.
     """
@@ -32,13 +32,15 @@ def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_ru
     if verb == "distill" and run.grid_aware and not run.teacher:
         verb = "grid_aware"
     with quiet.stdout_kept_clean(), progress_lines.shown() if world().leads else nullcontext():
-        folder = getattr(distill, verb)(run_file, out, overrides)
+        made = getattr(distill, verb)(run_file, out, overrides)
     if not world().leads:
         return
+    folders = made if isinstance(made, list) else [made]
     if not as_json:
-        click.echo(folder)
+        click.echo("\n".join(map(str, folders)))
     elif verb == "fill_cache":
-        output.result({"cache": folder})
+        output.result({"caches": folders})
     else:
+        folder = folders[0]
         manifest = open_artifact(folder).manifest
         output.result({"folder": folder, "dimensions": manifest.dimensions, "checks": manifest.checks})

@@ -74,6 +74,10 @@ class Lengths:
         """All of them."""
         return self.prompt_tokens + self.answer_tokens
 
+    def share(self, share: float) -> Lengths:
+        """Of a share of the rows."""
+        return Lengths(*(round(share * number) for number in (self.rows, self.prompt_tokens, self.answer_tokens)))
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -24,7 +24,7 @@ WORTH_TELLING = 30.0
 def forecast(plan: Plan) -> dict[str, Cost]:
     """Stage → cost, for the stages that take their time with the model; nothing where its size is not known yet."""
     run = plan.run
-    student = costs.shape(run.student.model or run.teacher.get("model", ""))
+    student = costs.shape(run.start)
     if student is None or run.task.kind != "generate":
         return {}
     rate = costs.matrix_rate()
@@ -61,10 +61,14 @@ def _cost(stage: str, plan: Plan, student: Shape, rows: dict[str, Lengths], rate
         learned = rows["train"]
         epochs = settings.steps * settings.batch_size / learned.rows if settings.steps else settings.epochs
         found = costs.training(student, learned, epochs, str(settings.adapter.get("kind")), rate)
-        teacher = plan.teacher.size if plan.teacher and "distill" in stage else None
-        if teacher and _looks_inside(run):
-            teacher = replace(teacher, asked_anew=True)
-        return costs.taught(found, teacher, learned, epochs, rate) if teacher else found
+        for teacher in plan.teachers if "distill" in stage else ():
+            if (size := teacher.size) is None:
+                continue
+            if _looks_inside(run):
+                size = replace(size, asked_anew=True)
+            own = learned.share(len(teacher.places(plan.rows["train"])) / max(1, learned.rows))
+            found = costs.taught(found, size, own, epochs, rate)
+        return found
     export = next((each for each in run.export if each.target == target), None)
     if export is None:
         return costs.answering(student, test, rate) if stage.startswith("evaluate") else None

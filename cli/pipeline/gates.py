@@ -46,9 +46,8 @@ def check(run: RunFile) -> None:
         if not run.export:
             raise UsageError(f"{full}: the run file has no [[export]], so there is no shipped file to hold to it",
                              "add [[export]] with a target, or leave the gate out")
-        if name in (RATIO, "agreement") and not teachers.answers(run):
-            raise UsageError(f"{full}: there is no teacher to compare with" + ", only what it said" * bool(run.teacher),
-                             "name a model in [teacher], or leave the gate out")
+        if name in (RATIO, "agreement") and (why := teachers.unmeasured(run)):
+            raise UsageError(f"{full}: {why}", "name a model in [teacher], or leave the gate out")
         if profiled and measures.split(name)[0] not in _measured_for(run.task.kind):
             raise UsageError(f"{full}: is not measured for task.kind = {run.task.kind!r}",
                              _hint(name, measures.names(run.task.kind)))
@@ -58,13 +57,14 @@ def check_rows(run: RunFile, rows: Sequence[Row], schema: dict[str, Any] | None)
     """UsageError for a gate on a metric that these test rows do not allow; its hint names those that they do."""
     from ...runtime.evaluation.evaluate import check_metrics, suitable
 
+    answered = not teachers.unmeasured(run)
     for full, _, name in _metrics(run.gates):
         try:
-            check_metrics([name], rows, schema, teachers.answers(run))
+            check_metrics([name], rows, schema, answered)
         except MissingExtra:
             raise
         except EdgestillError as error:
-            fitting = [known for known in suitable(rows) if teachers.answers(run) or known != "agreement"]
+            fitting = [known for known in suitable(rows) if answered or known != "agreement"]
             raise UsageError(f"{full}: {error.message}", _hint(name, fitting)) from error
 
 

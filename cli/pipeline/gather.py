@@ -44,7 +44,7 @@ class Finished:
 def gather(plan: Finished) -> Summary:
     """Read every output of a finished run."""
     teacher = _evaluation(plan, TEACHER)
-    tuned = TEACHER if plan.run.teacher.get("tune") else None
+    tuned = TEACHER if plan.writes(TEACHER) else None
     order = [(BASELINE, None), (TEACHER, tuned), (LABELS, LABELS), (STUDENT, STUDENT)]
     order += [(name, name) for name in (Scheme.parse(export.target).folder_name for export in plan.run.export)]
     models = [model for name, folder in order if (model := _model(plan, name, folder, teacher)) is not None]

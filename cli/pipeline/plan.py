@@ -15,7 +15,7 @@ from ...models.errors import UsageError
 from ...models.runfile import Export, RunFile, Training
 from ...models.scheme import CODED, Scheme
 from ...runtime.machine.processor import processor
-from . import evaluate, gates, packages, resolve, teachers
+from . import evaluate, gates, packages, resolve, teacher_answers, teachers
 from .engine import Stage
 from .layout import BASELINE, DATA, GRID, LABELS, REPORT, STUDENT, SUMMARY, TEACHER, evaluation_file, profile_file
 from .stage_inputs import Reads
@@ -40,15 +40,16 @@ class Plan:
         """
         self.run, self.folder, self.title, self.say = run, folder, title, say
         self.shown = shown or run
-        self.teacher = teachers.of(run)
-        self.has_teacher = self.teacher is not None
-        self.measures_teacher = teachers.answers(run)
-        self.tunes_teacher = bool(run.teacher.get("tune"))
+        self.teachers = teachers.of(run)
+        self.has_teacher = bool(self.teachers)
+        self.measures_teacher = not teachers.unmeasured(run)
+        self.tunes_teacher = any(table.get("tune") for table in run.teachers)
         self.stages: list[Stage] = []
         self._witnesses: dict[str, Witness] = {}
         if not self.rows["test"]:
             raise UsageError("data: there are no test rows to measure on", "name a file in data.test, or set "
                              "data.test_share above 0")
+        teachers.check_rows(self.teachers, self.rows, run.data.route)
         self.schema = evaluate.read_schema(run.task)
         gates.check_rows(run, self.rows["test"], self.schema)
         self._build(Reads(run, self.rows, fetch))
@@ -107,7 +108,9 @@ class Plan:
                                reads.training(run.tune) | reads.teacher(), packages.of_training(run.tune.adapter))]
         graded: list[str] = []
         if self.measures_teacher:
-            runs = packages.of_packed_teacher(run.task.schema) if self._packed_teacher() else floats
+            ways = {not tuned and teacher.packed is not None for teacher in self.teachers}
+            runs = (packages.of_packed_teacher(run.task.schema) if True in ways else {}) | (
+                floats if False in ways else {})
             graded = [self._add("evaluate the teacher", evaluation_file(TEACHER), self._evaluate_teacher, tuned,
                                 tests | task | ({} if tuned else reads.teacher()), runs)]
         models = (reads.teacher() if self.has_teacher else {}) | reads.student()
@@ -156,14 +159,6 @@ class Plan:
                              packages.of_engine(target))
         return [packed, evaluated, profiled]
 
-    def teacher_folder(self) -> Path:
-        """The teacher's Hugging Face folder: the tuned one, or where its name leads."""
-        assert self.teacher is not None
-        return self.folder / TEACHER if self.tunes_teacher else self.teacher.folder
-
-    def _packed_teacher(self) -> Path | None:
-        return self.teacher.packed if self.teacher and not self.tunes_teacher else None
-
     def _check_data(self, path: Path) -> None:
         from ...runtime.data.checks import check_splits
 
@@ -203,11 +198,8 @@ class Plan:
         return self.folder / TEACHER if self.tunes_teacher else None
 
     def _evaluate_teacher(self, path: Path) -> None:
-        if packed := self._packed_teacher():
-            evaluate.packed(packed, self.run.task, self.rows["test"], self.wanted,
-                            partial(progress.at, "evaluate the teacher")).write(path)
-            return
-        self._evaluate_float("teacher", "teacher", self.teacher_folder(), path)
+        teacher_answers.measure(self.teachers, self._tuned_teacher(), self.run.task, self.rows["test"],
+                                self.wanted).write(path)
 
     def _evaluate_student(self, path: Path) -> None:
         self._evaluate_float("student, float", "student", self.folder / STUDENT, path)
@@ -217,12 +209,8 @@ class Plan:
 
     def _evaluate_float(self, name: str, role: str, folder: Path, path: Path) -> None:
         subject = evaluate.FloatSubject(folder, self.run.task)
-        reference = None if role == "teacher" else self._teacher_answers()
-        found = subject.evaluate(self.rows["test"], reference, wanted=self.wanted)
-        held = None
-        if role == "teacher" and self.run.task.schema:
-            held = subject.evaluate(self.rows["test"], constrain=True)
-        evaluate.Kept(name, role, found, held, subject.parameters, 4 * subject.parameters).write(path)
+        found = subject.evaluate(self.rows["test"], self._teacher_answers(), wanted=self.wanted)
+        evaluate.Kept(name, role, found, None, subject.parameters, 4 * subject.parameters).write(path)
 
     def _teacher_answers(self) -> list[str] | None:
         if not self.measures_teacher:

@@ -28,7 +28,8 @@ def resolve(run: RunFile, base: Path) -> RunFile:
         data=replace(run.data, dir=str((base / run.data.dir).resolve())),
         student=replace(run.student, model=_folder(run.student.model, base), base=_folder(run.student.base, base),
                         template=_file(run.student.template, base)),
-        teacher=_teacher(run.teacher, base),
+        teacher=[_teacher(table, base) for table in run.teacher] if isinstance(run.teacher, list)
+        else _teacher(run.teacher, base),
     )
 
 
@@ -42,9 +43,8 @@ def check(run: RunFile) -> None:
     for index, loss in enumerate(run.distill.losses):
         table = {key: value for key, value in loss.items() if key != "weight"}
         runfile.kind_config("distill.losses", table, f"distill.losses[{index}]")
-    if run.teacher:
-        teachers.check(run)
-    elif not run.student.model:
+    teachers.check(run)
+    if not run.teacher and not run.student.model:
         raise UsageError("student.model: is empty and there is no teacher to take it from",
                          "name a model in [student], or a teacher in [teacher]")
     for index, cut in enumerate(run.student.cuts):

@@ -19,7 +19,7 @@ from . import teachers
 if TYPE_CHECKING:
     from ...runtime.data.reader import Row
 
-_PLACES = ("dir", "train", "validation", "test", "columns", "validation_share", "test_share", "skip_bad")
+_PLACES = ("dir", "train", "validation", "test", "columns", "route", "validation_share", "test_share", "skip_bad")
 """Keys of [data] that say which rows there are; the rows' own digests stand for them."""
 
 
@@ -63,13 +63,14 @@ class Reads:
         return {**self.rows("train", "validation"), **self.task(), "data": data, "settings": numbers}
 
     def teacher(self) -> dict[str, Any]:
-        """The [teacher] table, what it names by content."""
-        return {"teacher": [_without_places(self._run.teacher), self._teacher]}
+        """The [teacher] table, what it names by content; of several tables each."""
+        tables = map(_without_places, self._run.teachers)
+        found = [[table, known] for table, known in zip(tables, self._teachers, strict=True)]
+        return {"teacher": found[0] if len(found) == 1 else found}
 
     @cached_property
-    def _teacher(self) -> Any:
-        teacher = teachers.of(self._run)
-        return teacher.stands_for(self._fetch) if teacher else ""
+    def _teachers(self) -> list[Any]:
+        return [teacher.stands_for(self._fetch) for teacher in teachers.of(self._run)]
 
     def student(self) -> dict[str, Any]:
         """The [student] table, its model by content, and the seed that new weights are drawn from."""

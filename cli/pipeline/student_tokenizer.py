@@ -44,8 +44,7 @@ def codec_of(run: RunFile, base: Path, rows: Sequence[Row], given: Path | None =
     from ...runtime.data.learned_tokens import settled
     from ...runtime.text.codec import Codec
 
-    model = run.student.model or str(run.teacher.get("model", ""))
-    folder = given or folder_of(model, run.student.revision, base)
+    folder = given or folder_of(run.start, run.student.revision, base)
     if folder is None:
         return None
     codec = Codec.from_folder(folder, replace(run.task, template_options={}))

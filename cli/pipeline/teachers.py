@@ -1,83 +1,102 @@
-"""The teacher of a run file, as plans see it: what its kind says of it, and nothing is loaded."""
+"""The teachers of a run file, as plans see them: what their kinds say of them, and nothing is loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ...models import kinds, runfile
 from ...models.errors import UsageError
 from ...models.runfile import RunFile
 
 if TYPE_CHECKING:
     from ...distill.teachers._base import Size
-
-TEACHERS = "distill.teachers"
+    from ...distill.teachers._tables import Entry
+    from ...runtime.data.reader import Row
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A kind of teacher and its config; see distill/teachers/_base.py."""
+    """A teacher; see distill/teachers/_base.py."""
 
-    kind: ModuleType
-    config: Any
+    entry: Entry
 
     @property
     def answers(self) -> bool:
         """Whether it can be asked to answer test rows."""
-        return hasattr(self.kind, "source") or hasattr(self.kind, "packed")
+        return hasattr(self.entry.kind, "source") or hasattr(self.entry.kind, "packed")
 
     def stands_for(self, fetch: bool) -> Any:
         """JSON values for what it teaches; without `fetch` a kind that may download does not."""
-        if hasattr(self.kind, "stands_for"):
-            return self.kind.stands_for(self.config, fetch)
-        return self.kind.key(self.config, Path())
+        kind, config = self.entry.kind, self.entry.config
+        return kind.stands_for(config, fetch) if hasattr(kind, "stands_for") else kind.key(config, Path())
 
     @property
     def size(self) -> Size | None:
         """What it costs; None where that is not known."""
-        found: Size | None = self.kind.size(self.config, Path()) if hasattr(self.kind, "size") else None
+        kind = self.entry.kind
+        found: Size | None = kind.size(self.entry.config, Path()) if hasattr(kind, "size") else None
         return found
 
     @property
     def packed(self) -> Path | None:
         """The file or artifact that it answers with in the runtime."""
-        found: Path | None = self.kind.packed(self.config, Path()) if hasattr(self.kind, "packed") else None
+        kind = self.entry.kind
+        found: Path | None = kind.packed(self.entry.config, Path()) if hasattr(kind, "packed") else None
         return found
 
     @property
     def folder(self) -> Path:
         """The Hugging Face folder that it answers with."""
-        found: Path = self.kind.source(self.config, Path()).folder
+        found: Path = self.entry.kind.source(self.entry.config, Path()).folder
         return found
 
-
-def of(run: RunFile) -> Planned | None:
-    """The teacher of a resolved run; None without one. UsageError for a table that its kind does not take."""
-    if not run.teacher:
-        return None
-    config = runfile.kind_config(TEACHERS, run.teacher, "teacher")
-    return Planned(kinds.load(TEACHERS, run.teacher["kind"]), config)
+    def places(self, rows: Sequence[Row]) -> list[int]:
+        """Which of the rows it teaches: those of its route, or all."""
+        route = self.entry.route
+        return [place for place, row in enumerate(rows) if not route or row.route in route]
 
 
-def answers(run: RunFile) -> bool:
-    """Whether the run has a teacher whose answers can be measured."""
+def of(run: RunFile) -> list[Planned]:
+    """The teachers of a resolved run; errors as of `entries`."""
+    from ...distill.teachers._tables import entries
+
+    return [Planned(entry) for entry in entries(run)]
+
+
+def unmeasured(run: RunFile) -> str:
+    """Why no teacher's answers are measured; empty where they are: those of one, or of routes to a row each."""
     found = of(run)
-    return found is not None and found.answers
+    if len(found) > 1 and not found[0].entry.route:
+        return f"{len(found)} teachers that are mixed give no answer together"
+    if all(teacher.answers for teacher in found):
+        return "" if found else "there is no teacher to compare with"
+    return "there is no teacher to compare with, only what it said"
+
+
+def check_rows(found: Sequence[Planned], splits: Mapping[str, Sequence[Row]], column: str) -> None:
+    """DataError for a row of no teacher's route."""
+    from ...distill.teachers import _tables
+
+    _tables.check_rows([teacher.entry for teacher in found], splits, column)
 
 
 def check(run: RunFile) -> None:
-    """UsageError for a teacher that does not teach the run's task, or that a student cannot be made of where the run
-    names none."""
-    found, name = of(run), run.teacher.get("kind")
-    if found is None:
-        return
-    kept = getattr(found.config, "cache", None) is not None
-    if run.task.kind not in getattr(found.kind, "TASKS", (run.task.kind,)) or (kept and run.task.kind != "generate"):
-        raise UsageError(f"teacher: {'a cache' if kept else name} is for decoders, and task.kind is {run.task.kind!r}",
-                         'teachers of classifiers are of the kind "local", without a cache')
-    if not run.student.model and not hasattr(found.kind, "source"):
-        raise UsageError(f"student.model: is empty, and a teacher of the kind {name!r} is no model to cut one from",
-                         "name a model in [student]")
+    """UsageError for a teacher that does not teach the run's task or gives less than its losses read, or that a student
+    cannot be made of where the run names none."""
+    from ...distill.training.weighted_losses import needs, of_tables, read_losses
+
+    found = of(run)
+    for entry in (teacher.entry for teacher in found):
+        kind, kept = entry.kind, entry.kept
+        name = kind.__name__.rpartition(".")[2]
+        if run.task.kind not in getattr(kind, "TASKS", (run.task.kind,)) or (kept and run.task.kind != "generate"):
+            raise UsageError(f"{entry.name}: {'a cache' if kept else name} is for decoders, and task.kind is "
+                             f"{run.task.kind!r}", 'teachers of classifiers are of the kind "local", without a cache')
+        if not run.student.model and (len(found) > 1 or not hasattr(kind, "source")):
+            why = f"there are {len(found)} teachers" if len(found) > 1 else (
+                f"a teacher of the kind {name!r} is no model to cut one from")
+            raise UsageError(f"student.model: is empty, and {why}", "name a model in [student]")
+    if found:
+        needs(read_losses(run.distill.losses), of_tables([teacher.entry for teacher in found], Path()))

@@ -79,9 +79,12 @@ class Schedule:
     """Which rows each optimizer step sees. Any step can be asked for without the ones before it."""
 
     def __init__(self, tokens: TokenSet, batch_size: int, micro_batch_tokens: int, seed: int, collate: Collate,
-                 device: str = "cpu", pad_id: int = 0, rows: Sequence[Row] = ()) -> None:
-        """`rows` are what the tokens were made from: a teacher may have to read them itself."""
+                 device: str = "cpu", pad_id: int = 0, rows: Sequence[Row] = (),
+                 groups: NDArray[np.int64] | None = None) -> None:
+        """`rows` are what the tokens were made from: a teacher may have to read them itself. Those of different
+        `groups` [rows of the set] share no forward pass."""
         self.rows = rows
+        self.groups = np.zeros(len(tokens), np.int64) if groups is None else groups
         self.tokens, self.batch_size, self.micro_batch_tokens = tokens, batch_size, micro_batch_tokens
         self.seed, self.collate, self.device, self.pad_id = seed, collate, device, pad_id
         self.steps_per_epoch = -(-len(tokens) // batch_size)
@@ -110,13 +113,19 @@ class Schedule:
             batches += [part[i:i + self.batch_size] for i in range(0, len(part), self.batch_size)]
         return [batches[index] for index in random.permutation(len(batches))]
 
+    def only(self, rows: NDArray[np.int64]) -> Schedule:
+        """Of the rows at these places of the set alone."""
+        return Schedule(self.tokens.only(rows), self.batch_size, self.micro_batch_tokens, self.seed, self.collate,
+                        self.device, self.pad_id, self.rows)
+
     def split(self, rows: NDArray[np.int64], share: slice = slice(None)) -> list[Batch]:
-        """Cut rows into batches of at most micro_batch_tokens padded tokens (one row at least)."""
-        lengths = self.tokens.lengths
-        rows = rows[np.argsort(lengths[rows], kind="stable")][share]
+        """Cut rows into batches of one group and at most micro_batch_tokens padded tokens (one row at least)."""
+        lengths, groups = self.tokens.lengths, self.groups
+        rows = rows[np.lexsort((lengths[rows], groups[rows]))][share]
         batches, start = [], 0
         for end in range(1, len(rows) + 1):
-            if end == len(rows) or (end + 1 - start) * lengths[rows[end]] > self.micro_batch_tokens:
+            if (end == len(rows) or groups[rows[end]] != groups[rows[start]]
+                    or (end + 1 - start) * lengths[rows[end]] > self.micro_batch_tokens):
                 batches.append(self._batch(rows[start:end]))
                 start = end
         return batches

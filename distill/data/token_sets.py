@@ -43,6 +43,12 @@ class TokenSet:
         """The ids of one row."""
         return self.ids[self.offsets[index]:self.offsets[index + 1]]
 
+    def only(self, rows: NDArray[np.int64]) -> TokenSet:
+        """The rows at these places, one at least."""
+        places = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
+        return replace(self, ids=self.ids[places], offsets=np.cumsum([0, *self.lengths[rows]], dtype=np.int64),
+                       learned=self.learned[places], targets=self.targets[rows], sources=self.sources[rows])
+
 
 def everything(tokens: TokenSet) -> TokenSet:
     """The same rows with every token learned that has one before it."""

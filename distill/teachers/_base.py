@@ -1,8 +1,9 @@
 """What every kind of teacher gives: what it is, and its signal about the rows that a student learns from.
 
-A kind is a file with a `Config`, the [teacher] table, and two functions:
+A kind is a file with a `Config`, the [teacher] table, and three functions:
 
 - `key(config, base)`: a hash of all that its signal depends on, without loading it;
+- `provides(config, base)`: that of its Teacher, without loading it;
 - `open(config, base, device)`: a Teacher. Weights and connections wait for the first `prepare`.
 
 What plans ask of it, loading nothing, it may say, too:

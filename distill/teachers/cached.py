@@ -21,6 +21,11 @@ class Config:
     """The folder of another run's [teacher] cache."""
 
 
+def provides(config: Config, base: Path) -> frozenset[str]:
+    """See Teacher; errors as of `open`."""
+    return frozenset({_about(config, base).keep})
+
+
 def key(config: Config, base: Path) -> str:
     """What stands in it; errors as of `open`."""
     return _about(config, base).key

@@ -65,6 +65,11 @@ def size(config: Config, base: Path) -> Size:
     return Size(gguf_header.read(path).parameters, path.stat().st_size, config.cache is None)
 
 
+def provides(config: Config, base: Path) -> frozenset[str]:
+    """See Teacher."""
+    return GgufTeacher.provides
+
+
 def key(config: Config, base: Path) -> str:
     """The hash of its files; errors as of `open`."""
     artifact = _artifact(config, base)

@@ -67,6 +67,11 @@ def _hidden(config: Config, path: Path) -> int:
     return int(of_config(table, training=True).of(table, "hidden")) if table else 0
 
 
+def provides(config: Config, base: Path) -> frozenset[str]:
+    """See Teacher."""
+    return LocalTeacher.provides
+
+
 def key(config: Config, base: Path) -> str:
     """The hash of its files."""
     return weights_digest(source(config, base).folder)

@@ -12,7 +12,7 @@ from . import machine
 from .checkpoint import locked
 from .job import Bench, Job
 from .training_log import Progress
-from .weighted_losses import needs, read_losses
+from .weighted_losses import needs, provided, read_losses
 from .world import world
 
 
@@ -28,7 +28,7 @@ def fill(job: Job, out: Path) -> None:
 
 def _fill(job: Job, out: Path) -> None:
     assert job.teacher is not None
-    parts = needs(read_losses(job.losses, f"{job.stage}.losses"), job.teacher)
+    parts = needs(read_losses(job.losses, f"{job.stage}.losses"), provided(job.teacher))
     if not parts:
         raise UsageError(f"--cache-only: no loss of {job.stage}.losses reads what the teacher says",
                          "add one that does, such as { kind = \"forward_kl\" }")

@@ -78,7 +78,7 @@ def told(run: RunFile) -> RunFile:
     """The run file as others may read it: of a path on this machine the last name alone, as in a manifest's parents."""
     data, student = run.data, run.student
     return replace(
-        run, teacher=_named(run.teacher),
+        run, teacher=[*map(_named, run.teacher)] if isinstance(run.teacher, list) else _named(run.teacher),
         data=replace(data, dir="." if Path(data.dir).is_absolute() else data.dir, train=_name(data.train),
                      validation=_name(data.validation), test=_name(data.test)),
         student=replace(student, model=_name(student.model), base=_name(student.base),

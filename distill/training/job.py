@@ -27,6 +27,7 @@ from ..sources import Source, weights_digest
 from ..tasks._base import Objective, TaskKind, kind_of
 from ..teachers._base import Teacher, Wants
 from ..teachers._cache import CachedTeacher
+from ..teachers._several import Several
 from . import finish, loop, machine
 from .checkpoint import locked
 from .token_cache import tokenize
@@ -98,20 +99,23 @@ class Bench:
     def schedules(self, codec: Codec, sets: Mapping[str, TokenSet]) -> dict[str, Schedule]:
         """The batches of every set."""
         settings, size = self.job.settings, micro_batch_tokens(self.job, self.device)
+        groups = self.job.teacher.groups if isinstance(self.job.teacher, Several) else lambda tokens, rows: None
         return {name: Schedule(tokens, settings.batch_size, size, settings.seed, self.job.kind.collate, self.device,
-                               codec.pad_id or 0, self.job.splits[name]) for name, tokens in sets.items()}
+                               codec.pad_id or 0, rows, groups(tokens, rows))
+                for name, tokens in sets.items() for rows in [self.job.splits[name]]}
 
     def objectives(self, model: Any, losses: WeightedLosses, codec: Codec,
                    schedules: Mapping[str, Schedule]) -> dict[str, Objective]:
         """What each set costs; the teacher, where the losses read one, gets ready for all of them."""
         job, found = self.job, dict[str, Objective]()
+        kept = any(isinstance(one, CachedTeacher) for one in getattr(job.teacher, "members", [job.teacher]))
         for name, schedule in schedules.items():
             told = None
             if job.teacher is not None and losses.needs:
                 epochs = loop.total_steps(job.settings, schedule.steps_per_epoch) / schedule.steps_per_epoch
                 wants = Wants(losses.needs, job.run.task, self.precision, name == "validation" or epochs > 1,
                               losses.asks)
-                with world().lead_first() if isinstance(job.teacher, CachedTeacher) else nullcontext():
+                with world().lead_first() if kept else nullcontext():
                     job.teacher.prepare(schedule, codec, wants, self.work)
                 told = partial(job.teacher.signal, wants=wants)
             found[name] = job.kind.objective(model, losses, told, self.precision, job.run.task)

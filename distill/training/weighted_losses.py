@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ...models import kinds
 from ...models.errors import UsageError
 from ...models.runfile import kind_config
-from ..signals import LOGITS, AnySignal, Inner, Signal, served
+from ..signals import ATTENTION, HIDDEN, LOGITS, AnySignal, Inner, Mixed, Signal, served
 from ..teachers._base import Teacher
+from ..teachers._several import Several
+from ..teachers._tables import Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,19 +64,35 @@ def read_losses(tables: Sequence[Mapping[str, Any]], name: str = "distill.losses
     return terms
 
 
-def needs(terms: Sequence[Term], teacher: Teacher | None) -> frozenset[str]:
-    """The parts of the teacher's signal that the losses read.
+def needs(terms: Sequence[Term], teachers: Mapping[str, Collection[str]]) -> frozenset[str]:
+    """The parts of the teacher's signal that the losses read; `teachers` are what each provides, by their names.
 
-    Raises UsageError for a loss that needs a teacher where there is none, or what this one does not provide.
+    Raises UsageError for a loss that needs a teacher where there is none, or what one does not provide.
     """
     for term in terms:
-        if term.needs and teacher is None:
+        if term.needs and not teachers:
             raise UsageError(f"{term.name}: {term.kind} needs a teacher, and the run file has no [teacher] table",
                              "add [teacher] with kind and model, or use the loss ce alone")
-        if teacher is not None and (lacking := term.needs - served(teacher.provides)):
-            raise UsageError(f"{term.name}: {term.kind} needs {', '.join(sorted(lacking))} of the teacher, which "
-                             f"provides {', '.join(sorted(teacher.provides))}", "choose another loss or teacher")
+        if len(teachers) > 1 and term.needs & {HIDDEN, ATTENTION}:
+            raise UsageError(f"{term.name}: {term.kind} compares what is inside of two models, and there are "
+                             f"{len(teachers)} teachers", "choose a loss of logits, or one teacher")
+        for name, provided in teachers.items():
+            if lacking := term.needs - served(provided):
+                raise UsageError(f"{term.name}: {term.kind} needs {', '.join(sorted(lacking))} of {name}, which "
+                                 f"provides {', '.join(sorted(provided))}", "choose another loss or teacher")
     return frozenset[str]().union(*(term.needs for term in terms))
+
+
+def provided(teacher: Teacher | None) -> dict[str, Collection[str]]:
+    """What a teacher, or each of several, provides, by its name."""
+    if isinstance(teacher, Several):
+        return {entry.name: one.provides for entry, one in zip(teacher.entries, teacher.members, strict=True)}
+    return {"the teacher": teacher.provides} if teacher else {}
+
+
+def of_tables(entries: Sequence[Entry], base: Path) -> dict[str, Collection[str]]:
+    """The same of teachers that are not opened yet; errors as of their kinds' `open`."""
+    return {entry.name if len(entries) > 1 else "the teacher": entry.provides(base) for entry in entries}
 
 
 class WeightedLosses:
@@ -84,7 +103,7 @@ class WeightedLosses:
         as of `needs`."""
         import torch
 
-        self.needs = needs(terms, teacher)
+        self.needs = needs(terms, provided(teacher))
         self.weights = [term.weight for term in terms]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -118,5 +137,7 @@ class WeightedLosses:
         return [term for term in zip(self.modules, self.weights, strict=True) if hasattr(term[0], "reads") == inside]
 
     def _sum(self, inside: bool, student: Signal, teacher: AnySignal | None, labels: Tensor) -> Tensor:
+        if isinstance(teacher, Mixed):
+            return sum(share * self._sum(inside, student, told, labels) for share, told in teacher.parts)
         values: list[Tensor] = [module(student, teacher, labels) * weight for module, weight in self._terms(inside)]
         return sum(values[1:], values[0])

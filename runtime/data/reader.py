@@ -56,13 +56,14 @@ def read_rows(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS, skip_b
 
 
 def scan(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS, unread: dict[str, None] | None = None,
-         unseen: set[str] | None = None) -> Iterator[Row | BadRow]:
+         unseen: set[str] | None = None, route: str = "") -> Iterator[Row | BadRow]:
     """Stream the rows of `path`, with a BadRow in place of each that cannot be used; `unread` takes the columns from
-    which nothing was read, and from `unseen` (see `optional`) those that a row has are taken.
+    which nothing was read, and from `unseen` (see `optional`) those that a row has are taken. `route` is that of
+    [data].
 
     Raises DataError for what spoils the whole file: missing, wrong kind, damaged, a byte order mark, open quotes.
     """
-    shaper = Shaper(columns, {} if unread is None else unread, set() if unseen is None else unseen)
+    shaper = Shaper(columns, {} if unread is None else unread, set() if unseen is None else unseen, route)
     name = str(path)
     short = Path(name).name
     for line, record in records(name):
@@ -154,7 +155,7 @@ def load_splits(data: Data, base: Path, ledger: Path | None = None) -> dict[str,
     for name in SPLITS:
         if getattr(data, name):
             source = locate(getattr(data, name), base / data.dir)
-            splits[name], faults = _collect(source, data.columns, data.skip_bad, unseen)
+            splits[name], faults = _collect(source, data.columns, data.skip_bad, unseen, data.route)
             bad += faults
     check_seen(data.columns, unseen)
     if data.skip_bad:
@@ -189,11 +190,11 @@ def rows_digest(rows: Sequence[Row]) -> str:
 
 
 def _collect(path: Path | str, columns: Mapping[str, str], skip_bad: bool,
-             unseen: set[str]) -> tuple[list[Row], list[BadRow]]:
+             unseen: set[str], route: str = "") -> tuple[list[Row], list[BadRow]]:
     rows: list[Row] = []
     bad: list[BadRow] = []
     unread: dict[str, None] = {}
-    for row in scan(path, columns, unread, unseen):
+    for row in scan(path, columns, unread, unseen, route):
         if isinstance(row, Row):
             rows.append(row)
         elif skip_bad:

@@ -29,6 +29,8 @@ class Row:
     """The number that is to be found, such as a rating."""
     unlearned: tuple[int, ...] = ()
     """Places of the assistant's messages that are read and not learned: those of weight 0."""
+    route: str = ""
+    """What says which of several teachers teaches the row, such as its language."""
 
     @property
     def kind(self) -> str:

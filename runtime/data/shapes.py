@@ -54,10 +54,10 @@ _CHAT_ONLY = {
 class Shaper:
     """Turns the records of one file into rows of one shape."""
 
-    def __init__(self, columns: Mapping[str, str], unread: dict[str, None], unseen: set[str]) -> None:
+    def __init__(self, columns: Mapping[str, str], unread: dict[str, None], unseen: set[str], route: str = "") -> None:
         """`columns`: our name → the file's; `unread` takes the columns that no row was made from, in the order they
-        came in; of our names in `unseen` those go whose columns are there. Raises UsageError for a name that is not one
-        of OUR_COLUMNS, and for a column that is to be read as two of them."""
+        came in; of our names in `unseen` those go whose columns are there; `route` is the column of Row.route. Raises
+        UsageError for a name that is not one of OUR_COLUMNS, and for a column that is to be read as two of them."""
         for name in columns:
             if name not in OUR_COLUMNS:
                 raise kinds.unknown("data.columns", name, list(OUR_COLUMNS))
@@ -70,6 +70,7 @@ class Shaper:
         self._shape: Shape | None = None
         self._unread = unread
         self._unseen = unseen
+        self._route = route
 
     def row(self, record: Mapping[str, Any], where: str) -> Row:
         """One record as a row. Raises RowFault when it has not the columns or values that it needs, or others that
@@ -98,11 +99,11 @@ class Shaper:
                                f"data.columns.score = {column!r} reads scores; data.columns.label = {column!r} takes "
                                "such numbers for names all the same")
         self._shape = shape
-        return row
+        return replace(row, route=_route(record, self._route)) if self._route else row
 
     def _leave_out(self, record: Mapping[str, Any], shape: Shape) -> None:
         """Note the columns that are not read; RowFault for those that would change what the row says."""
-        read = set(shape.columns.values())
+        read = {*shape.columns.values(), *filter(None, [self._route])}
         for name, value in record.items():
             if name in read or value is None or value in ("", [], {}):
                 continue
@@ -199,6 +200,16 @@ def _wanted(kind: str, mapping: Mapping[str, str]) -> bool:
         if name in mapping:
             return kind == name
     return kind == "text" if "text" in mapping else kind in ("messages", "pair")
+
+
+def _route(record: Mapping[str, Any], column: str) -> str:
+    """What says who teaches the row. Raises RowFault where it is no text and no whole number."""
+    if column not in record:
+        raise _missing(column, record)
+    if not isinstance(record[column], (str, int)):
+        raise RowFault(f"the column {column!r} holds {type(record[column]).__name__}, and data.route reads texts",
+                       "write it as text, in quotes")
+    return str(record[column])
 
 
 def _second(first: str, known: Sequence[str], mapping: Mapping[str, str]) -> str | None:

@@ -225,7 +225,7 @@ def test_a_student_learns_from_the_cache_alone(tiny_llama: Path, tmp_path: Path,
     assert call(["distill", run, "-o", str(tmp_path / "one"), "--cache-only"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'kept'}\n"
     assert call(["distill", run, "-o", str(tmp_path / "one"), "--cache-only", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"cache": str(tmp_path / "kept")}
+    assert json.loads(capsys.readouterr().out) == {"caches": [str(tmp_path / "kept")]}
     (kept,) = (json.loads(path.read_text()) for path in tmp_path.glob("kept/*/about.json"))
     assert kept["precision"] == "fp32", "what a local teacher says depends on it"
     with pytest.raises(UsageError, match="--cache-only: no loss of distill.losses reads what the teacher says"):

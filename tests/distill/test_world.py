@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,20 +20,27 @@ from edgestill.distill.training import world as world_module
 from edgestill.distill.training.world import World
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import EdgestillError, TrainingError, UsageError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from ..runtime.test_rows import jsonl
 
 RUN = """
 [data]
 train = "rows.jsonl"
+route = "hand"
 validation_share = 0.2
 [student]
 model = "{model}"
 layers = [0, 2]
-[teacher]
+[[teacher]]
 kind = "local"
 model = "{model}"
+route = ["one", "two"]
+cache = {{}}
+[[teacher]]
+kind = "local"
+model = "other"
+route = ["three"]
 [distill]
 steps = 8
 batch_size = 7
@@ -63,15 +71,26 @@ def curve(folder: Path) -> list[float]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
     found = tmp_path_factory.mktemp("world")
-    jsonl(found / "rows.jsonl", [{"prompt": f"turn {'the light ' * (index % 5)}on", "completion": f"on {index}"}
-                                 for index in range(30)])
+    jsonl(found / "rows.jsonl", [{"prompt": f"turn {'the light ' * (index % 5)}on", "completion": f"on {index}",
+                                  "hand": ("one", "two", "three")[index % 3]} for index in range(30)])
+    shutil.copytree(tiny_llama, found / "other")
+    weights = load_file(found / "other" / "model.safetensors")
+    save_file({name: value * 1.5 for name, value in weights.items()}, found / "other" / "model.safetensors",
+              {"format": "pt"})
     (found / "run.toml").write_text(RUN.format(model=tiny_llama))
     return found
 
 
-def test_two_processes_reach_what_one_reaches(folder: Path) -> None:
-    two = start_two(folder)
-    one = distill(folder / "run.toml", folder / "alone")
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Path:
+    """What one process makes."""
+    return distill(folder / "run.toml", folder / "alone")
+
+
+def test_two_processes_reach_what_one_reaches(folder: Path, alone: Path) -> None:
+    """With two teachers, each of the rows of its route; one is kept on disk, which two processes fill once."""
+    cached = (folder / "teacher-cache").rename(folder / "cached")
+    two, one = start_two(folder), alone
     said = [process.communicate(timeout=240) for process in two]
     assert [process.returncode for process in two] == [0, 0], said
     assert [out.strip() for out, _ in said] == ["out", ""] and said[1][1] == ""
@@ -82,9 +101,12 @@ def test_two_processes_reach_what_one_reaches(folder: Path) -> None:
     facts = [open_artifact(path).manifest for path in (one, both)]
     assert facts[0].checks["training"]["tokens"] == facts[1].checks["training"]["tokens"]
     assert facts[1].settings["processes"] == 2 and not (folder / "out.work").exists()
+    kept = [{path.name: path.read_bytes() for path in place.rglob("*.shard")}
+            for place in (cached, folder / "teacher-cache")]
+    assert kept[0] == kept[1] != {}
 
 
-def test_when_one_process_is_asked_to_stop_all_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_one_process_is_asked_to_stop_all_do(folder: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the others would wait for it at the next step's gradients."""
     asked = [0.0, 0.0, 1.0]
 
@@ -96,6 +118,9 @@ def test_when_one_process_is_asked_to_stop_all_do(folder: Path, monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         distill(folder / "run.toml", folder / "stopped")
     assert [path.name for path in (folder / "stopped.work").glob("step-*")] == ["step-000000003"]
+    monkeypatch.undo()
+    again, once = (path / "model.safetensors" for path in (distill(folder / "run.toml", folder / "stopped"), alone))
+    assert again.read_bytes() == once.read_bytes()
 
 
 def test_grid_aware_training_is_refused_in_two(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
