@@ -34,6 +34,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "optimum": "optimum",
         "zstandard": "zstandard",
     },
+    "bitsandbytes": {"bitsandbytes": "bitsandbytes"},
     "export": {
         "gguf": "gguf",
         "onnx": "onnx",

@@ -101,6 +101,8 @@ class Loop:
     """AdamW's; biases and norms are not decayed."""
     beta2: float = limited(0.95, minimum=0.0, maximum=1.0)
     """AdamW's memory of squared gradients."""
+    optimizer: str = limited("adamw", choices=("adamw", "adamw_8bit"))
+    """adamw_8bit: AdamW whose moments take 2 bytes a weight, not 8, those of embeddings aside; needs bitsandbytes."""
     clip: float = limited(1.0, minimum=0.0)
     """Largest norm of the gradient; 0 switches clipping off."""
     precision: str = limited("auto", choices=("auto", "fp32", "bf16"))

@@ -129,12 +129,14 @@ def _tokens(row: Row, codec: Codec | None, learn: str) -> tuple[float, float]:
     return sum(map(len, told)) / CHARACTERS, len(row.answer) / CHARACTERS
 
 
-def training(model: Shape, rows: Lengths, epochs: float, adapter: str, rate: float) -> Cost:
+def training(model: Shape, rows: Lengths, epochs: float, adapter: str, rate: float,
+             optimizer: str = "adamw") -> Cost:
     """Of training on labels; `rate` in operations a second."""
     trained = model.parameters if adapter == "full" else 0
     operations = (6 if trained else 4) * model.parameters * rows.tokens * epochs
     # Weights in float32; of what is trained also gradients and Adam's two moments.
-    memory = 4 * model.parameters + 12 * trained + ACTIVATION_BYTES + PROCESS_BYTES
+    of_trained = 6 if optimizer == "adamw_8bit" else 12
+    memory = 4 * model.parameters + of_trained * trained + ACTIVATION_BYTES + PROCESS_BYTES
     return Cost(operations / (TRAINING * rate), memory)
 
 

@@ -60,7 +60,8 @@ def _cost(stage: str, plan: Plan, student: Shape, rows: dict[str, Lengths], rate
         settings = run.distill if "distill" in stage else run.tune
         learned = rows["train"]
         epochs = settings.steps * settings.batch_size / learned.rows if settings.steps else settings.epochs
-        found = costs.training(student, learned, epochs, str(settings.adapter.get("kind")), rate)
+        found = costs.training(student, learned, epochs, str(settings.adapter.get("kind")), rate,
+                               settings.optimizer)
         for teacher in plan.teachers if "distill" in stage else ():
             if (size := teacher.size) is None:
                 continue

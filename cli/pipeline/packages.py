@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ...models import artifact
-from ...models.runfile import Export
+from ...models.runfile import Export, Loop, Training
 from ...models.scheme import Scheme
 
 _TEXT = ("tokenizers", "jinja2", "numpy")
@@ -16,9 +13,11 @@ _PACKERS = {"gguf": ("gguf", "llama-cpp-python"), "onnx": ("onnx", "onnxruntime"
 _STRUCTURE = ("llguidance", "jsonschema")
 
 
-def of_training(adapter: Mapping[str, Any] | None = None) -> dict[str, str]:
+def of_training(settings: Loop) -> dict[str, str]:
     """The versions of what trains."""
-    return _versions(*_TORCH, "accelerate", *(("peft",) if adapter and adapter.get("kind") != "full" else ()))
+    adapter = settings.adapter.get("kind") if isinstance(settings, Training) else "full"
+    return _versions(*_TORCH, "accelerate", *(() if adapter == "full" else ("peft",)),
+                     *(("bitsandbytes",) if adapter == "qlora" or settings.optimizer == "adamw_8bit" else ()))
 
 
 def of_baseline() -> dict[str, str]:

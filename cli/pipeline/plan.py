@@ -105,7 +105,7 @@ class Plan:
         tuned: list[str] = []
         if self.tunes_teacher:
             tuned = [self._add("tune the teacher", TEACHER, self._tune_teacher, (),
-                               reads.training(run.tune) | reads.teacher(), packages.of_training(run.tune.adapter))]
+                               reads.training(run.tune) | reads.teacher(), packages.of_training(run.tune))]
         graded: list[str] = []
         if self.measures_teacher:
             ways = {not tuned and teacher.packed is not None for teacher in self.teachers}
@@ -115,7 +115,7 @@ class Plan:
                                 tests | task | ({} if tuned else reads.teacher()), runs)]
         models = (reads.teacher() if self.has_teacher else {}) | reads.student()
         settings: Training = run.distill if self.has_teacher else run.tune
-        versions = packages.of_training(settings.adapter)
+        versions = packages.of_training(settings)
         if self.has_teacher:
             student = self._add("distill the student", STUDENT, self._distill, tuned,
                                 reads.training(replace(run.distill, labels_control=False)) | models, versions)
@@ -135,7 +135,7 @@ class Plan:
         four_bit = (student, STUDENT)
         if run.grid_aware:
             four_bit = (self._add("teach the student its 4-bit grid", GRID, self._grid_aware, [student],
-                                  reads.training(run.grid_aware), packages.of_training()), GRID)
+                                  reads.training(run.grid_aware), packages.of_training(run.grid_aware)), GRID)
             everything.append(four_bit[0])
         for export in run.export:
             exported = four_bit if Scheme.parse(export.target).type in CODED else (student, STUDENT)

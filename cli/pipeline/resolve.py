@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from ...distill.training import optimizers
 from ...models import runfile
 from ...models.errors import UsageError
 from ...models.runfile import RunFile, Training
@@ -40,6 +41,9 @@ def check(run: RunFile) -> None:
     """
     for name, settings in (("tune", run.tune), ("distill", run.distill)):
         runfile.kind_config("distill.adapters", settings.adapter, f"{name}.adapter")
+    for each in (run.tune, run.distill, run.grid_aware):
+        if each is not None:
+            optimizers.check(each)
     for index, loss in enumerate(run.distill.losses):
         table = {key: value for key, value in loss.items() if key != "weight"}
         runfile.kind_config("distill.losses", table, f"distill.losses[{index}]")

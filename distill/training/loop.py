@@ -25,6 +25,7 @@ from ...models.errors import TrainingError
 from ...models.runfile import Loop
 from ..data.batches import Schedule
 from ..tasks._base import Objective
+from . import optimizers
 from .checkpoint import State, Store
 from .training_log import Metrics, Progress
 from .world import world
@@ -72,7 +73,9 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
     changed = processes.of_lead(store.claim(description, soft) if processes.leads else [])
     named = {name: value for name, value in (*model.named_parameters(), *(of_losses or {}).items())
              if value.requires_grad}
-    optimizer = accelerator.prepare_optimizer(_adamw(named, settings))
+    tables = [value for module in model.modules() if isinstance(module, torch.nn.Embedding)
+              for value in module.parameters(recurse=False)]
+    optimizer = accelerator.prepare_optimizer(optimizers.adamw(named, settings, tables))
     steps = total_steps(settings, schedule.steps_per_epoch)
     every = settings.evaluate_every or max(1, steps // 10)
 
@@ -80,14 +83,14 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
     if found is not None:
         state, weights, moments = found
         _set_weights(named, weights)
-        _set_moments(optimizer.optimizer, named, moments)
+        optimizers.set_moments(optimizer.optimizer, named, moments)
         progress.note(f"continuing at step {state.step} of {steps}")
     metrics = Metrics(work, state.step, processes.leads)
     saved_at = time.monotonic()
 
     def save() -> None:
         metrics.sync()
-        store.save(state, named, _moments(optimizer.optimizer, named))
+        store.save(state, named, optimizers.moments(optimizer.optimizer, named))
 
     def check() -> None:
         """Validate, and keep the weights when they are the best so far."""
@@ -191,28 +194,6 @@ def learning_rate(settings: Loop, step: int, steps: int) -> float:
 
 _HINT = ("lower the learning rate or look at these rows; the weights as they were before this step lie in the newest "
          "checkpoint of {work}")
-
-
-def _adamw(named: Mapping[str, Tensor], settings: Loop) -> Any:
-    """AdamW; biases and norms (tensors of one dimension) are not decayed."""
-    import torch
-
-    groups = [{"params": [p for p in named.values() if p.ndim > 1], "weight_decay": settings.weight_decay},
-              {"params": [p for p in named.values() if p.ndim <= 1], "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate,
-                             betas=(0.9, settings.beta2), fused=True)
-
-
-def _moments(optimizer: Any, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The optimizer's state as flat tensors, `<what>:<parameter>`."""
-    return {f"{what}:{name}": value for name, parameter in named.items()
-            for what, value in optimizer.state.get(parameter, {}).items()}
-
-
-def _set_moments(optimizer: Any, named: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
-    for key, value in moments.items():
-        what, _, name = key.partition(":")
-        optimizer.state[named[name]][what] = value.to(named[name].device)
 
 
 def _set_weights(named: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
