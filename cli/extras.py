@@ -17,7 +17,8 @@ EXTRAS: dict[str, dict[str, str]] = {
     "onnx": {"onnxruntime": "onnxruntime"},
     "cli": {"click": "click", "rich": "rich"},
     "structure": {"llguidance": "llguidance", "jsonschema": "jsonschema"},
-    "label": {"aiolimiter": "aiolimiter", "genai_prices": "genai-prices", "openai": "openai", "stamina": "stamina"},
+    "label": {"aiolimiter": "aiolimiter", "genai_prices": "genai-prices", "openai": "openai", "pypdf": "pypdf",
+              "stamina": "stamina"},
     # uvicorn takes uvloop by itself where it is there; it is not for Windows.
     "serve": {"prometheus_client": "prometheus-client", "starlette": "starlette", "uvicorn": "uvicorn"} | (
         {"uvloop": "uvloop"} if sys.platform != "win32" else {}),

@@ -15,7 +15,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "demo": "Distil, export and prove the embedded model, in minutes.",
         "init": "Write a commented run file that fits your data.",
         "run": "Run every stage of a run file, skipping what is unchanged.",
-        "data": "Make rows of logs, label rows, look at rows, check them.",
+        "data": "Make rows of logs or anew, label rows, look at rows, check them.",
         "shrink": "Cut a model to a size, before any training.",
         "tune": "Train a student on labels alone.",
         "distill": "Train a student to match a teacher.",

@@ -11,14 +11,16 @@ import click
 from .. import inputs, options, output
 from ..pipeline import student_tokenizer
 from .label import label
+from .new_rows import generate
 
 
 @click.group("data", epilog=options.example("edgestill data check run.toml", "edgestill data check train.jsonl"))
 def command() -> None:
-    """Make rows of logs, label rows, look at rows, check them."""
+    """Make rows of logs or anew, label rows, look at rows, check them."""
 
 
 command.add_command(label)
+command.add_command(generate)
 
 
 @command.command(

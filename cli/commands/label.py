@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import inputs, options, output, progress_lines
+from . import teacher
 
 if TYPE_CHECKING:
     from ...distill.labelling import Settings
     from ...models.task import Task
-
-KEY = "EDGESTILL_TEACHER_KEY"
-"""The environment variable with the teacher's key."""
 
 
 @click.command("label", epilog=options.example(
@@ -24,10 +20,7 @@ KEY = "EDGESTILL_TEACHER_KEY"
     "edgestill data label rows.jsonl --teacher-url https://host/v1 --teacher-model NAME --schema answer.json "
     "--system prompt.txt --max-cost 5"))
 @click.argument("rows", type=click.Path(path_type=Path))
-@click.option("--teacher-url", required=True, metavar="URL", help="OpenAI-compatible address, such as https://host/v1.")
-@click.option("--teacher-model", required=True, metavar="NAME", help="Model to ask there.")
-@click.option("--key-variable", default=KEY, show_default=True, metavar="NAME",
-              help="Environment variable that holds the teacher's key.")
+@teacher.address
 @click.option("--system", type=click.Path(path_type=Path),
               help="Text file with a system message for the teacher alone.")
 @click.option("--examples", type=click.Path(path_type=Path),
@@ -43,19 +36,7 @@ KEY = "EDGESTILL_TEACHER_KEY"
               help="Rows, those with answers first, on which the teacher is measured before the others are asked.")
 @click.option("--min-agreement", type=click.FloatRange(0, 1), default=0.0, show_default=True,
               help="Share of them in which it must agree with their answers, and with itself.")
-@click.option("--max-cost", type=click.FloatRange(0, min_open=True), metavar="USD", help="Never spend more.")
-@click.option("--max-tokens", type=click.IntRange(1), help="Never read and write more tokens.")
-@click.option("--price", default="", metavar="IN/OUT",
-              help="US dollars for a million tokens read and written; default: as genai-prices knows the model.")
-@click.option("--answer-tokens", type=click.IntRange(1), default=1024, show_default=True,
-              help="The longest answer, thoughts included.")
-@click.option("--temperature", type=click.FloatRange(0, 2), help="Default: the endpoint's own.")
-@click.option("--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Calls at a time.")
-@click.option("--rate", type=click.FloatRange(0), default=0.0, show_default=True, help="Calls a minute; 0: no limit.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=120.0, show_default=True,
-              help="Seconds for one call.")
-@click.option("--allow-personal-data", is_flag=True, help="Send rows in which personal data was found, too.")
-@click.option("--yes", is_flag=True, help="Do not ask before the first call.")
+@teacher.limits
 @options.columns
 @options.skip_bad
 @options.out("labelled.jsonl", what="File of rows to write (.jsonl); it must not exist.")
@@ -74,7 +55,7 @@ def label(rows: Path, private: tuple[str, ...], schema: Path | None, allow_perso
     """
     from ...distill.labelling import Labelling
     from ...distill.labelling.items import read_items
-    from ...models.errors import DataError, UsageError
+    from ...models.errors import UsageError
     from ...models.task import Task
     from ...runtime.data.calls import task_file
     from .logged_calls import check_name
@@ -92,14 +73,7 @@ def label(rows: Path, private: tuple[str, ...], schema: Path | None, allow_perso
     if dry_run:
         output.result(plan.to_json()) if as_json else click.echo("\n".join(plan.lines()))
         return 0
-    output.note("\n".join(plan.lines()))
-    if plan.personal and not allow_personal_data:
-        raise DataError(f"personal data would be sent to {plan.host}: {plan.named()}",
-                        "remove it, or send it with --allow-personal-data")
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError("nobody is there to agree to this plan", "give --yes")
-        click.confirm("Send them?", abort=True, err=True)
+    teacher.agree(plan, plan.lines(), allow_personal_data, yes)
     with progress_lines.shown():
         found = labelling.run()
     written = found.write(out, rows)
@@ -124,30 +98,15 @@ def _settings(task: Task, schema: Path | None, given: dict[str, Any]) -> Setting
     from ...models.json_values import read_object
     from ...runtime.data.reader import read_rows
 
-    system, examples, variable = given.pop("system"), given.pop("examples"), given.pop("key_variable")
+    system, examples = given.pop("system"), given.pop("examples")
     labels = list(dict.fromkeys(given.pop("labels") or task.labels))
     form = schema or (Path(task.schema) if task.schema else None)
     if labels and form is not None:
         raise UsageError("labels and a schema: answers are one of the two", "leave --label or --schema out")
     if len(labels) == 1:
         raise UsageError(f"--label {labels[0]}: one label alone says nothing", "give all labels that rows can have")
-    key = os.environ.get(variable, "")
-    if not key:
-        output.note(f"no key is sent: {variable} is not set")
     return Settings(
-        url=given.pop("teacher_url"), model=given.pop("teacher_model"), key=key, labels=labels,
-        system=_text(system) if system else task.system, examples=read_rows(examples) if examples else (),
-        schema=read_object(form, UsageError, "give a file with a JSON schema") if form else None, **given)
-
-
-def _text(path: Path) -> str:
-    """The text of a file, without the blanks around it."""
-    from ...models.errors import UsageError
-
-    try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 at byte {error.start}", "save it as UTF-8") from None
-    if not text:
-        raise UsageError(f"{path}: the file is empty", "write the system message into it")
-    return text
+        labels=labels, system=teacher.text(system, "the system message") if system else task.system,
+        examples=read_rows(examples) if examples else (),
+        schema=read_object(form, UsageError, "give a file with a JSON schema") if form else None,
+        **teacher.told(given))

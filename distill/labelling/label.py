@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from pathlib import Path
 
 from ...models import progress
-from ...models.errors import CheckFailed, UsageError
+from ...models.errors import CheckFailed
 from ...runtime.data.reader import row_key
 from .asking import NOT_ASKED, Asker
-from .budget import Budget
-from .endpoint import Endpoint, Takes
 from .items import Item
 from .ledger import Ledger
 from .plan import Plan, plan_of
-from .prices import price_of
-from .prompt import digest, endpoint_key, examples_of, key_of, prompt_of
+from .prompt import digest, examples_of, key_of, prompt_of
 from .reply import Reader, agreement, elected, same
 from .report import Agreement, Labelled, LeftOut, Report, Vote
 from .settings import Settings
+from .teacher import Teacher
 
 
 class Labelling:
@@ -31,15 +27,8 @@ class Labelling:
     def __init__(self, items: Sequence[Item], settings: Settings, ledger: Path) -> None:
         """Raises UsageError for an address that rows must not be sent to, for a key that cannot be sent, for a schema
         that is none, and for a limit of money without a known price; MissingExtra where a package is missing."""
-        settings.address()
-        if not settings.key.isascii() or set(settings.key) & {*map(chr, range(33)), "\x7f"}:
-            raise UsageError("the teacher's key holds a blank, a line end or a character that no header carries",
-                             "set its variable again, to the key alone")
-        self._items, self._settings, self._path = items, settings, ledger
-        self._price = price_of(settings.url, settings.model, settings.price)
-        if self._price is None and settings.max_cost is not None:
-            raise UsageError(f"{settings.model}: no price is known for it there, and --max-cost needs one",
-                             "give it, in US dollars for a million tokens read and written: --price 0.15/0.6")
+        self._items, self._settings = items, settings
+        self._teacher = Teacher(settings, ledger)
         self._reader = Reader(settings.labels, settings.schema, [
             settings.key, settings.system, *(str(message["content"]) for message in examples_of(settings)
                                              if message["role"] != "assistant")])  # answers may well be the same
@@ -62,15 +51,12 @@ class Labelling:
     def plan(self) -> Plan:
         """What is to be asked and what it will cost; nothing is asked here and nothing written."""
         settings = self._settings
-        with contextlib.ExitStack() as stack:
-            ledger = stack.enter_context(Ledger(self._path)) if self._path.exists() else None
-        found, answers = (ledger.settled, set(ledger.answers)) if ledger else ({}, set())
-        takes = Takes(**found.get(endpoint_key(settings), {}))
+        takes, answers = self._teacher.known()
         prompts = {id(item): prompt_of(item, settings) for item, _ in (*self._checks, *self._questions)}
         keys = {key_of(prompts[id(item)], settings, takes.response_format, vote): item
                 for item, vote in (*self._checks, *self._questions)}
         left = [item for key, item in keys.items() if key not in answers]
-        return plan_of(self._items, prompts, left, len(keys) - len(left), settings, self._price)
+        return plan_of(self._items, prompts, left, len(keys) - len(left), settings, self._teacher.price)
 
     def run(self) -> Labelled:
         """Ask, and count the votes. Raises CheckFailed when the teacher gives no answer that can be used, or agrees too
@@ -79,17 +65,12 @@ class Labelling:
         return asyncio.run(self._run())
 
     async def _run(self) -> Labelled:
-        settings = self._settings
-        cost = self._price.call if self._price else lambda read, written: Decimal(0)
-        with Ledger(self._path, cost) as ledger:
-            async with Endpoint(settings) as endpoint:
-                budget = Budget(ledger, cost, settings.max_cost, settings.max_tokens)
-                asker = Asker(settings, endpoint, ledger, budget, self._reader)
-                await asker.ask(_shown("check of the teacher", self._checks))
-                if asker.stopped and self._checks:
-                    raise asker.stopped
-                checked = self._agreement(asker)
-                await asker.ask(_shown("labels", self._questions))
+        async with self._teacher.opened(self._reader) as (asker, ledger):
+            await asker.ask(_shown("check of the teacher", self._checks))
+            if asker.stopped and self._checks:
+                raise asker.stopped
+            checked = self._agreement(asker)
+            await asker.ask(_shown("labels", self._questions))
             return self._labelled(asker, ledger, checked)
 
     def _agreement(self, asker: Asker) -> Agreement | None:
@@ -134,7 +115,7 @@ class Labelling:
             rows.append(item.answered(best.text, best.message))
             votes.append(Vote(item.line, len(counted), agreeing, best.logprob))
         return Labelled(rows, votes, left_out, Report.of(self._settings, self._items, ledger, asker.takes, checked,
-                                                         self._price, left_out), asker.stopped)
+                                                         self._teacher.price, left_out), asker.stopped)
 
 
 def _shown(task: str, questions: list[tuple[Item, int]]) -> Iterator[tuple[Item, int]]:

@@ -17,19 +17,16 @@ from .settings import Settings
 
 PLACES = 3
 """Rows named with personal data in them."""
+Place = tuple[str, Iterable[str]]
+"""A name, and the texts there."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Numbers of a labelling that is about to begin."""
+class Calls:
+    """What is about to be asked, and what it will cost."""
 
     host: str
     model: str
-    rows: int
-    own: int
-    """Rows that have an answer."""
-    fresh: int
-    """Of these, rows that the teacher is not shown among the examples: it is measured on them."""
     questions: int
     """Calls, when every reply can be used."""
     answered: int
@@ -51,19 +48,15 @@ class Plan:
         """A dictionary of JSON types."""
         return asdict(self)
 
-    def lines(self) -> list[str]:
-        """The plan for a terminal."""
-        found = [f"teacher: {self.model} at {self.host}, where the rows are sent",
-                 f"rows: {self.rows}, of which {self.own} have an answer",
-                 f"questions: {self.questions}, of which {self.answered} are answered in the ledger",
-                 f"tokens: about {self.tokens_read:,} to read and {self.tokens_written:,} to write",
-                 f"price: about {self.cost:.4f} US dollars ({self.price})" if self.cost is not None else
-                 "price: not known for this model and address; say it with --price",
-                 f"budget: {self.limits or 'no limit'}"]
-        if self.own and not self.fresh:
-            found.append("warning: all rows with an answer stand in --examples: none is left to measure the teacher "
-                         "on, but for how often it agrees with itself")
-        return [*found, *([f"personal data: {self.named()}"] if self.personal else [])]
+    def told(self, sent: str, rows: Iterable[str], warnings: Iterable[str] = ()) -> list[str]:
+        """The calls for a terminal, with what is `sent` there and lines about rows."""
+        return [f"teacher: {self.model} at {self.host}, where {sent} are sent", *rows,
+                f"questions: {self.questions}, of which {self.answered} are answered in the ledger",
+                f"tokens: about {self.tokens_read:,} to read and {self.tokens_written:,} to write",
+                f"price: about {self.cost:.4f} US dollars ({self.price})" if self.cost is not None else
+                "price: not known for this model and address; say it with --price",
+                f"budget: {self.limits or 'no limit'}", *warnings,
+                *([f"personal data: {self.named()}"] if self.personal else [])]
 
     def named(self) -> str:
         """The personal data in what is to be sent, by kind and place."""
@@ -73,6 +66,23 @@ class Plan:
         return f"{counts} in {' and '.join([*self.personal_beside, *(rows if self.personal_rows else [])])}"
 
 
+@dataclass(frozen=True)
+class Plan(Calls):
+    """Numbers of a labelling that is about to begin."""
+
+    rows: int
+    own: int
+    """Rows that have an answer."""
+    fresh: int
+    """Of these, rows that the teacher is not shown among the examples: it is measured on them."""
+
+    def lines(self) -> list[str]:
+        """The plan for a terminal."""
+        warnings = ["warning: all rows with an answer stand in --examples: none is left to measure the teacher on, but "
+                    "for how often it agrees with itself"] if self.own and not self.fresh else []
+        return self.told("the rows", [f"rows: {self.rows}, of which {self.own} have an answer"], warnings)
+
+
 def plan_of(items: Sequence[Item], prompts: Mapping[int, Prompt], left: Sequence[Item], answered: int,
             settings: Settings, price: Price | None) -> Plan:
     """`prompts`: by the id of an item that is asked; `left`: the items still to be answered, once for each vote;
@@ -80,27 +90,35 @@ def plan_of(items: Sequence[Item], prompts: Mapping[int, Prompt], left: Sequence
     known = [len(text.encode()) for text in (*(row.answer for row in settings.examples), *settings.labels,
                                              *(item.answer for item in items if item.answer))]
     each = settings.answer_tokens if not known else round(sum(known) / len(known) / BYTES_PER_TOKEN) + 2
-    read = [prompts[id(item)].size // BYTES_PER_TOKEN + 4 for item in left]
     shown = {row_key(row) for row in settings.examples}
     bare = replace(settings, system="", examples=(), labels=(), schema=None)
     asked = [(item.row.where, prompt_of(item, bare).texts) for item in items if id(item) in prompts]
-    where, personal = _personal(asked)
-    beside, common = _personal([("the system message", [settings.system, form(settings)]),
-                                ("the examples", spoken(examples_of(settings)))] if asked else [])
+    beside = [("the system message", [settings.system, form(settings)]),
+              ("the examples", spoken(examples_of(settings)))] if asked else []
+    return Plan(
+        rows=len(items), own=sum(bool(item.answer) for item in items),
+        fresh=sum(bool(item.answer) and row_key(item.row) not in shown for item in items),
+        **calls([prompts[id(item)] for item in left], answered, each, settings, price, asked, beside))
+
+
+def calls(left: Sequence[Prompt], answered: int, each: int, settings: Settings, price: Price | None,
+          places: Iterable[Place], beside: Iterable[Place]) -> dict[str, Any]:
+    """The fields of Calls. `left`: the questions to ask, besides those that are `answered`; `each`: tokens of an
+    answer; `places` and `beside`: the texts that are sent, for their personal data."""
+    read = [prompt.size // BYTES_PER_TOKEN + 4 for prompt in left]
+    rows, personal = _personal(places)
+    others, common = _personal(beside)
     money = [] if settings.max_cost is None else [f"{settings.max_cost:g} US dollars"]
     tokens = [] if settings.max_tokens is None else [f"{settings.max_tokens:,} tokens"]
-    return Plan(
-        host=str(settings.address().netloc), model=settings.model, rows=len(items),
-        own=sum(bool(item.answer) for item in items),
-        fresh=sum(bool(item.answer) and row_key(item.row) not in shown for item in items),
-        questions=len(left) + answered, answered=answered,
-        tokens_read=sum(read), tokens_written=each * len(left),
-        cost=None if price is None else float(sum(price.call(tokens, each) for tokens in read)),
-        price=None if price is None else price.source, limits=" and ".join(money + tokens),
-        personal=dict(personal + common), personal_rows=where, personal_beside=beside)
+    return {
+        "host": str(settings.address().netloc), "model": settings.model, "questions": len(left) + answered,
+        "answered": answered, "tokens_read": sum(read), "tokens_written": each * len(left),
+        "cost": None if price is None else float(sum(price.call(tokens, each) for tokens in read)),
+        "price": None if price is None else price.source, "limits": " and ".join(money + tokens),
+        "personal": dict(personal + common), "personal_rows": rows, "personal_beside": others}
 
 
-def _personal(places: Iterable[tuple[str, Iterable[str]]]) -> tuple[list[str], Counter[str]]:
+def _personal(places: Iterable[Place]) -> tuple[list[str], Counter[str]]:
     """The places with personal data in their texts, and how much of each kind."""
     found = [(name, Counter(kinds_in(texts))) for name, texts in places]
     return [name for name, kinds in found if kinds], sum((kinds for _, kinds in found), Counter())

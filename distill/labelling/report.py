@@ -51,19 +51,12 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The numbers of a labelling. What the teacher alone sees stands in it as SHA-256."""
+class Spent:
+    """Whom all runs with one ledger asked, and what it came to. What the teacher alone sees stands in it as SHA-256."""
 
     model: str
     endpoint: str
     system: str | None
-    examples: str | None
-    private: str | None
-    rows: int
-    own: int
-    """Rows that had an answer."""
-    labelled: int
-    left_out: dict[str, int]
     calls: dict[str, int]
     """By what came of them: answered, unusable, failed."""
     in_flight: int
@@ -75,9 +68,45 @@ class Report:
     cost: float | None
     """US dollars; None where no price is known."""
     price: str | None
-    agreement: Agreement | None
     takes: dict[str, bool]
     """What the endpoint was found to take."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of JSON types."""
+        return asdict(self)
+
+    def spent_lines(self) -> list[str]:
+        """Calls, tokens and money, for a terminal."""
+        calls = ", ".join(f"{count} {name}" for name, count in sorted(self.calls.items()))
+        cost = "" if self.cost is None else f", {self.cost:.4f} US dollars ({self.price})"
+        return [f"calls: {calls or 'none'}, and {self.in_flight} were in flight when an earlier run ended",
+                *(f"  {count} replies not used: {reason}" for reason, count in sorted(self.unusable.items())),
+                f"tokens: {self.tokens_read:,} read and {self.tokens_written:,} written{cost}"]
+
+
+def spent(settings: Settings, ledger: Ledger, takes: Takes, price: Price | None) -> dict[str, Any]:
+    """The fields of Spent."""
+    return {
+        "model": settings.model, "endpoint": digest(settings.url.rstrip("/")),
+        "system": digest(settings.system) if settings.system else None, "calls": dict(ledger.calls),
+        "in_flight": ledger.lost,
+        "unusable": dict(Counter(entry["reason"] for found in ledger.unusable.values() for entry in found)),
+        "tokens_read": ledger.read, "tokens_written": ledger.written, "cost": float(ledger.cost) if price else None,
+        "price": price.source if price else None, "takes": asdict(takes)}
+
+
+@dataclass(frozen=True)
+class Report(Spent):
+    """The numbers of a labelling."""
+
+    examples: str | None
+    private: str | None
+    rows: int
+    own: int
+    """Rows that had an answer."""
+    labelled: int
+    left_out: dict[str, int]
+    agreement: Agreement | None
 
     @classmethod
     def of(cls, settings: Settings, items: Sequence[Item], ledger: Ledger, takes: Takes, agreement: Agreement | None,
@@ -87,29 +116,17 @@ class Report:
         examples = [[row.question, row.answer] for row in settings.examples]
         private = [dict(item.private) for item in items if item.private]
         return cls(
-            model=settings.model, endpoint=digest(settings.url.rstrip("/")),
-            system=digest(settings.system) if settings.system else None,
             examples=digest(examples) if examples else None, private=digest(private) if private else None,
             rows=len(items), own=own, labelled=len(items) - own - len(left_out),
-            left_out=dict(Counter(one.reason for one in left_out)), calls=dict(ledger.calls), in_flight=ledger.lost,
-            unusable=dict(Counter(entry["reason"] for found in ledger.unusable.values() for entry in found)),
-            tokens_read=ledger.read, tokens_written=ledger.written, cost=float(ledger.cost) if price else None,
-            price=price.source if price else None, agreement=agreement, takes=asdict(takes))
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of JSON types."""
-        return asdict(self)
+            left_out=dict(Counter(one.reason for one in left_out)), agreement=agreement,
+            **spent(settings, ledger, takes, price))
 
     def lines(self) -> list[str]:
         """The report for a terminal."""
-        calls = ", ".join(f"{count} {name}" for name, count in sorted(self.calls.items()))
         found = [f"rows: {self.rows}, of which {self.own} had an answer, {self.labelled} were labelled and "
                  f"{sum(self.left_out.values())} left out"]
         found += [f"  {count} {reason}" for reason, count in sorted(self.left_out.items())]
-        found.append(f"calls: {calls or 'none'}, and {self.in_flight} were in flight when an earlier run ended")
-        found += [f"  {count} replies not used: {reason}" for reason, count in sorted(self.unusable.items())]
-        cost = "" if self.cost is None else f", {self.cost:.4f} US dollars ({self.price})"
-        found.append(f"tokens: {self.tokens_read:,} read and {self.tokens_written:,} written{cost}")
+        found += self.spent_lines()
         if self.agreement is not None:
             own = self.agreement.with_rows
             told = "not known, none has one that it was not shown" if own is None else f"{100 * own:.1f} %"
@@ -137,15 +154,16 @@ class Labelled:
         written = []
         for name, records in beside.items():
             path = out.with_suffix(f".{name}.jsonl")
-            if content := _lines(records):
+            if content := json_lines(records):
                 files.write_text(path, content)
                 written.append(path)
             else:
                 path.unlink(missing_ok=True)
         files.write_json(out.with_suffix(".report.json"), self.report.to_json())
-        files.write_text(out, _lines(self.rows))  # the last: where it stands, all of them do
+        files.write_text(out, json_lines(self.rows))  # the last: where it stands, all of them do
         return [out, *written, out.with_suffix(".report.json")]
 
 
-def _lines(records: Iterable[Mapping[str, Any]]) -> str:
+def json_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """Records as JSON lines, characters as they are."""
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -43,9 +43,10 @@ class Outcome:
     """It was ended for its time alone, which says nothing of the file."""
 
 
-def run(module: str, job: dict[str, Any], model_bytes: int = 0, seconds: float = SECONDS) -> Outcome:
-    """Run `python -m module` on a job, with room for a model of `model_bytes`."""
-    limits = {"memory": MEMORY + 4 * model_bytes, "seconds": seconds}
+def run(module: str, job: dict[str, Any], model_bytes: int = 0, seconds: float = SECONDS,
+        memory: int = MEMORY) -> Outcome:
+    """Run `python -m module` on a job, with room for a model of `model_bytes` beside `memory`."""
+    limits = {"memory": memory + 4 * model_bytes, "seconds": seconds}
     try:
         done = subprocess.run(command(module), input=json.dumps([limits, job]), capture_output=True, text=True,
                               errors="replace", check=False, timeout=seconds)
