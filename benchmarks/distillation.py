@@ -63,7 +63,7 @@ losses = [{{ kind = "forward_kl" }}]
 """
 TEACHERS = {
     "local": '[teacher]\nkind = "local"\nmodel = "teacher"\n',
-    "gguf": '[teacher]\nkind = "gguf"\nmodel = "teacher-packed/gguf-Q8_0/model.gguf"\n',
+    "gguf": '[teacher]\nkind = "gguf"\nmodel = "packed-teacher/gguf-Q8_0/model.gguf"\n',
     "cached": '[teacher]\nkind = "local"\nmodel = "teacher"\ncache = { folder = "teacher-cache" }\n',
 }
 
@@ -91,6 +91,12 @@ class Sitting:
     def run_file(self, name: str, more: str, **values: Any) -> str:
         (self.out / f"{name}.toml").write_text(RUN.format(**values) + "\n" + more, encoding="utf-8")
         return f"{name}.toml"
+
+    def pack(self, model: str, target: str, run: str) -> None:
+        """Export to packed-MODEL."""
+        folder = target.replace(":", "-")
+        self.edgestill(f"pack-{model}-{folder}", f"packed-{model}/{folder}", "export", model, "--to", target, "--rows",
+                       run, "-o", f"packed-{model}")
 
     def scored(self, name: str, artifact: str, limit: int) -> dict[str, Any]:
         """The answers of a shipped file to the test rows, and whether each is right."""
@@ -149,8 +155,8 @@ def main() -> None:
     run = sitting.run_file("teacher", "", model=os.path.abspath(arguments.model), epochs=arguments.teacher_epochs,
                            rate=5e-4, every=50, adapter="lora")
     sitting.edgestill("tune-teacher", "teacher", "tune", run, "-o", "teacher")
-    sitting.edgestill("pack-teacher", "teacher-packed/gguf-Q8_0", "export", "teacher", "--to", "gguf:Q4_0", "--to",
-                      "gguf:Q8_0", "--rows", run, "-o", "teacher-packed")
+    for target in ("gguf:Q8_0", "gguf:Q4_0"):
+        sitting.pack("teacher", target, run)
     sitting.edgestill("cut", "start", "shrink", "teacher", "--to", "40M", "--rows", run, "-o", "start")
     for arm in arguments.arms:
         run = sitting.run_file(arm, TEACHERS.get(arm, ""), model="start", epochs=arguments.epochs, rate=1e-3, every=100,
@@ -159,13 +165,11 @@ def main() -> None:
             sitting.edgestill("ask", "teacher-cache", "distill", run, "-o", arm, "--cache-only")
         sitting.edgestill(f"train-{arm}", arm, "distill" if arm in TEACHERS else "tune", run, "-o", arm)
         for target in TARGETS:
-            folder = target.replace(":", "-")
-            sitting.edgestill(f"pack-{arm}-{folder}", f"packed-{arm}/{folder}", "export", arm, "--to", target, "--rows",
-                              run, "-o", f"packed-{arm}")
+            sitting.pack(arm, target, run)
 
     test = read_rows(sitting.out / "test.jsonl")
     test = [test[index] for index in spaced(range(len(test)), arguments.limit)]
-    files = {"teacher gguf:Q4_0": "teacher-packed/gguf-Q4_0", "teacher gguf:Q8_0": "teacher-packed/gguf-Q8_0",
+    files = {"teacher gguf:Q4_0": "packed-teacher/gguf-Q4_0", "teacher gguf:Q8_0": "packed-teacher/gguf-Q8_0",
              **{f"{arm} {target}": f"packed-{arm}/{target.replace(':', '-')}"
                 for arm in arguments.arms for target in TARGETS}}
     exact: dict[str, list[float]] = {}
