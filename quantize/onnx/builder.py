@@ -17,6 +17,7 @@ from ...models.errors import MissingExtra
 from ..layouts import CACHE_LENGTH
 from ..source.checkpoint import Checkpoint
 from ..source.folder_checks import as_whole
+from .storage import let_go
 
 PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
 KEPT = ("partial_rotary_factor", "mrope_section")
@@ -44,7 +45,10 @@ def built(checkpoint: Checkpoint) -> Iterator[Built]:
 
         model = ir.load(folder / "model.onnx")
         genai = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
+        weights = [*model.graph.initializers.values()]
         yield Built(model, genai)
+        for weight in weights:
+            let_go(weight)
 
 
 def _run(checkpoint: Checkpoint, folder: Path) -> None:

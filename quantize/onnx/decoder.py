@@ -14,7 +14,7 @@ from ...models.family import Family
 from ..grid.codes import Codes, Encode, fits
 from .blocks import eight_bit, four_bit
 from .rewrite import gather_blocks, matmul_blocks, swap
-from .storage import constant, initializer
+from .storage import constant, initializer, let_go
 
 Read = Callable[[str], NDArray[np.float32]]
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.MatMul\.weight")
@@ -84,7 +84,10 @@ def compress(model: Any, family: Family, read: Read, bits: int, encode: Encode,
             blocks = four_bit([_codes(read, part, matrix, encode) for part, matrix in parts.items()])
         else:
             blocks = eight_bit(table.T)
+        weight = node.inputs[1]
         matmul_blocks(model.graph, node, name.removesuffix(".MatMul.weight"), blocks)
+        del table
+        let_go(weight)
     # The very bytes of a tied output layer, so that the file holds them once.
     gather_blocks(model.graph, lookup, EMBEDDING.removesuffix(".weight"), read(EMBEDDING))
 

@@ -42,6 +42,12 @@ def constant(value: Any) -> NDArray[Any] | None:
     return array
 
 
+def let_go(value: Any) -> None:
+    """Unmap the file behind an onnx_ir value whose array nobody holds any more: mapped pages count as memory in use."""
+    if value.const_value is not None and hasattr(value.const_value, "release"):
+        value.const_value.release()
+
+
 def tidy(model: Any) -> None:
     """Drop what no engine reads: unused nodes and constants, stack traces, local paths, inferred shapes."""
     from onnx_ir.passes import common

@@ -101,6 +101,18 @@ def test_swapped_queries_and_keys_in_a_graph_are_refused(checkpoint: Any) -> Non
         decoder.compress(built.model, opened.family, wrong, 8, encode)
 
 
+def test_no_weight_of_the_float_graph_stays_mapped(checkpoint: Callable[..., Path]) -> None:
+    opened = Checkpoint.open(checkpoint("llama"))
+    with builder.built(opened) as built:
+        weights = {name: value.const_value for name, value in built.model.graph.initializers.items()
+                   if hasattr(value.const_value, "raw")}
+        decoder.compress(built.model, opened.family, opened.tensor, 4, encode)
+        assert not [name for name, tensor in weights.items() if tensor.raw and name.endswith("MatMul.weight")]
+        for tensor in weights.values():
+            tensor.numpy()
+    assert len(weights) > 10 and not [name for name, tensor in weights.items() if tensor.raw]
+
+
 def test_a_matrix_of_no_known_layer_is_refused() -> None:
     with pytest.raises(ArtifactError, match="no known layer"):
         decoder.source_names("model.layers.0.moe.router.MatMul.weight", family.load("llama"))
