@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from .students import _target, depth, vocabulary
 from .students._base import Context, Cut, parts
 from .teachers import local
 from .teachers._base import Teacher
+from .teachers._prompt import Prompt
 from .teachers._several import Several
 from .teachers._tables import Entry, check_rows, entries
 from .training import finish, machine
@@ -155,8 +156,10 @@ def teachers(run: RunFile, folder: Path | None = None) -> list[Entry]:
     """The teachers, one at least; a `folder` is a local one, whatever [teacher] says. Errors as of `entries`."""
     found = entries(run)
     if folder is not None:
-        cache = getattr(found[0].config, "cache", None) if len(found) == 1 else None
-        return [Entry("teacher", local, local.Config(str(folder.absolute()), cache=cache))]
+        config = found[0].config if len(found) == 1 else None
+        told = {item.name: getattr(config, item.name) for item in fields(Prompt) if isinstance(config, Prompt)}
+        cache = getattr(config, "cache", None)
+        return [Entry("teacher", local, local.Config(str(folder.absolute()), cache=cache, **told))]
     if not found:
         raise UsageError("teacher: the run file has no such table, and there is nothing to learn from",
                          "add [teacher] with kind = \"local\" and model, or use `edgestill tune`")
@@ -165,15 +168,16 @@ def teachers(run: RunFile, folder: Path | None = None) -> list[Entry]:
 
 def open_teacher(run: RunFile, base: Path, splits: Mapping[str, Sequence[Row]],
                  folder: Path | None = None) -> tuple[Teacher, str]:
-    """The teacher, behind its cache where it has one, or several as one, and the key of what is said.
+    """The teacher, with all that it is told, behind its cache where it has one, or several as one, and the key of what
+    is said.
 
     Raises DataError for rows that no teacher's route takes, UsageError for losses that need what a teacher does not
-    provide, and errors as of its kind's `open`.
+    provide, and errors as of its kind's `open` and of _prompt.read.
     """
     found = teachers(run, folder)
     check_rows(found, splits, run.data.route)
     needs(read_losses(run.distill.losses), of_tables(found, base))
-    opened = [entry.open(base, machine.device()) for entry in found]
+    opened = [entry.open(run, splits, base, machine.device()) for entry in found]
     if len(opened) == 1:
         return opened[0]
     several = Several(found, opened)

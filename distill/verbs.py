@@ -141,7 +141,7 @@ def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | N
     if isinstance(run, RunFile):
         if overrides:
             raise UsageError("overrides need the path of a run file", "give the path, or change the RunFile yourself")
-        folder = base or Path()
+        folder, run = base or Path(), runfile.with_private(run)
     else:
         folder = base or Path(run).parent
         run = runfile.read(Path(run), overrides)

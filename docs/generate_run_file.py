@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+import types
 import typing
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
@@ -154,6 +155,8 @@ def _type(hint: Any, field: Field[Any]) -> str:
         return f"{'list of tables' if origin is list else 'table'} with a `kind`: {_link(KINDS[field.name])}"
     if table := next(filter(is_dataclass, typing.get_args(hint)), None):
         return f"table: {table.__name__.lower()} below"
+    if origin is types.UnionType:
+        return " or ".join(inner)
     if origin is not None:
         return f"list of {inner[0]}s" if origin is list else f"table of {inner[1]}s"
     low, high = (field.metadata.get(bound) for bound in ("minimum", "maximum"))

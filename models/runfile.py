@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Data:
     conversation tools, system, input, history, reasoning, weight, where an empty name leaves a column out."""
     route: str = ""
     """The column, such as the language of a row, that says which `[[teacher]]` teaches it."""
+    private: list[str] = field(default_factory=list)
+    """Columns that a teacher alone reads, as [teacher] context says; that one is among them."""
     learn: str = limited("all", choices=("all", "last"))
     """Of a conversation: every turn of the assistant's, or the last one alone."""
     validation_share: float = limited(0.05, minimum=0.0, maximum=0.5)
@@ -68,8 +70,7 @@ class Student:
     cuts: list[dict[str, Any]] = field(default_factory=list)
     """Each names a file of distill/students; done in this order, after `layers` and `vocabulary`."""
     to: str = ""
-    """The most parameters that it may have (40M), or bytes of its file (26 MB): the vocabulary is trimmed, then layers
-    and feed-forward channels are cut alike."""
+    """Most parameters (40M) or bytes of its file (26 MB): tokens are trimmed, then layers and channels cut alike."""
     format: str = ""
     """Of the file that `to` gives the bytes of: gguf:Q4_0, gguf:Q8_0, gguf:F16, gguf:BF16 or gguf:F32."""
     initialise: str = limited("weights", choices=("weights", "random"))
@@ -245,10 +246,16 @@ def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
         raise UsageError(f"{path}: not valid TOML: {error}", "text stands in quotes; tables as [name]") from None
     for override in overrides:
         overrides_of.apply(table, override)
-    run = build(RunFile, table)
+    run = with_private(build(RunFile, table))
     for export in run.export:
         check_budget(export)
     return run
+
+
+def with_private(run: RunFile) -> RunFile:
+    """The run file with the columns that teachers' contexts are among the private ones."""
+    named = [*run.data.private, *(name for table in run.teachers if isinstance(name := table.get("context"), str))]
+    return replace(run, data=replace(run.data, private=list(dict.fromkeys(filter(None, named)))))
 
 
 def check_budget(export: Export) -> None:

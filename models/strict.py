@@ -85,8 +85,8 @@ def convert(expected: Any, value: Any, name: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         known = [a for a in arguments if a is not type(None)]
-        lists = [a for a in known if typing.get_origin(a) is list and isinstance(value, list)]
-        return convert((lists or known)[0], value, name)
+        fitting = [a for a in known if (typing.get_origin(a) or a) is type(value)]
+        return convert((fitting or known)[0], value, name)
     if dataclasses.is_dataclass(expected):
         return build(typing.cast(type, expected), value, name)
     if origin in (list, tuple):

@@ -14,6 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from edgestill.cli.main import root
+from edgestill.distill.teachers._tables import entries
 from edgestill.distill.training.weighted_losses import read_losses
 from edgestill.models import runfile
 from edgestill.models.errors import UsageError
@@ -129,8 +130,7 @@ def check(path: Path) -> None:
     runfile.check_grid_aware(run)
     for adapter in (run.tune.adapter, run.distill.adapter):
         runfile.kind_config("distill.adapters", adapter, "adapter")
-    if run.teacher:
-        runfile.kind_config("distill.teachers", run.teacher, "teacher")
+    entries(run)
     for export in run.export:
         Scheme.parse(export.target)
         runfile.kind_config(runfile.METHODS, export.method, "export.method")

@@ -13,7 +13,7 @@ from ...models import files, kinds, runfile, toml_text
 from ...models.errors import CheckFailed, UsageError
 from ...models.progress import duration
 from .. import output, progress_lines, quiet
-from ..pipeline import engine, forecast, resolve
+from ..pipeline import engine, forecast, resolve, teachers
 from ..pipeline.costs import Cost
 from ..pipeline.gates import measured
 from ..pipeline.plan import Plan
@@ -28,8 +28,8 @@ def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json:
 
     Raises CheckFailed when a gate does not hold, after everything else is written and shown.
     """
-    plan = Plan(resolve.read(path, overrides), out.resolve(), title, output.note, runfile.read(path, overrides),
-                fetch=not dry_run)
+    plan = Plan(resolve.read(path, overrides), out.resolve(), title, output.note,
+                teachers.shown(runfile.read(path, overrides), path.parent), fetch=not dry_run)
     if dry_run:
         _show_plan(plan, out, as_json)
         return
@@ -84,8 +84,8 @@ def show(summary: Summary, out: Path) -> None:
     output.table([*columns, "certificate"], [_line(model, summary, held) for model in summary.models],
                  title=f"{summary.title}: {summary.test_rows} test rows")
     for model in summary.models:
-        if model.grade_told:
-            output.note(model.grade_told)
+        for line in filter(None, (model.grade_told, model.saved_told)):
+            output.note(line)
     output.note(f"report: {out / 'report.html'}")
 
 
@@ -115,11 +115,12 @@ def _cost_cells(cost: Cost | None) -> list[str]:
 
 def _show_plan(plan: Plan, out: Path, as_json: bool) -> None:
     lines, costs = engine.plan(plan.stages, plan.folder), forecast.forecast(plan)
+    shown = teachers.shown(plan.run, Path())
     if as_json:
-        output.result({"out": out, "run": plan.run, "stages": [
+        output.result({"out": out, "run": shown, "stages": [
             {"name": name, "state": state, "output": path, "cost": costs.get(name)} for name, state, path in lines]})
         return
     output.table(["stage", "state", "time", "memory", "output"], [
         [name, state, *_cost_cells(costs.get(name) if state == "make" else None),
          str(out / path.relative_to(plan.folder))] for name, state, path in lines], title="plan")
-    click.echo("\n" + toml_text.to_toml(plan.run), nl=False)
+    click.echo("\n" + toml_text.to_toml(shown), nl=False)

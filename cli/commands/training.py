@@ -11,6 +11,7 @@ import click
 from ...models import runfile, toml_text
 from ...models.artifact import open_artifact
 from .. import output, progress_lines, quiet
+from ..pipeline import teachers
 
 
 def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:
@@ -21,6 +22,7 @@ def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_ru
     """
     run = runfile.read(run_file, overrides)
     if dry_run:
+        run = teachers.shown(run, run_file.parent)
         if as_json:
             output.result({"verb": verb, "out": out, "run": run})
         else:

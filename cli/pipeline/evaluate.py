@@ -233,6 +233,14 @@ class Kept:
     model_bytes: int | None = None
     """Of the model file; for a float model its parameters in float32."""
 
+    def of(self, rows: Sequence[Row]) -> Kept:
+        """The same about `rows`, which the model may have been asked with more than stands in them."""
+        from ...runtime.data.reader import rows_digest
+
+        digest = rows_digest(rows)
+        held = self.constrained and replace(self.constrained, rows_sha256=digest)
+        return replace(self, evaluation=replace(self.evaluation, rows_sha256=digest), constrained=held)
+
     def write(self, path: Path) -> None:
         """Write the file in one step."""
         from ...models import files

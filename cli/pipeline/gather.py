@@ -13,7 +13,7 @@ from ...models.runfile import RunFile
 from ...models.scheme import Scheme
 from ...quantize.proof.grade import told
 from ..report.summary import Measure, ModelSummary, Summary
-from . import evaluate, gates
+from . import evaluate, gates, saved_prompts
 from .engine import LEDGER, Stage
 from .layout import BASELINE, DATA, LABELS, STUDENT, TEACHER, evaluation_file, profile_file
 
@@ -96,6 +96,7 @@ def _model(plan: Finished, name: str, folder: str | None, teacher: evaluate.Kept
         ratio_to_teacher=ratio(kept.evaluation.scores[main], against, main) if against else None,
         parameters=kept.parameters, model_bytes=kept.model_bytes,
         profile=_read_json(plan.folder / profile_file(name)),
+        saved=_read_json(plan.folder / saved_prompts.file(name)) if plan.writes(saved_prompts.file(name)) else {},
         checks=proof.get("checks", []),
         grade=grade.get("name", ""),
         grade_told=told(kept.name, grade),

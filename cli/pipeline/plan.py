@@ -15,12 +15,13 @@ from ...models.errors import UsageError
 from ...models.runfile import Export, RunFile, Training
 from ...models.scheme import CODED, Scheme
 from ...runtime.machine.processor import processor
-from . import evaluate, gates, packages, resolve, teacher_answers, teachers
+from . import evaluate, gates, packages, resolve, saved_prompts, teacher_answers, teachers
 from .engine import Stage
 from .layout import BASELINE, DATA, GRID, LABELS, REPORT, STUDENT, SUMMARY, TEACHER, evaluation_file, profile_file
 from .stage_inputs import Reads
 
 if TYPE_CHECKING:
+    from ...distill.teachers._prompt import Told
     from ...quantize.proof.float_answers import Witness
     from ...runtime.data.reader import Row
 
@@ -39,7 +40,7 @@ class Plan:
         Raises what reading the rows raises, and UsageError for gates that these rows do not allow.
         """
         self.run, self.folder, self.title, self.say = run, folder, title, say
-        self.shown = shown or run
+        self.shown = shown or teachers.shown(run, Path())
         self.teachers = teachers.of(run)
         self.has_teacher = bool(self.teachers)
         self.measures_teacher = not teachers.unmeasured(run)
@@ -67,6 +68,15 @@ class Plan:
         from ...runtime.data.reader import questions
 
         return questions(self.splits, self.run.data.learn)
+
+    @cached_property
+    def spared(self) -> tuple[Told, list[Row]] | None:
+        """What the first teacher is told that is told more than the student, and the test rows that it teaches."""
+        for teacher in self.teachers:
+            told, places = teacher.told(self.run, self.rows["train"]), teacher.places(self.rows["test"])
+            if told and places:
+                return told, [self.rows["test"][place] for place in places]
+        return None
 
     @cached_property
     def wanted(self) -> list[str]:
@@ -157,7 +167,11 @@ class Plan:
         profiled = self._add(f"profile {target}", profile_file(name), partial(self._profile, name), [packed],
                              tests | {"profile": asdict(self.run.profile), "machine": processor()},
                              packages.of_engine(target))
-        return [packed, evaluated, profiled]
+        if self.spared is None:
+            return [packed, evaluated, profiled]
+        saved = self._add(f"measure what {target} spares", saved_prompts.file(name), partial(self._measure_saved, name),
+                          [packed, profiled], tests | reads.teacher(), packages.of_engine(target))
+        return [packed, evaluated, profiled, saved]
 
     def _check_data(self, path: Path) -> None:
         from ...runtime.data.checks import check_splits
@@ -198,8 +212,7 @@ class Plan:
         return self.folder / TEACHER if self.tunes_teacher else None
 
     def _evaluate_teacher(self, path: Path) -> None:
-        teacher_answers.measure(self.teachers, self._tuned_teacher(), self.run.task, self.rows["test"],
-                                self.wanted).write(path)
+        teacher_answers.measure(self.teachers, self._tuned_teacher(), self.run, self.rows, self.wanted).write(path)
 
     def _evaluate_student(self, path: Path) -> None:
         self._evaluate_float("student, float", "student", self.folder / STUDENT, path)
@@ -250,6 +263,10 @@ class Plan:
         found = profile(self.folder / name, prompt_tokens=wanted.prompt_tokens, new_tokens=wanted.new_tokens,
                         warmup=wanted.warmup, repeats=wanted.repeats, threads=wanted.threads, rows=self.rows["test"])
         files.write_json(path, plain(found))
+
+    def _measure_saved(self, name: str, path: Path) -> None:
+        assert self.spared is not None
+        files.write_json(path, saved_prompts.measure(self.folder, name, *self.spared, self.run.profile))
 
     def _summary(self, path: Path) -> None:
         from ..output import plain

@@ -75,7 +75,9 @@ def labels_run(run: RunFile) -> RunFile:
 
 def _teacher(table: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """A [teacher] table, and the cache in it: a folder that is filled need not be there yet."""
-    found = dict(table)
+    from ...distill.teachers import _prompt
+
+    found = _prompt.absolute(table, base)
     if isinstance(found.get("cache"), Mapping):
         from ...distill.teachers._cache import Cache
 

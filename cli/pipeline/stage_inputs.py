@@ -19,7 +19,8 @@ from . import teachers
 if TYPE_CHECKING:
     from ...runtime.data.reader import Row
 
-_PLACES = ("dir", "train", "validation", "test", "columns", "route", "validation_share", "test_share", "skip_bad")
+_PLACES = ("dir", "train", "validation", "test", "columns", "route", "private", "validation_share", "test_share",
+           "skip_bad")
 """Keys of [data] that say which rows there are; the rows' own digests stand for them."""
 
 
@@ -63,14 +64,18 @@ class Reads:
         return {**self.rows("train", "validation"), **self.task(), "data": data, "settings": numbers}
 
     def teacher(self) -> dict[str, Any]:
-        """The [teacher] table, what it names by content; of several tables each."""
+        """The [teacher] table, what it names and what the teacher is told by content; of several tables each."""
         tables = map(_without_places, self._run.teachers)
-        found = [[table, known] for table, known in zip(tables, self._teachers, strict=True)]
+        found = [[table, *known] for table, known in zip(tables, self._teachers, strict=True)]
         return {"teacher": found[0] if len(found) == 1 else found}
 
     @cached_property
-    def _teachers(self) -> list[Any]:
-        return [teacher.stands_for(self._fetch) for teacher in teachers.of(self._run)]
+    def _teachers(self) -> list[list[Any]]:
+        found = []
+        for teacher in teachers.of(self._run):
+            told = teacher.told(self._run, self._rows["train"])
+            found.append([teacher.stands_for(self._fetch), *([told.digest] if told else [])])
+        return found
 
     def student(self) -> dict[str, Any]:
         """The [student] table, its model by content, and the seed that new weights are drawn from."""
@@ -112,4 +117,4 @@ class Reads:
 def _without_places(table: Mapping[str, Any]) -> dict[str, Any]:
     """A [teacher] table, and the cache in it, without where things are."""
     return {key: _without_places(value) if isinstance(value, Mapping) else value for key, value in table.items()
-            if key not in ("model", "folder")}
+            if key not in ("model", "folder", "system", "examples")}

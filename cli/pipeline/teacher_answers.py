@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,16 +12,20 @@ from . import evaluate
 from .teachers import Planned
 
 if TYPE_CHECKING:
+    from ...distill.teachers._prompt import Told
+    from ...models.runfile import RunFile
     from ...models.task import Task
     from ...runtime.data.reader import Row
 
 
-def measure(teachers: Sequence[Planned], tuned: Path | None, task: Task, rows: Sequence[Row],
+def measure(teachers: Sequence[Planned], tuned: Path | None, run: RunFile, splits: Mapping[str, Sequence[Row]],
             wanted: Sequence[str]) -> evaluate.Kept:
-    """The only teacher's answers, as the folder `tuned` gives them where it was tuned; of several each row's own
-    teacher's, as if one had answered all. `wanted` as of `evaluate.baseline`."""
+    """The only teacher's answers to the test rows, as the folder `tuned` gives them where it was tuned; of several each
+    row's own teacher's, as if one had answered all. Each is told what it alone is told. `wanted` as of
+    `evaluate.baseline`."""
+    task, train, rows = run.task, splits["train"], splits["test"]
     if len(teachers) == 1:
-        return _measure(teachers[0], tuned, task, rows, wanted)
+        return _measure(teachers[0], tuned, task, rows, wanted, teachers[0].told(run, train))
     from ...runtime.evaluation.evaluate import by_answers, evaluate_answers
 
     answers, parts = [""] * len(rows), list[evaluate.Kept]()
@@ -29,7 +33,7 @@ def measure(teachers: Sequence[Planned], tuned: Path | None, task: Task, rows: S
         places = teacher.places(rows)
         if not places:
             continue
-        parts.append(_measure(teacher, None, task, [rows[place] for place in places], ()))
+        parts.append(_measure(teacher, None, task, [rows[place] for place in places], (), teacher.told(run, train)))
         for place, answer in zip(places, parts[-1].evaluation.answers, strict=True):
             answers[place] = answer
     schema = evaluate.read_schema(task)
@@ -40,12 +44,12 @@ def measure(teachers: Sequence[Planned], tuned: Path | None, task: Task, rows: S
                          model_bytes=sum(part.model_bytes or 0 for part in parts))
 
 
-def _measure(teacher: Planned, tuned: Path | None, task: Task, rows: Sequence[Row],
-             wanted: Sequence[str]) -> evaluate.Kept:
-    packed = None if tuned else teacher.packed
+def _measure(teacher: Planned, tuned: Path | None, task: Task, rows: Sequence[Row], wanted: Sequence[str],
+             told: Told | None) -> evaluate.Kept:
+    packed, asked = None if tuned else teacher.packed, rows if told is None else [told.row(row) for row in rows]
     if packed is not None:
-        return evaluate.packed(packed, task, rows, wanted, partial(progress.at, "evaluate the teacher"))
+        return evaluate.packed(packed, task, asked, wanted, partial(progress.at, "evaluate the teacher")).of(rows)
     subject = evaluate.FloatSubject(tuned or teacher.folder, task)
-    found = subject.evaluate(rows, wanted=wanted)
-    held = subject.evaluate(rows, constrain=True) if task.schema else None
-    return evaluate.Kept("teacher", "teacher", found, held, subject.parameters, 4 * subject.parameters)
+    found = subject.evaluate(asked, wanted=wanted)
+    held = subject.evaluate(asked, constrain=True) if task.schema else None
+    return evaluate.Kept("teacher", "teacher", found, held, subject.parameters, 4 * subject.parameters).of(rows)

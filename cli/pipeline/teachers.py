@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from ...models.runfile import RunFile
 
 if TYPE_CHECKING:
     from ...distill.teachers._base import Size
+    from ...distill.teachers._prompt import Told
     from ...distill.teachers._tables import Entry
     from ...runtime.data.reader import Row
 
@@ -26,6 +27,10 @@ class Planned:
     def answers(self) -> bool:
         """Whether it can be asked to answer test rows."""
         return hasattr(self.entry.kind, "source") or hasattr(self.entry.kind, "packed")
+
+    def told(self, run: RunFile, train: Sequence[Row]) -> Told | None:
+        """What it alone is told in a resolved run; errors as of `Entry.told`."""
+        return self.entry.told(run, Path(), train)
 
     def stands_for(self, fetch: bool) -> Any:
         """JSON values for what it teaches; without `fetch` a kind that may download does not."""
@@ -80,6 +85,13 @@ def check_rows(found: Sequence[Planned], splits: Mapping[str, Sequence[Row]], co
     from ...distill.teachers import _tables
 
     _tables.check_rows([teacher.entry for teacher in found], splits, column)
+
+
+def shown(run: RunFile, base: Path) -> RunFile:
+    """A run file, whose paths are relative to `base`, with hashes for what its teacher alone is told."""
+    from ...distill.teachers import _prompt
+
+    return replace(run, teacher=_prompt.hidden(run.teacher, base))
 
 
 def check(run: RunFile) -> None:

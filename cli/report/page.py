@@ -151,7 +151,8 @@ def _profiles(summary: Summary) -> str:
     unit = "one token" if summary.task == "generate" else "one text"
     spread_table = f"<h3>Milliseconds for {unit}</h3>{_table(['model', *PERCENTILES], token_rows)}"
     facts = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in _scalars(known[0].profile.get("machine")))
-    return (f"<h2>Latency and memory</h2>{_table(['model', *columns], rows)}{spread_table if token_rows else ''}"
+    saved = "".join(f"<p>{escape(model.saved_told)}</p>" for model in known if model.saved)
+    return (f"<h2>Latency and memory</h2>{saved}{_table(['model', *columns], rows)}{spread_table if token_rows else ''}"
             f'<p class="faint">{escape(facts)}</p>')
 
 

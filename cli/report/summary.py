@@ -47,12 +47,30 @@ class ModelSummary:
     training: list[dict[str, float]] = field(default_factory=list)
     """Lines of metrics.jsonl."""
     folder: str = ""
+    saved: dict[str, Any] = field(default_factory=dict)
+    """What every request of a shipped file does without that the teacher is told: prompt_tokens and prompt_tokens_told,
+    ttft_ms and ttft_ms_told; not_run where one was not measured."""
 
     @property
     def certified(self) -> bool | None:
         """Whether every check that ran passed; None without a certificate."""
         ran = [check["passed"] for check in self.checks if check.get("passed") is not None]
         return all(ran) if ran else None
+
+
+    @property
+    def saved_told(self) -> str:
+        """`saved` in a sentence; empty where the teacher is told nothing more."""
+        found, parts = self.saved, list[str]()
+        if "prompt_tokens" in found:
+            parts.append(f"{found['prompt_tokens']:.0f} prompt tokens a request instead of the "
+                         f"{found['prompt_tokens_told']:.0f} with what the teacher is told")
+        if "ttft_ms" in found:
+            parts.append(f"the first token after {found['ttft_ms']:.3g} ms instead of {found['ttft_ms_told']:.3g}, "
+                         "nothing of the prompt read before")
+        if "not_run" in found:
+            parts.append(f"not measured: {found['not_run']}")
+        return f"{self.name}: {'; '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True)

@@ -126,11 +126,12 @@ class Schedule:
         for end in range(1, len(rows) + 1):
             if (end == len(rows) or groups[rows[end]] != groups[rows[start]]
                     or (end + 1 - start) * lengths[rows[end]] > self.micro_batch_tokens):
-                batches.append(self._batch(rows[start:end]))
+                batches.append(self.batch(rows[start:end]))
                 start = end
         return batches
 
-    def _batch(self, rows: NDArray[np.int64]) -> Batch:
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """These rows, in this order, as one batch."""
         import torch
 
         lengths = self.tokens.lengths[rows]

@@ -13,6 +13,7 @@ from ...runtime.data.builders import BESIDE
 from ...runtime.data.faults import BadRow, RowFault
 from ...runtime.data.formats import parse_inside
 from ...runtime.data.messages import OTHER_ROLES, Message
+from ...runtime.data.private import parted
 from ...runtime.data.reader import records, write_ledger
 from ...runtime.data.row import Row
 from ...runtime.data.shapes import ALIASES, Shaper
@@ -71,12 +72,12 @@ def read_items(path: Path, columns: Mapping[str, str], private: Sequence[str], l
     return items
 
 
-def _item(record: Mapping[str, Any], where: str, line: int, shaper: Shaper, columns: Mapping[str, str],
+def _item(record: dict[str, Any], where: str, line: int, shaper: Shaper, columns: Mapping[str, str],
           private: Sequence[str], labels: Sequence[str]) -> Item:
     _check_json(record)
-    told = {name: _hidden(record, name) for name in private}
-    hidden = {name: text for name, text in told.items() if text is not None}
-    given = _renamed({name: value for name, value in record.items() if name not in told}, columns)
+    rest, told = parted(record, private)
+    hidden = {name: text for name, text in told.items() if text}
+    given = _renamed(rest, columns)
     asks, answers = ("text", "label") if labels else ("prompt", "completion")
     talk = next((name for name in ALIASES["messages"] if name in given), "")
     if talk:
@@ -132,14 +133,6 @@ def _check_json(record: Mapping[str, Any]) -> None:
         except (TypeError, ValueError) as error:
             raise RowFault(f"the column {name!r} cannot be written as JSON: {error}",
                            "write it as text or a number, or leave it out") from None
-
-
-def _hidden(record: Mapping[str, Any], name: str) -> str | None:
-    """What the teacher is told of a column; None where the row has nothing in it."""
-    if name not in record:
-        raise RowFault(f"the column {name!r}, which the teacher alone reads, is missing", "every row needs it")
-    value = record[name]
-    return value if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False)
 
 
 def _messages(record: Mapping[str, Any], column: str) -> list[Any]:

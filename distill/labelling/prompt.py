@@ -10,6 +10,7 @@ from typing import Any
 from ...runtime.data.calls.common import SYSTEMS
 from ...runtime.data.calls.conversation import spoken
 from ...runtime.data.messages import Message, compact_json
+from ...runtime.data.private import behind
 from ...runtime.evaluation import handover
 from .items import Item
 from .settings import Settings
@@ -51,8 +52,7 @@ def prompt_of(item: Item, settings: Settings, private: bool = True) -> Prompt:
     system = "\n\n".join(filter(None, [settings.system, *own, form(settings)]))
     if private and item.private:
         place = max(place for place, message in enumerate(asked) if message["role"] == "user")
-        told = [f"{name}:\n{text}" for name, text in item.private.items()]
-        asked[place] = {**asked[place], "content": "\n\n".join([asked[place]["content"], *told])}
+        asked[place] = {**asked[place], "content": behind(asked[place]["content"], item.private)}
     head = [{"role": "system", "content": system}] if system else []
     return Prompt(handover.sent([*head, *examples_of(settings), *asked]), list(item.row.tools))
 

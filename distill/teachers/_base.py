@@ -49,6 +49,8 @@ class Wants:
     """Whether each row is asked about more than once."""
     inside: frozenset[Inner] = frozenset()
     """What losses compare of its inside."""
+    own_ids: bool = False
+    """Whether batches hold the teacher's own ids, of prompts that the student does not read."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,17 @@ class Teacher(Protocol):
 
     def signal(self, batch: Batch, wants: Wants) -> AnySignal:
         """What it says at each of the batch's labels, in the student's tokens or labels; of a set that it prepared."""
+
+
+class Reader(Teacher, Protocol):
+    """A teacher that can be told more than its student (see _prompt): it takes batches of its own ids, too."""
+
+    @property
+    def context(self) -> int:
+        """The most tokens that it reads at once; 0 where that is not known."""
+
+    def codec(self, task: Task) -> Codec:
+        """Its own tokenizer and template, for a task."""
 
 
 def check_decodes(task: Task, kind: str) -> None:

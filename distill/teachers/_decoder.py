@@ -15,6 +15,7 @@ from ..heads import Head, at, autocast, head_of, hidden_states, inner_states
 from ..loading import load_model
 from ..signals import ATTENTION, Signal
 from ._base import KEPT_BYTES, Wants
+from ._shared_start import SharedStart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,7 @@ class Decoder:
         bias = None if head.bias is None else head.bias.to(self.dtype)
         self.head = Head(head.weight.to(self.dtype), bias, head.scale, head.softcap)
         self.kept: dict[TokenSet, dict[int, Tensor]] = {}
+        self.starts: dict[TokenSet, SharedStart] = {}
 
     def prepare(self, examples: Schedule, wants: Wants) -> None:
         """Keep what it says about rows that come again: without dropout it says the same in every epoch.
@@ -42,9 +44,14 @@ class Decoder:
         It is asked in a fixed order, not as training goes along: batched otherwise its numbers would differ in the last
         bits after a restart.
         """
+        import torch
+
         kept = self.kept[examples.tokens] = {}
         if any(what == ATTENTION for what, _ in wants.inside):
             self.model.set_attn_implementation("eager")
+        if wants.own_ids:
+            with torch.no_grad(), autocast(self.device, self.precision):
+                self.starts[examples.tokens] = SharedStart(self.model, examples)
         numbers = int(examples.tokens.learned.sum()) * int(self.head.weight.shape[1])
         if not wants.repeated or wants.inside or numbers * self.dtype.itemsize > KEPT_BYTES:
             return
@@ -59,7 +66,8 @@ class Decoder:
 
         if wants.inside:
             with torch.no_grad(), autocast(self.device, self.precision):
-                states, inner = inner_states(self.model, self.ids[batch.ids], wants.inside)
+                ids = batch.ids if wants.own_ids else self.ids[batch.ids]
+                states, inner = inner_states(self.model, ids, wants.inside)
             hidden = states.flatten(0, 1)[batch.positions].to(self.dtype)
             return Signal(hidden, self._logits, at(batch.positions, inner))
         kept = self.kept[batch.of]
@@ -71,6 +79,8 @@ class Decoder:
         import torch
 
         with torch.no_grad(), autocast(self.device, self.precision):
+            if batch.of in self.starts:
+                return self.starts[batch.of].states(batch).to(self.dtype)
             return hidden_states(self.model, self.ids[batch.ids]).flatten(0, 1)[batch.positions].to(self.dtype)
 
     def _logits(self, hidden: Tensor) -> Tensor:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from ...models import kinds
 from ...models.errors import DataError, UsageError
 from ...models.runfile import RunFile, kind_config
 from ...models.strict import build, limited
 from ...runtime.data.reader import Row
-from ._base import Teacher
+from ._base import Reader, Teacher
 from ._cache import CachedTeacher, about
+from ._prompt import Told, check, is_told, read
+from ._prompted import PromptedTeacher, told_provides
 
 TEACHERS = "distill.teachers"
 
@@ -49,13 +52,22 @@ class Entry:
     def provides(self, base: Path) -> frozenset[str]:
         """The parts that its signal can have, without its being opened; errors as of its kind's `open`."""
         found: frozenset[str] = self.kind.provides(self.config, base)
+        found = told_provides(found) if is_told(self.config) else found
         return frozenset({self.config.cache.keep}) if self.kept else found
 
-    def open(self, base: Path, device: str) -> tuple[Teacher, str]:
-        """The teacher, behind its cache where it has one, and the key of what it says; errors as of its kind's
-        `open`."""
+    def told(self, run: RunFile, base: Path, train: Sequence[Row]) -> Told | None:
+        """What it alone is told; errors as of _prompt.read."""
+        return read(self.config, run, base, train)
+
+    def open(self, run: RunFile, splits: Mapping[str, Sequence[Row]], base: Path, device: str) -> tuple[Teacher, str]:
+        """The teacher, with all that it is told, behind its cache where it has one, and the key of what it says; errors
+        as of its kind's `open` and of `told`."""
         teacher: Teacher = self.kind.open(self.config, base, device)
         key: str = self.kind.key(self.config, base)
+        told = self.told(run, base, splits["train"])
+        if told is not None:
+            teacher = PromptedTeacher(cast(Reader, teacher), told, run.data.learn)
+            key = hashlib.sha256(f"{key} {told.key(splits)}".encode()).hexdigest()
         if not self.kept:
             return teacher, key
         found = about(teacher, key, self.config.cache)
@@ -69,7 +81,7 @@ def entries(run: RunFile) -> list[Entry]:
     rows, and what several teachers cannot do.
     """
     if len(run.teachers) < 2:
-        found = [_entry("teacher", table) for table in run.teachers]
+        found = [_entry("teacher", table, run.task.kind) for table in run.teachers]
         if run.data.route:
             raise UsageError(f"data.route: {run.data.route!r}, and there are no teachers to choose from",
                              "give each of several [[teacher]] a route, or leave it out")
@@ -79,7 +91,7 @@ def entries(run: RunFile) -> list[Entry]:
               for name, table in zip(named, run.teachers, strict=True)]
     _check_shares(named, shares, run)
     whole = sum(share.weight for share in shares)
-    found = [_entry(name, {key: value for key, value in table.items() if key not in ("weight", "route")},
+    found = [_entry(name, {key: value for key, value in table.items() if key not in ("weight", "route")}, run.task.kind,
                     1.0 if share.route else share.weight / whole, tuple(share.route))
              for name, table, share in zip(named, run.teachers, shares, strict=True)]
     folders: dict[str, str] = {}
@@ -93,8 +105,9 @@ def entries(run: RunFile) -> list[Entry]:
     return found
 
 
-def _entry(name: str, table: Mapping[str, Any], share: float = 1.0, route: tuple[str, ...] = ()) -> Entry:
+def _entry(name: str, table: Mapping[str, Any], task: str, share: float = 1.0, route: tuple[str, ...] = ()) -> Entry:
     config = kind_config(TEACHERS, table, name)
+    check(config, task, name)
     return Entry(name, kinds.load(TEACHERS, table["kind"]), config, share, route)
 
 

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from ...models.artifact import Artifact
 from ...models.errors import UsageError
 from ...models.strict import limited
+from ...models.task import Task
 from ...quantize.unpack.folder import digest
 from ...runtime.engines._base import DEFAULT_CONTEXT, EXTEND
 from ...runtime.files import gguf_header
 from ...runtime.generation.context_shift import common
-from ...runtime.loading.foreign import is_foreign, open_model, place
+from ...runtime.loading.foreign import codec_of, is_foreign, open_model, place
 from ...runtime.loading.load import load
 from ...runtime.text.codec import Codec
 from .. import alignment
@@ -32,6 +33,7 @@ from ..signals import LOGITS, Signal
 from ..sources import Source, resolve
 from ._base import Size, Wants, check_decodes
 from ._cache import Cache
+from ._prompt import Prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +42,7 @@ TASKS = ("generate",)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Prompt):
     """The [teacher] table."""
 
     model: str = limited()
@@ -105,6 +107,15 @@ class GgufTeacher:
         """The row that the engine was asked about last."""
 
     @property
+    def context(self) -> int:
+        """See Reader."""
+        return self._artifact.manifest.dimensions.get("context", 0)
+
+    def codec(self, task: Task) -> Codec:
+        """See Reader."""
+        return codec_of(self._artifact, task)
+
+    @property
     def parents(self) -> Sequence[Mapping[str, Any]]:
         """See Teacher."""
         path = self._artifact.model_path
@@ -121,7 +132,7 @@ class GgufTeacher:
     def prepare(self, examples: Schedule, codec: Codec, wants: Wants, cache: Path) -> None:
         """See Teacher. Nothing is asked yet: what it says of a row depends on no other row."""
         check_decodes(wants.task, "gguf")
-        longest, limit = int(examples.tokens.lengths.max()), self._artifact.manifest.dimensions.get("context", 0)
+        longest, limit = int(examples.tokens.lengths.max()), self.context
         if limit and longest > limit:
             raise UsageError(f"teacher.model: {self._artifact.model_path.name} reads {limit} tokens, and a row has "
                              f"{longest}", f"set data.max_tokens = {limit}, or take another teacher")
@@ -140,9 +151,9 @@ class GgufTeacher:
 
     def signal(self, batch: Batch, wants: Wants) -> Signal:
         """See Teacher; computed where its logits are read, some places at a time and in their order."""
-        return Signal(batch.positions, partial(self._logits, batch))
+        return Signal(batch.positions, partial(self._logits, batch, wants.own_ids))
 
-    def _logits(self, batch: Batch, places: Tensor) -> Tensor:
+    def _logits(self, batch: Batch, own_ids: bool, places: Tensor) -> Tensor:
         """Logits [c, v] in float32 at flat places of the batch."""
         import torch
 
@@ -151,16 +162,17 @@ class GgufTeacher:
         with self._model.engine.use.alone():
             for row in np.unique(rows):
                 part = slice(*np.searchsorted(rows, (row, row + 1)))
-                self._read(batch.of, batch.rows[row], columns[part], found[part])
+                self._read(batch.of, batch.rows[row], own_ids, columns[part], found[part])
         return torch.from_numpy(found).to(places.device)
 
-    def _read(self, tokens: TokenSet, row: int, columns: NDArray[np.int64], found: NDArray[np.float32]) -> None:
+    def _read(self, tokens: TokenSet, row: int, own_ids: bool, columns: NDArray[np.int64],
+              found: NDArray[np.float32]) -> None:
         """Fill `found` [c, v] with the logits at ascending columns of a row.
 
         Bits depend on the row alone: passes over what is not learned end where it ends, the others are so small that
         llama.cpp computes the same for any number of tokens, and what rows have in common is kept to whole blocks.
         """
-        engine, ids = self._model.engine, self._ids[tokens.row(row)].tolist()
+        engine, ids = self._model.engine, (tokens.row(row) if own_ids else self._ids[tokens.row(row)]).tolist()
         if self._reading != (tokens, row) or engine.position > columns[0]:
             engine.rewind(common(engine.held, ids[:columns[0]]))
         self._reading = (tokens, row)

@@ -10,6 +10,7 @@ from typing import Any
 from ...models import catalogue, hub
 from ...models.family import of_config
 from ...models.strict import limited
+from ...models.task import Task
 from ...quantize.unpack.folder import is_gguf
 from ...runtime.files import gguf_header
 from ...runtime.files.model_files import read_table, stored_parameters
@@ -21,10 +22,11 @@ from ._base import Size, Wants
 from ._cache import Cache
 from ._classifier import Classifier
 from ._decoder import Decoder
+from ._prompt import Prompt
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Prompt):
     """The [teacher] table."""
 
     model: str = limited()
@@ -96,6 +98,15 @@ class LocalTeacher:
     def config(self) -> Mapping[str, Any]:
         """Its config.json."""
         return read_table(self.source.folder / "config.json")
+
+    @property
+    def context(self) -> int:
+        """See Reader."""
+        return of_config(self.config, training=True).context(self.config)
+
+    def codec(self, task: Task) -> Codec:
+        """See Reader."""
+        return Codec.from_folder(self.source.folder, task)
 
     @property
     def parents(self) -> Sequence[Mapping[str, Any]]:

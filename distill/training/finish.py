@@ -20,6 +20,7 @@ from ...runtime.text.codec import Codec
 from ...runtime.text.template_defaults import write_template
 from ..loading import copy_tokenizer, parameters, save_model
 from ..students.vocabulary import write_trimmed_tokenizer
+from ..teachers._prompt import hidden
 from .training_log import METRICS, TENSORBOARD
 
 WEIGHTS = "model.safetensors"
@@ -55,7 +56,7 @@ def write(out: Path, model: Any, tokenizer: Path, run: RunFile, base: Path, fact
         if task.schema:
             files.write_text(folder / "schema.json", read_schema(base / task.schema))
             task = replace(task, schema="schema.json")
-        files.write_text(folder / "run.toml", to_toml(replace(told(run), task=task)))
+        files.write_text(folder / "run.toml", to_toml(replace(told(run, base), task=task)))
         if work is not None:
             shutil.copyfile(work / METRICS, folder / METRICS)
             if (work / TENSORBOARD).is_dir():
@@ -74,11 +75,12 @@ def write(out: Path, model: Any, tokenizer: Path, run: RunFile, base: Path, fact
     return out
 
 
-def told(run: RunFile) -> RunFile:
-    """The run file as others may read it: of a path on this machine the last name alone, as in a manifest's parents."""
-    data, student = run.data, run.student
+def told(run: RunFile, base: Path = Path()) -> RunFile:
+    """The run file as others may read it: of a path on this machine the last name alone, as in a manifest's parents, of
+    what the teacher alone is told a hash. Paths are relative to `base`."""
+    data, student, teacher = run.data, run.student, hidden(run.teacher, base)
     return replace(
-        run, teacher=[*map(_named, run.teacher)] if isinstance(run.teacher, list) else _named(run.teacher),
+        run, teacher=[*map(_named, teacher)] if isinstance(teacher, list) else _named(teacher),
         data=replace(data, dir="." if Path(data.dir).is_absolute() else data.dir, train=_name(data.train),
                      validation=_name(data.validation), test=_name(data.test)),
         student=replace(student, model=_name(student.model), base=_name(student.base),

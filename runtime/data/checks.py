@@ -93,8 +93,8 @@ def check_data(data: Data, base: Path, codec_of: Callable[[Sequence[Row]], Codec
     for name in SPLITS:
         if getattr(data, name):
             unread[name] = {}
-            found = list(scan(locate(getattr(data, name), base / data.dir), data.columns, unread[name], unseen,
-                              data.route))
+            source = locate(getattr(data, name), base / data.dir)
+            found = list(scan(source, data.columns, unread[name], unseen, data.route, data.private))
             splits[name] = [row for row in found if isinstance(row, Row)]
             bad[name] = [row for row in found if isinstance(row, BadRow)]
             if not splits[name]:

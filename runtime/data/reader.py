@@ -14,7 +14,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +26,7 @@ from . import arrays, formats, tables
 from .builders import BESIDE
 from .faults import BadRow, RowFault
 from .messages import Message
+from .private import parted
 from .shapes import Row, Shaper
 from .targets import one_answer
 
@@ -56,13 +57,19 @@ def read_rows(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS, skip_b
 
 
 def scan(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS, unread: dict[str, None] | None = None,
-         unseen: set[str] | None = None, route: str = "") -> Iterator[Row | BadRow]:
+         unseen: set[str] | None = None, route: str = "", private: Sequence[str] = ()) -> Iterator[Row | BadRow]:
     """Stream the rows of `path`, with a BadRow in place of each that cannot be used; `unread` takes the columns from
     which nothing was read, and from `unseen` (see `optional`) those that a row has are taken. `route` is that of
-    [data].
+    [data]; `private` columns are kept apart, in Row.private.
 
-    Raises DataError for what spoils the whole file: missing, wrong kind, damaged, a byte order mark, open quotes.
+    Raises DataError for what spoils the whole file: missing, wrong kind, damaged, a byte order mark, open quotes;
+    UsageError for a private column that is to be read as another one.
     """
+    named = {**{f"columns.{ours}": theirs for ours, theirs in columns.items()}, "route": route}
+    ours = next((ours for ours, theirs in named.items() if theirs in private), None)
+    if ours is not None:
+        raise UsageError(f"data.{ours}: {named[ours]!r} is a column that a teacher alone reads",
+                         "leave it out there, or out of teacher.context and data.private")
     shaper = Shaper(columns, {} if unread is None else unread, set() if unseen is None else unseen, route)
     name = str(path)
     short = Path(name).name
@@ -71,7 +78,9 @@ def scan(path: Path | str, columns: Mapping[str, str] = _NO_COLUMNS, unread: dic
             yield record
             continue
         try:
-            yield shaper.row(record, f"{short}:{line}")
+            rest, told = parted(record, private)
+            row = shaper.row(rest, f"{short}:{line}")
+            yield replace(row, private=tuple(told.items())) if told else row
         except RowFault as fault:
             yield BadRow(name, line, fault.reason, fault.remedy)
 
@@ -155,7 +164,7 @@ def load_splits(data: Data, base: Path, ledger: Path | None = None) -> dict[str,
     for name in SPLITS:
         if getattr(data, name):
             source = locate(getattr(data, name), base / data.dir)
-            splits[name], faults = _collect(source, data.columns, data.skip_bad, unseen, data.route)
+            splits[name], faults = _collect(source, data.columns, data.skip_bad, unseen, data.route, data.private)
             bad += faults
     check_seen(data.columns, unseen)
     if data.skip_bad:
@@ -189,12 +198,12 @@ def rows_digest(rows: Sequence[Row]) -> str:
     return digest.hexdigest()
 
 
-def _collect(path: Path | str, columns: Mapping[str, str], skip_bad: bool,
-             unseen: set[str], route: str = "") -> tuple[list[Row], list[BadRow]]:
+def _collect(path: Path | str, columns: Mapping[str, str], skip_bad: bool, unseen: set[str], route: str = "",
+             private: Sequence[str] = ()) -> tuple[list[Row], list[BadRow]]:
     rows: list[Row] = []
     bad: list[BadRow] = []
     unread: dict[str, None] = {}
-    for row in scan(path, columns, unread, unseen, route):
+    for row in scan(path, columns, unread, unseen, route, private):
         if isinstance(row, Row):
             rows.append(row)
         elif skip_bad:

@@ -31,6 +31,8 @@ class Row:
     """Places of the assistant's messages that are read and not learned: those of weight 0."""
     route: str = ""
     """What says which of several teachers teaches the row, such as its language."""
+    private: tuple[tuple[str, str], ...] = ()
+    """Columns that a teacher alone reads, by name: no student, export or evaluation looks here."""
 
     @property
     def kind(self) -> str:

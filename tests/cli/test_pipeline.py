@@ -6,6 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
+from contextlib import redirect_stderr, redirect_stdout
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,8 @@ SHIPS = "[student]\nmodel='x'\n[[export]]\ntarget='gguf:Q8_0'\n"
 
 def write_rows(folder: Path) -> None:
     """Forty rows for training and eight for each other split, without a row in two of them."""
-    rows = [{"prompt": f"turn {state} the {room} {thing}", "completion": f'{{"{thing}":"{state}"}}'}
+    rows = [{"prompt": f"turn {state} the {room} {thing}", "completion": f'{{"{thing}":"{state}"}}',
+             "passage": f"hidden-passage {room}"}
             for room in ROOMS for thing in THINGS for state in ("on", "off")]
     for name, chosen in (("train", rows[:56]), ("validation", rows[56:64]), ("test", rows[64:76])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
@@ -45,6 +49,10 @@ layers = [0, 2]
 [teacher]
 kind = "local"
 model = {json.dumps(str(tiny_llama))}
+system = "prompt.txt"
+examples = "examples.jsonl"
+context = "passage"
+cache = {{}}
 [distill]
 steps = 4
 batch_size = 8
@@ -59,7 +67,11 @@ target = "gguf:Q8_0"
 calibration_rows = 8
 certify_rows = 4
 """)
-    assert main.call(["run", str(run_file), "-o", str(folder / "out")]) == 0
+    (folder / "prompt.txt").write_text("Answer as the hidden-system says.\n")
+    (folder / "examples.jsonl").write_text(json.dumps(
+        {"prompt": "turn it off", "completion": "hidden-example", "passage": "hidden-passage"}))
+    with (folder / "told.txt").open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        assert main.call(["run", str(run_file), "-o", str(folder / "out")]) == 0
     return run_file, folder / "out"
 
 
@@ -79,6 +91,54 @@ def test_a_run_writes_every_output(made: tuple[Path, Path]) -> None:
     assert (made[1] / "report.html").stat().st_size > 5000
     told = [path.read_text() for path in made[1].glob("*/run.toml")]
     assert len(told) == 3 and not any(str(made[0].parent.parent) in text for text in told)
+
+
+def test_what_the_teacher_alone_is_told_stands_nowhere_but_as_a_hash(
+    made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = made
+    plan = ["run", str(run), "-o", str(out), "--dry-run"]
+    for verb in (plan, [*plan, "--json"], ["distill", *plan[1:]], ["data", "check", str(run)],
+                 ["data", "show", str(run)]):
+        assert main.call(verb) == 0
+    said = "".join(capsys.readouterr())
+    assert said.count("sha256:") == 6
+    written = {path: path.read_bytes() for folder in (out, run.parent / "teacher-cache") for path in folder.rglob("*")
+               if path.is_file()} | {Path("said"): said.encode(), Path("told"): (run.parent / "told.txt").read_bytes()}
+    assert len(written) > 40 and not [path for path, content in written.items() if b"hidden-" in content]
+    for name in ("student", "gguf-Q8_0"):
+        told = tomllib.loads((out / name / "run.toml").read_text())["teacher"]
+        assert told["system"] == f"sha256:{sha256(b'Answer as the hidden-system says.').hexdigest()}"
+        assert told["examples"] == f"sha256:{sha256((run.parent / 'examples.jsonl').read_bytes()).hexdigest()}"
+        parents = json.loads((out / name / "manifest.json").read_text())["parents"]
+        assert any(len(parent.get("prompt_sha256", "")) == 64 for parent in parents if parent["role"] == "teacher")
+    about = next((run.parent / "teacher-cache").rglob("about.json"))
+    assert json.loads(about.read_text())["parents"] == [one for one in parents if one["role"] == "teacher"]
+
+
+def test_what_a_request_does_without_is_measured_on_the_shipped_file(made: tuple[Path, Path]) -> None:
+    shipped = json.loads((made[1] / "summary.json").read_text())["models"][-1]
+    saved = shipped["saved"]
+    assert saved["rows"] == 12 and saved["prompt_tokens_told"] > saved["prompt_tokens"] + 30
+    assert saved["ttft_ms_told"] > 0 and saved["ttft_ms"] > 0 and saved["repeats"] == 2
+    line = f"gguf:Q8_0: {saved['prompt_tokens']:.0f} prompt tokens a request instead of the " \
+           f"{saved['prompt_tokens_told']:.0f} with what the teacher is told; the first token after"
+    assert line in (made[1] / "report.html").read_text() and line in (made[0].parent / "told.txt").read_text()
+
+
+def test_another_prompt_redoes_what_the_teacher_says(made: tuple[Path, Path], tmp_path: Path,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    home = tmp_path / "moved"
+    shutil.copytree(made[0].parent, home)
+    run = ["run", str(home / "run.toml"), "-o", str(home / "out"), "--dry-run", "--json"]
+    for name in ("prompt.txt", "examples.jsonl"):
+        text = (home / name).read_text()
+        (home / name).write_text(text.replace("hidden", "other"))
+        assert main.call(run) == 0
+        states = {stage["name"]: stage["state"] for stage in json.loads(capsys.readouterr().out)["stages"]}
+        assert states["distill the student"] == states["evaluate the teacher"] == "make"
+        assert states["answer with a trivial baseline"] == states["check the data"] == "kept"
+        (home / name).write_text(text)
 
 
 def test_a_second_run_does_nothing(made: tuple[Path, Path]) -> None:
@@ -110,7 +170,7 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(
     before = modified(made[1])
     assert main.call(["run", str(made[0]), "-o", str(made[1]), "--set", "profile.repeats=3"]) == 0
     changed = {name for name, time in modified(made[1]).items() if before.get(name) != time}
-    assert changed == {"profiles/gguf-Q8_0.json", "summary.json", "report.html", "stages.json"}
+    assert changed == {"profiles/gguf-Q8_0.json", "saved/gguf-Q8_0.json", "summary.json", "report.html", "stages.json"}
     assert "distill the student: unchanged" in capsys.readouterr().err
 
 
