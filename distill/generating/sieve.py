@@ -103,9 +103,9 @@ class Sieve:
             yield "another script than the seeds and documents"
         if not self._marked and _MARKS.search(said):
             yield "marks of a template"
-        if row.messages and self._wanted.answers and normalise(row.question) == normalise(row.answer):
-            yield "an answer that is its own question"
         if call.passage is not None:
+            if normalise(row.question) in normalise(row.answer):
+                yield "an answer that repeats its question"
             if _OF_THE_PASSAGE.search(row.question):
                 yield "speaks of the text that its reader does not see"
             if reason := unsupported(call.passage.text, row.question, row.answer):

@@ -144,7 +144,7 @@ def test_marks_that_the_seeds_have_are_no_fault() -> None:
     ("At what pressure does it run?", "At 10 bar.", ""), ("At what pressure?", "At 11 bar.", "a number that is not in"),
     ("Whose pump is it?", "It is Bosch's.", "a name that is not in the passage"),
     ("What does the passage say?", "10 bar.", "speaks of the text that its reader does not see"),
-    ("Is it old?", "is it  OLD?", "an answer that is its own question")])
+    ("Is it old?", "You say: is it  OLD?", "an answer that repeats its question")])
 def test_answers_are_held_to_their_passage(prompt: str, completion: str, reason: str) -> None:
     wanted = Wanted(rows=2, passages=PASSAGES)
     found = judged(wanted, {"prompt": prompt, "completion": completion}, passage=PASSAGES[0])[0]
@@ -237,8 +237,8 @@ def test_rows_of_a_faulty_teacher_survive_three_kills(tmp_path: Path, monkeypatc
     monkeypatch.setenv("EDGESTILL_TEACHER_KEY", "sk-proj-0123456789abcdefghij")
     with FaultServer(seed=3, rate=0.12, faults=PASSING, answer=written, wait=0, latency=0.002) as server:
         command = ["data", "generate", str(seeds), "--teacher-url", server.url, "--teacher-model", "big", "--yes",
-                   "--rows", "120", "--per-call", "2", "-o", str(out)]
-        for calls in (12, 30, 50):
+                   "--rows", "80", "--per-call", "2", "-o", str(out)]
+        for calls in (8, 20, 32):
             killed(lambda: main.call(command), lambda calls=calls: len(server.calls) >= calls)  # type: ignore[misc]
             assert not out.exists()
         lost = in_flight(tmp_path / "generated.ledger.jsonl")
@@ -247,5 +247,5 @@ def test_rows_of_a_faulty_teacher_survive_three_kills(tmp_path: Path, monkeypatc
     assert len(paid) - len(set(paid)) <= lost <= 3 * 8 and any(call.fault for call in server.calls)
     assert f"and {lost} were in flight" in capsys.readouterr().out
     with FaultServer(answer=written) as server:
-        calm = generating(server, tmp_path / "calm", replace(WANTED, rows=120, per_call=2))
-    assert [json.loads(line) for line in out.read_text().splitlines()] == calm.rows and len(calm.rows) == 120
+        calm = generating(server, tmp_path / "calm", replace(WANTED, rows=80, per_call=2))
+    assert [json.loads(line) for line in out.read_text().splitlines()] == calm.rows and len(calm.rows) == 80

@@ -7,15 +7,17 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from edgestill.models.errors import DataError, MissingExtra, UsageError
+from edgestill.models.errors import DataError, EdgestillError, MissingExtra, UsageError
 from edgestill.runtime.data.documents import document
 from edgestill.runtime.data.documents.child import text_of
 from edgestill.runtime.data.documents.document import Document, Section, find, read
 from edgestill.runtime.data.documents.page_text import sections_of
 from edgestill.runtime.data.documents.passages import passages, pieces
 from edgestill.runtime.data.documents.support import unsupported
+from edgestill.runtime.files.limited_process import Outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +53,18 @@ def file(folder: Path, name: str, content: bytes | str) -> Path:
     return path
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read in this process what is read in one of its own, which costs a second."""
+    def run(module: str, job: dict[str, Any], **limits: Any) -> Outcome:
+        try:
+            return Outcome(list(text_of(job)))
+        except EdgestillError as error:
+            return Outcome([], error=error)
+
+    monkeypatch.setattr("edgestill.runtime.files.limited_process.run", run)
+
+
 PAGE = """<html><head><title>Not this</title><script>var x = "<p>nor this</p>";</script><style>p {}</style></head><body>
 <h1>Big  <b>day</b></h1><p>Hello&nbsp;there &amp; you,<br>all.</p><ul><li>one<li>two <i>more</i></ul>
 <pre>
@@ -84,6 +98,7 @@ def test_markdown_has_headings_but_in_code(tmp_path: Path) -> None:
     ("a.txt", b"\xef\xbb\xbfgr\xc3\xbcn", "grün"), ("a.txt", "grün".encode("utf-16"), "grün"),
     ("a.html", b"<meta charset='windows-1252'><p>gr\xfcn \x80", "grün €\n\n"),
     ("a.html", '<meta http-equiv=x content="text/html; charset=utf-8">grün', "grün\n\n")])
+@pytest.mark.usefixtures("in_process")
 def test_encodings_that_a_file_says_are_read(name: str, content: bytes | str, text: str, tmp_path: Path) -> None:
     assert read(file(tmp_path, name, content)).text == text
 
@@ -94,6 +109,7 @@ def test_encodings_that_a_file_says_are_read(name: str, content: bytes | str, te
     ("a.txt", b"\xff\xfea", "not utf-16-le"),
     ("a.html", b"<meta charset=zip_codec>x\x9c", "not zip_codec"), ("a.html", b"<p>a\0b", "a NUL character"),
     ("a.html", b"<meta charset=utf-16><p>odd", "not utf-16"), ("a.html", "<script>all", "there is no text in it")])
+@pytest.mark.usefixtures("in_process")
 def test_what_is_no_text_is_refused_by_name(name: str, content: bytes | str, words: str, tmp_path: Path) -> None:
     path = file(tmp_path, name, content)
     with pytest.raises(DataError) as refused:
@@ -131,7 +147,17 @@ ENCRYPTED = b"/Encrypt<</Filter/Standard/V 1/R 2/O(%b)/U(%b)/P -4>>/ID[(0)(0)]" 
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (lambda: pdf(shown("x"), more=ENCRYPTED), "it is encrypted"), (lambda: b"no PDF at all", "damaged, or made to be"),
+    (pdf(shown("x"), more=ENCRYPTED), "it is encrypted"), (b"no PDF at all", "damaged, or made to be"),
+    (pdf(shown("x")).replace(b"/Pages 2 0 R", b"/Pages 9 0 R"), "damaged, or made to be")])
+def test_pdfs_that_cannot_be_read_are_refused_by_name(content: bytes, words: str, tmp_path: Path) -> None:
+    pytest.importorskip("pypdf", reason="the extra label")
+    path = file(tmp_path, "a.pdf", content)
+    with pytest.raises(DataError) as refused:
+        list(text_of({"path": str(path), "pdf": True}))
+    assert refused.value.message.startswith(f"{path}: {words}")
+
+
+@pytest.mark.parametrize(("content", "words"), [
     (lambda: pdf(b""), "there is no text in it"),
     (lambda: pdf(BOMB).replace(b"/Length", b"/Filter/FlateDecode/Length"), "damaged"),
     (lambda: pdf(shown("x")).replace(b"/Kids[4 0 R]", b"/Kids[2 0 R]"), "")])
