@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from .data.batches import Batch
 
-LOGITS_AT_ONCE = 2**23
-"""Logits of one chunk (32 MiB in float32); a loss holds about ten tensors of this size for a moment."""
+LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**25}
+"""Logits of one chunk (32 and 128 MiB in float32); a loss holds about ten tensors of this size for a moment."""
 
 PlaceLoss = Callable[["Tensor", slice], "Tensor"]
 """(logits [c, v] in float32, which of the n positions) → loss of each position [c]."""
@@ -51,9 +51,12 @@ class Head:
         return (logits / self.softcap).tanh() * self.softcap if self.softcap else logits
 
     def rows(self, index: Tensor) -> Head:
-        """The head of the tokens in `index` only."""
-        bias = None if self.bias is None else self.bias[index]
-        return Head(self.weight[index].contiguous(), bias, self.scale, self.softcap)
+        """The head of the tokens in `index` only; where they are the first ones in order, it takes no memory."""
+        import torch
+
+        first = torch.equal(index, torch.arange(len(index), device=index.device))
+        some = slice(len(index)) if first else index
+        return Head(self.weight[some], None if self.bias is None else self.bias[some], self.scale, self.softcap)
 
 
 def head_of(model: Any) -> Head:
@@ -139,14 +142,14 @@ def summed_loss(hidden: Tensor, head: Head, place_loss: PlaceLoss, dtype: Any,
         return result
     weight, bias = head.weight.to(dtype), None if head.bias is None else head.bias.to(dtype)
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-    for part in chunks(len(hidden), len(weight)):
+    for part in chunks(len(hidden), len(weight), hidden.device.type):
         total += place_loss(head.logits(hidden[part].to(dtype), weight, bias), part).sum()
     return total
 
 
-def chunks(positions: int, vocabulary: int) -> list[slice]:
+def chunks(positions: int, vocabulary: int, device: str = "cpu") -> list[slice]:
     """Slices of positions that hold about LOGITS_AT_ONCE logits each."""
-    size = max(16, LOGITS_AT_ONCE // vocabulary)
+    size = max(16, LOGITS_AT_ONCE[device] // vocabulary)
     return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 
@@ -178,7 +181,7 @@ def _function() -> Any:
             sums: dict[int, Any] = {place: torch.zeros_like(values[place], dtype=torch.float32) for place in needed}
             cast = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-            for part in chunks(len(hidden), len(weight)):
+            for part in chunks(len(hidden), len(weight), hidden.device.type):
                 states = hidden[part].detach().to(dtype)
                 product = functional.linear(states, *cast).requires_grad_()
                 with torch.enable_grad():

@@ -125,15 +125,15 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
                 batches = schedule.step(state.step, processes.share_of_rows)
                 seen = processes.total({"count": sum(batch.count for batch in batches),
                                         "tokens": sum(batch.tokens for batch in batches)})
-                loss = 0.0
+                parts = []
                 for batch in batches:
-                    part = objective(batch) / max(1, seen["count"])
-                    loss += part.item()
-                    if not math.isfinite(loss):
-                        break
-                    accelerator.backward(part)
-                rows = "of another process" if math.isfinite(loss) else _some(batch.rows)
-                loss = processes.total({"loss": loss})["loss"]
+                    parts.append(objective(batch) / max(1, seen["count"]))
+                    accelerator.backward(parts[-1])
+                    parts[-1] = parts[-1].detach()
+                losses = torch.stack(parts).tolist() if parts else []  # a device is waited for here, once for all parts
+                bad = [batch for batch, part in zip(batches, losses, strict=True) if not math.isfinite(part)]
+                rows = _some(bad[0].rows) if bad else "of another process"
+                loss = processes.total({"loss": sum(losses)})["loss"]
                 if not math.isfinite(loss):
                     save()
                     raise TrainingError(f"step {state.step + 1}: the loss is {loss} (rows {rows})",

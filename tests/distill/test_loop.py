@@ -150,6 +150,20 @@ def test_the_first_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_bef
     torch.testing.assert_close(found[1]["layer.weight"], model.layer.weight.detach())
 
 
+def test_a_loss_that_is_not_finite_names_the_rows_of_its_pass(tmp_path: Path) -> None:
+    model, calls = Line(), []
+    good, passes = objective(model), Schedule(token_set([3] * 8), 4, 6, 0, whole_rows)
+    first, second = passes.step(0)
+
+    def loss(batch: Batch) -> torch.Tensor:
+        calls.append(batch.rows)
+        return good(batch) * (math.nan if batch.rows == second.rows else 1.0)
+
+    with pytest.raises(TrainingError, match=f"rows {', '.join(map(str, second.rows))}\\)"):
+        loop.train(model, loss, passes, None, SETTINGS, tmp_path, {"a": 1}, Progress("test"))
+    assert calls == [first.rows, second.rows]
+
+
 def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_used(tmp_path: Path) -> None:
     model = Line()
     good = objective(model)

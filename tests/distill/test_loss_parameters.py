@@ -30,7 +30,7 @@ class LearnedTemperature(torch.nn.Module):
 
 @pytest.mark.parametrize("trained", [True, False])
 def test_the_chunked_head_gives_their_gradient_too(monkeypatch: pytest.MonkeyPatch, trained: bool) -> None:
-    monkeypatch.setattr(heads, "LOGITS_AT_ONCE", 16)
+    monkeypatch.setattr(heads, "LOGITS_AT_ONCE", {"cpu": 16})
     torch.manual_seed(0)
     hidden, weight, theirs = torch.randn(50, 8), torch.randn(37, 8), Signal(torch.randn(50, 37))
     labels, loss = torch.zeros(50), LearnedTemperature()

@@ -184,11 +184,24 @@ def test_a_loss_of_a_level_that_is_not_computed_is_refused(monkeypatch: pytest.M
         read_losses([{"kind": "jsd"}])
 
 
+def test_the_first_rows_of_a_head_take_no_memory_and_others_are_those_named() -> None:
+    head = heads.Head(torch.randn(6, 4), torch.randn(6), scale=2.0)
+    first, some = head.rows(torch.arange(5)), head.rows(torch.tensor([0, 1, 3]))
+    assert first.weight.data_ptr() == head.weight.data_ptr() and torch.equal(first.weight, head.weight[:5])
+    assert torch.equal(some.weight, head.weight[[0, 1, 3]]) and torch.equal(some.bias, head.bias[[0, 1, 3]])
+    assert first.bias.shape == (5,) and first.scale == some.scale == 2.0
+
+
+def test_a_gpu_takes_more_positions_at_once() -> None:
+    sizes = {device: heads.chunks(2048, 151_936, device)[0].stop for device in ("cpu", "cuda")}
+    assert sizes == {"cpu": 55, "cuda": 220}
+
+
 @pytest.mark.parametrize("softcap", [0.0, 5.0])
 @pytest.mark.parametrize("chunk", [16, 2**20])
 def test_the_chunked_head_gives_the_loss_and_gradients_of_the_whole(monkeypatch: pytest.MonkeyPatch, softcap: float,
                                                                     chunk: int) -> None:
-    monkeypatch.setattr(heads, "LOGITS_AT_ONCE", chunk)
+    monkeypatch.setattr(heads, "LOGITS_AT_ONCE", {"cpu": chunk})
     torch.manual_seed(0)
     hidden, weight, bias = torch.randn(50, 8), torch.randn(37, 8), torch.randn(37)
     labels = torch.randint(37, (50,))

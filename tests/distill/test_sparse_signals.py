@@ -92,7 +92,7 @@ def test_a_part_and_a_padded_vocabulary_change_nothing(sparse: Any) -> None:
 
 
 def test_the_chunked_head_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "LOGITS_AT_ONCE", 16)
+    monkeypatch.setattr(heads, "LOGITS_AT_ONCE", {"cpu": 16})
     hidden, head = logits(50, 8).requires_grad_(), heads.Head(logits(37, 8, seed=1))
     teacher = Drawn.of(logits(50, 37, seed=2), 20, torch.rand(50))
     total = heads.summed_loss(hidden, head, lambda some, part: loss("forward_kl", some, teacher[part]), torch.float32)
