@@ -36,7 +36,8 @@ from . import named_models
 @click.option("--budget-mb", type=click.FloatRange(0), default=0.0, metavar="Y",
               help="Size of a mixed target, in megabytes.")
 @click.option("--app", "with_apps", multiple=True, metavar="NAME",
-              help="Program to write for where Python does not run: c, web, android or ios; may be repeated.")
+              help="Program to write around the file: c, web, android or ios, where Python does not run, or container; "
+                   "may be repeated.")
 @options.clients
 @options.out(what="Folder to write <format>-<type> folders into.")
 @options.settings

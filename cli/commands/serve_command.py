@@ -45,6 +45,9 @@ from . import cascading, named_models
                    "localhost are known; at 0.0.0.0 any name is, until one is given.")
 @click.option("--allow-origin", "allow_origins", multiple=True, metavar="ORIGIN",
               help="Origin whose web pages may ask, such as https://app.example.org, or *; repeat for several.")
+@click.option("--sagemaker", is_flag=True, envvar="EDGESTILL_SAGEMAKER",
+              help="Answer what Amazon SageMaker asks a container for, /ping and /invocations, and nothing else; it "
+                   "lets in who may, so no key is asked for.")
 @options.threads
 @options.verbose
 def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **settings: Any) -> None:

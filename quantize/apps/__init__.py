@@ -1,13 +1,14 @@
-"""Programs around an artifact for places where Python does not run: one file per place, and the name is `--app`'s.
+"""What runs an artifact elsewhere, mostly where Python does not: one file per place, and the name is `--app`'s.
 
 A kind names in `FITS` what it runs: {(task, format): folder of `templates` that is copied}. `write(packed, codec,
 folder)` adds to the copy what this artifact needs. `check(task, codec)` refuses a tokenizer or template that the app
-cannot run; `NOTE` is what the user is told about the app, or empty.
+cannot run; `NOTE` is what the user is told about the app, or empty. With `READS_PAIRS` it
+runs models of pairs of texts, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -55,8 +56,8 @@ def check(name: str, task: str, codec: Codec) -> None:
 
 
 def check_texts(name: str, folder: Path) -> None:
-    """Raise UsageError for a model of pairs of texts: an app reads one text."""
-    if outputs.reads_pairs(classifier_config(folder)):
+    """Raise UsageError for a model of pairs of texts where the app reads one text."""
+    if not getattr(_kind(name), "READS_PAIRS", False) and outputs.reads_pairs(classifier_config(folder)):
         raise UsageError(f"--app {name}: apps read one text, and {folder} is a cross-encoder, which scores pairs of "
                          "texts",
                          "leave it out: edgestill classify and serve take pairs, and so does transformers.js")
@@ -89,12 +90,15 @@ def write(packed: Artifact, name: str, out: Path) -> Path:
     return folder
 
 
-def copy(source: Traversable, target: Path) -> None:
-    """Write a folder of templates, which may lie in a zip, into the folder `target`."""
+def copy(source: Traversable, target: Path, leave_out: Container[str] = ()) -> None:
+    """Write a folder of this package, which may lie in a zip, into the folder `target`, but for what has a name of
+    `leave_out`."""
     target.mkdir(parents=True, exist_ok=True)
     for item in source.iterdir():
+        if item.name in leave_out:
+            continue
         if item.is_dir():
-            copy(item, target / item.name)
+            copy(item, target / item.name, leave_out)
         else:
             (target / item.name).write_bytes(item.read_bytes())
 

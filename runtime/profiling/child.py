@@ -16,9 +16,10 @@ import sys  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..encoders.classifier import Classifier
     from ..encoders.embedder import Embedder
-    from ..generation.generator import Generator
 
 
 def main() -> None:
@@ -38,15 +39,16 @@ def main() -> None:
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Load `path` and time its prompts (lists of ids) or texts: the first `warmup` of them are not counted.
 
-    Where `token_seconds` is given, a prompt's answer ends after that long.
+    Where `token_seconds` is given, a prompt's answer ends after that long. Where `streams` is, a generator is opened so
+    many times over the same weights, and prompts go to each in turn.
     """
     from ..generation.generator import Generator
-    from ..loading.load import load
+    from ..loading.load import load_streams
 
-    model = load(job["path"], threads=job["threads"], context=job["context"], check_hashes=job["check_hashes"])
-    result: dict[str, Any] = {"load_ms": (time.perf_counter() - STARTED) * 1000}
+    models = load_streams(job["path"], job.get("streams", 1), job["threads"], job["context"], job["check_hashes"])
+    model, result = models[0], dict[str, Any](load_ms=(time.perf_counter() - STARTED) * 1000)
     if isinstance(model, Generator):
-        result |= _generate(model, job)
+        result |= _generate(models, job)
     else:
         result |= _read(model, job)
     from .machine import peak_resident_bytes  # only now: nothing of ours but the model may be in the peak
@@ -54,13 +56,14 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     return result | {"peak_rss_bytes": peak_resident_bytes()}
 
 
-def _generate(model: Generator, job: dict[str, Any]) -> dict[str, Any]:
+def _generate(models: Sequence[Any], job: dict[str, Any]) -> dict[str, Any]:
     from ..generation.sampling import greedy
 
-    engine, codec, clock = model.engine, model.codec, time.perf_counter_ns
+    codec, clock = models[0].codec, time.perf_counter_ns
     runs: list[dict[str, Any]] = []
     first_token_at = None
-    for ids in job["prompts"]:
+    for index, ids in enumerate(job["prompts"]):
+        engine = models[index % len(models)].engine
         text = codec.decode(ids, skip_special_tokens=False)
         engine.truncate(0)
         engine.reserve(len(ids) + job["new_tokens"])

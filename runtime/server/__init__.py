@@ -23,7 +23,7 @@ FALLBACK_TRIES = 2
 def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080, *, key: str = "", threads: int = 0,
           context: int = 0, streams: int = 4, places: int = 64, fallback: str = "", fallback_model: str = "",
           fallback_key: str = "", threshold: float | Mapping[str, float] | None = None, shadow: float = 0.0,
-          allowed_hosts: Sequence[str] = (), allow_origins: Sequence[str] = (),
+          allowed_hosts: Sequence[str] = (), allow_origins: Sequence[str] = (), sagemaker: bool = False,
           ready: Callable[[str, Mapping[str, Any]], None] = lambda url, models: None) -> None:
     """Serve models until the process is told to stop; each is named as its folder or file is.
 
@@ -32,10 +32,12 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     Chats where a model is less sure than `threshold` (0 to 1, or each field's own, as `cascade` fits them) are handed
     on whole to `fallback_model` at the OpenAI-compatible address `fallback`; a share `shadow` of the others is asked of
     it too, and compared. `allowed_hosts` are names that clients may call this server by, beside its address and this
-    machine's own; web pages of `allow_origins` may ask it, too.
-    Raises UsageError for an address that others reach without a key of at least 16 characters, two models of one name,
-    a port that is taken, or a fallback without a threshold or shadow; MissingExtra without starlette and uvicorn; and
-    as `load` does.
+    machine's own; web pages of `allow_origins` may ask it, too. With `sagemaker` it answers what Amazon SageMaker asks
+    a container for, `/ping` and `/invocations`, and beside them health alone: SageMaker lets in who may, and sends no
+    key.
+    Raises UsageError for an address that others reach without a key of at least 16 characters, a key or web pages
+    together with `sagemaker`, two models of one name, a port that is taken, or a fallback without a threshold or
+    shadow; MissingExtra without starlette and uvicorn; and as `load` does.
     """
     try:
         from .application import Service
@@ -46,7 +48,11 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     from .fallback import Fallback
     from .work_queue import Station
 
-    check_address(host, key)
+    if not sagemaker:
+        check_address(host, key)
+    elif key or allow_origins:
+        raise UsageError("--sagemaker: SageMaker sends no API key, and no web page asks it",
+                         "leave out --api-key (EDGESTILL_API_KEY) and --allow-origin")
     hosts = hosts_of(host, allowed_hosts)
     check_origins(allow_origins)
     if fallback and threshold is None and not shadow:
@@ -66,7 +72,7 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
             stations.append(Station.open(name, path, places, streams, threads or _fastest(path), context))
         if behind is not None:
             check_heads(stations)
-        service = Service(stations, key, hosts, allow_origins, behind)
+        service = Service(stations, key, hosts, allow_origins, behind, sagemaker)
         ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}",
               {station.name: station.model for station in stations})
         server = server_of(service.application)

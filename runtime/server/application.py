@@ -42,9 +42,10 @@ class Service:
     """Stations behind HTTP."""
 
     def __init__(self, stations: Sequence[Station], key: str = "", hosts: Sequence[str] = LOOPBACK,
-                 origins: Sequence[str] = (), fallback: Fallback | None = None) -> None:
+                 origins: Sequence[str] = (), fallback: Fallback | None = None, sagemaker: bool = False) -> None:
         """`key` and `hosts` as in `Admission`; web pages of `origins` may ask, too; `fallback` answers chats where the
-        model is not sure. UsageError for a fallback behind a classifier that does not choose one label."""
+        model is not sure; `sagemaker`: beside health, only what Amazon SageMaker asks for. UsageError for a fallback
+        behind a classifier that does not choose one label."""
         for station in stations if fallback is not None else ():
             if isinstance(station.model, Classifier):
                 station.model.head.require_single("--fallback")
@@ -57,11 +58,15 @@ class Service:
         asking = {"/v1/chat/completions": self.chat, "/v1/completions": self.completion,
                   "/v1/responses": self.responses, "/v1/embeddings": self.embeddings, "/classify": self.classify}
         telling = {"/v1/models": self.models, "/v1/models/{name}": self.model, "/metrics": self.metrics}
+        open_to_all = {"/health": self.health, "/ready": self.ready, "/": self.page}
+        if sagemaker:
+            asking, telling = {"/invocations": self.invocations}, {}
+            open_to_all = {"/health": self.health, "/ready": self.ready, "/ping": self.ready}
         body = Middleware(WholeBody, room=Room())
         routes = [Route(path, handler, methods=["POST"], middleware=[admission, body])
                   for path, handler in asking.items()]
         routes += [Route(path, handler, middleware=[admission]) for path, handler in telling.items()]
-        routes += [Route("/health", self.health), Route("/ready", self.ready), Route("/", self.page)]
+        routes += [Route(path, handler) for path, handler in open_to_all.items()]
         middleware = [Middleware(RequestIds), Middleware(Counted, measures=self.measures)]
         if origins:
             middleware.append(Middleware(
@@ -131,6 +136,15 @@ class Service:
             inputs = list(zip(firsts, pairs, strict=True))
         found = await self._all(request, station, lambda model, _: (model.classify(text) for text in inputs))
         return as_json({"model": station.name, "results": [one.to_json(count) for one in found]})
+
+    async def invocations(self, request: Request) -> Response:
+        """What SageMaker hands on: a chat where there are `messages`, else what the model is made for."""
+        body, station = await self._asked(request, Generator, Classifier, Embedder)
+        if "messages" in body:
+            return await self.chat(request)
+        if isinstance(station.model, Generator):
+            return await self.completion(request)
+        return await (self.classify if isinstance(station.model, Classifier) else self.embeddings)(request)
 
     async def models(self, request: Request) -> Response:
         """What is served."""
