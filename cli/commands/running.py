@@ -23,13 +23,20 @@ DEMO_ROWS = {"train": 6400, "validation": 300, "test": 500}
 DEMO_TITLE = "A voice assistant for the home"
 
 
-def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, title: str) -> None:
-    """Bring the run file `path` up to date in `out` and show what it found; or the plan alone when `dry_run`.
+def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, title: str,
+        sky: bool = False) -> None:
+    """Bring the run file `path` up to date in `out` and show what it found; or the plan alone when `dry_run`, as a
+    SkyPilot file with `sky`.
 
     Raises CheckFailed when a gate does not hold, after everything else is written and shown.
     """
     plan = Plan(resolve.read(path, overrides), out.resolve(), title, output.note,
                 teachers.shown(runfile.read(path, overrides), path.parent), fetch=not dry_run)
+    if sky:
+        from ..pipeline import sky as skypilot
+
+        click.echo(skypilot.text(plan.run, str(out), forecast.forecast(plan)), nl=False)
+        return
     if dry_run:
         _show_plan(plan, out, as_json)
         return
