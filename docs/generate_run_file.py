@@ -18,7 +18,8 @@ from edgestill.models.toml_text import inline
 from edgestill.runtime.profiling import measures
 
 KINDS = {"cuts": "distill.students", "teacher": "distill.teachers", "losses": "distill.losses",
-         "adapter": "distill.adapters", "starts": "quantize.methods", "method": "quantize.methods"}
+         "adapter": "distill.adapters", "watchers": "distill.watchers", "starts": "quantize.methods",
+         "method": "quantize.methods"}
 """Where the kinds are that tables name, by the key of these tables."""
 WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 ABOUT = """# The run file

@@ -116,6 +116,8 @@ class Loop:
     """Seconds between checkpoints; 0 writes one after every step."""
     seed: int = limited(0, minimum=0, maximum=2**32 - 1)
     """Of the rows' order, new weights and dropout: the same seed makes the same model."""
+    watchers: list[dict[str, Any]] = field(default_factory=lambda: [{"kind": "tensorboard"}])
+    """Each names a file of distill/watchers, which is told the numbers of every step; they change no weight."""
 
 
 @dataclass(frozen=True)

@@ -146,8 +146,8 @@ def tune(folder: Path, run_file: Path, seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    training_log: Any = import_module("edgestill.distill.training.training_log")
-    training_log.find_spec = lambda name: None  # TensorBoard takes seconds to start, and nothing depends on it
+    tensorboard: Any = import_module("edgestill.distill.watchers.tensorboard")
+    tensorboard.find_spec = lambda name: None  # TensorBoard takes seconds to start, and nothing depends on it
     where, stride, run_file, seed = sys.argv[1:]
     (Path(where) / "line").mkdir()
     sys.stdout.write(json.dumps({"line": line(Path(where) / "line", int(stride)),

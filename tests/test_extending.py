@@ -49,17 +49,18 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
 
 
 def test_every_example_is_tested() -> None:
-    assert len(EXAMPLES) == 13 and PAGE.count("```python\n# ") + PAGE.count("```toml\n# ") == 13
+    assert len(EXAMPLES) == 14 and PAGE.count("```python\n# ") + PAGE.count("```toml\n# ") == 14
 
 
 def test_every_run_file_of_the_page_names_what_is_there(load: Load, tmp_path: Path) -> None:
     runfile, found = load("models.runfile"), re.findall(r"^```toml\n(\[.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-    assert len(found) == 5
+    assert len(found) == 6
     for text in found:
         (tmp_path / "run.toml").write_text(text, encoding="utf-8")
         run = runfile.read(tmp_path / "run.toml")
         load("distill.training.weighted_losses").read_losses(run.distill.losses)
         load("distill.prepare").cuts_of(run.student)
+        load("distill.training.training_log").watchers_of(run.tune.watchers, "tune.watchers")
         load("cli.pipeline.gates").check(run)
         for export in run.export:
             runfile.kind_config(runfile.METHODS, export.method, "export.method")
@@ -75,6 +76,18 @@ def test_a_loss(load: Load) -> None:
     built = losses.WeightedLosses(terms, torch.nn.Linear(1, 1), SimpleNamespace(provides={"logits"}))
     found = built(signal(student), signal(teacher), torch.tensor([0, 1]))
     assert found.tolist() == pytest.approx([0.0, 0.7])
+
+
+def test_a_watcher(load: Load, tmp_path: Path) -> None:
+    metrics = load("distill.training.training_log").Metrics
+    for first, steps in ((0, (1, 2, 3)), (2, (3,))):  # the third step of the first attempt is lost
+        written = metrics(tmp_path, first, True, [{"kind": "csv_lines"}])
+        for step in steps:
+            written.write(step, loss=step + first)
+            written.write(step, validation_loss=1.0)
+        written.sync()
+        written.close()
+    assert (tmp_path / "csv_lines" / "loss.csv").read_text() == "1,1\n2,2\n3,5\n"
 
 
 def test_a_teacher(load: Load, tiny_llama: Path) -> None:

@@ -41,9 +41,11 @@ def check(run: RunFile) -> None:
     """
     for name, settings in (("tune", run.tune), ("distill", run.distill)):
         runfile.kind_config("distill.adapters", settings.adapter, f"{name}.adapter")
-    for each in (run.tune, run.distill, run.grid_aware):
+    for name, each in (("tune", run.tune), ("distill", run.distill), ("grid_aware", run.grid_aware)):
         if each is not None:
             optimizers.check(each)
+            for index, watcher in enumerate(each.watchers):
+                runfile.kind_config("distill.watchers", watcher, f"{name}.watchers[{index}]")
     for index, loss in enumerate(run.distill.losses):
         table = {key: value for key, value in loss.items() if key != "weight"}
         runfile.kind_config("distill.losses", table, f"distill.losses[{index}]")

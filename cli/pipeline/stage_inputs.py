@@ -60,7 +60,8 @@ class Reads:
         """What any training reads: rows, task, how rows become ids, its own settings."""
         data = {key: value for key, value in asdict(self._run.data).items() if key not in _PLACES}
         numbers = asdict(settings)
-        numbers.pop("checkpoint_seconds")  # changes no weight
+        for changes_no_weight in ("checkpoint_seconds", "watchers"):
+            numbers.pop(changes_no_weight)
         return {**self.rows("train", "validation"), **self.task(), "data": data, "settings": numbers}
 
     def teacher(self) -> dict[str, Any]:

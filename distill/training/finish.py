@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...models import files
+from ...models import files, kinds
 from ...models.artifact import Tokenizer, seal
 from ...models.errors import UsageError
 from ...models.family import of_config
@@ -21,7 +21,7 @@ from ...runtime.text.template_defaults import write_template
 from ..loading import copy_tokenizer, parameters, save_model
 from ..students.vocabulary import write_trimmed_tokenizer
 from ..teachers._prompt import hidden
-from .training_log import METRICS, TENSORBOARD
+from .training_log import METRICS, WATCHERS
 
 WEIGHTS = "model.safetensors"
 
@@ -59,8 +59,9 @@ def write(out: Path, model: Any, tokenizer: Path, run: RunFile, base: Path, fact
         files.write_text(folder / "run.toml", to_toml(replace(told(run, base), task=task)))
         if work is not None:
             shutil.copyfile(work / METRICS, folder / METRICS)
-            if (work / TENSORBOARD).is_dir():
-                shutil.copytree(work / TENSORBOARD, folder / TENSORBOARD)
+            for name in kinds.names(WATCHERS):
+                if (work / name).is_dir():
+                    shutil.copytree(work / name, folder / name)
         codec = Codec.from_folder(folder, task)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         text, family = model.config.get_text_config(), of_config(config)

@@ -31,7 +31,7 @@ from ..teachers._several import Several
 from . import finish, loop, machine
 from .checkpoint import locked
 from .token_cache import tokenize
-from .training_log import Progress
+from .training_log import Progress, watchers_of
 from .weighted_losses import Term, WeightedLosses, read_losses
 from .world import world
 
@@ -159,6 +159,7 @@ def run_job(job: Job, out: Path) -> Path:
 def once(job: Job, out: Path, work_at: Callable[[Bench], None]) -> Path:
     """Let `work_at` make the artifact `out` in `<out>.work`, unless an artifact of the very same job stands there."""
     progress = Progress(job.stage, world().leads)
+    watchers_of(job.settings.watchers, f"{job.stage}.watchers")
     if job.run.task.schema:
         finish.read_schema(job.base / job.run.task.schema)
     device = machine.device()
@@ -223,7 +224,8 @@ def validate(objective: Objective, schedule: Schedule) -> dict[str, float]:
 def _describe(job: Job, precision: str, threads: int, device: str) -> dict[str, Any]:
     """What the weights depend on, as JSON values."""
     settings: dict[str, Any] = asdict(job.settings) | {"adapter": dict(job.adapter)}
-    settings.pop("checkpoint_seconds")
+    for changes_nothing in ("checkpoint_seconds", "watchers"):
+        settings.pop(changes_nothing)
     settings["losses"] = [dict(table) for table in job.losses]
     return {
         "stage": job.stage, "settings": settings, "task": task_facts(job.run.task, job.base),

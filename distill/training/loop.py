@@ -85,7 +85,7 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
         _set_weights(named, weights)
         optimizers.set_moments(optimizer.optimizer, named, moments)
         progress.note(f"continuing at step {state.step} of {steps}")
-    metrics = Metrics(work, state.step, processes.leads)
+    metrics = Metrics(work, state.step, processes.leads, settings.watchers, progress.note)
     saved_at = time.monotonic()
 
     def save() -> None:

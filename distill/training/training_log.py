@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
-from ...models import progress
+from ...models import kinds, progress
+from ...models.errors import UsageError
+from ...models.runfile import kind_config
 
 METRICS = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
+WATCHERS = "distill.watchers"
 
 
 class Progress:
@@ -34,13 +37,15 @@ class Progress:
 
 
 class Metrics:
-    """metrics.jsonl, one line a record, and the same numbers for TensorBoard where that is installed."""
+    """metrics.jsonl, one line a record, and the same numbers for every watcher."""
 
-    def __init__(self, folder: Path, first_step: int, writes: bool = True) -> None:
+    def __init__(self, folder: Path, first_step: int, writes: bool = True,
+                 watchers: Sequence[Mapping[str, Any]] = (), note: Callable[[str], None] = print) -> None:
         """Continue the files of `folder`; records of steps after `first_step` are of a lost attempt and go. Of several
-        processes that train together one `writes`."""
+        processes that train together one `writes`. `watchers` are tables of kinds; `note` is told of one that cannot
+        work here. Errors as of `watchers_of`."""
         self._file: IO[str] | None = None
-        self._board: Any = None
+        self._watchers: list[Any] = []
         if not writes:
             return
         self._path = folder / METRICS
@@ -55,10 +60,11 @@ class Metrics:
                     kept.append(line)
         self._path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
-        if find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=first_step + 1)
+        for name, kind, config in watchers_of(watchers, "watchers"):
+            if (watcher := kind.open(config, folder / name, first_step)) is None:
+                note(f"{name} is not installed, so nothing is written for it")
+            else:
+                self._watchers.append(watcher)
 
     def write(self, step: int, **values: float) -> None:
         """One record."""
@@ -66,20 +72,31 @@ class Metrics:
             return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        for watcher in self._watchers:
+            watcher.write(step, values)
 
     def sync(self) -> None:
         """Make what was written durable: called with every checkpoint."""
         if self._file is not None:
             os.fsync(self._file.fileno())
-        if self._board is not None:
-            self._board.flush()
+        for watcher in self._watchers:
+            watcher.sync()
 
     def close(self) -> None:
         """Close the files."""
         if self._file is not None:
             self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for watcher in self._watchers:
+            watcher.close()
+
+
+def watchers_of(tables: Sequence[Mapping[str, Any]], name: str) -> list[tuple[str, ModuleType, Any]]:
+    """Name, kind and config of the watchers of a run file's key `name`. UsageError for an unknown kind or key, and for
+    one that is named twice."""
+    found: dict[str, tuple[str, ModuleType, Any]] = {}
+    for index, table in enumerate(tables):
+        config = kind_config(WATCHERS, table, f"{name}[{index}]")
+        if table["kind"] in found:
+            raise UsageError(f"{name}[{index}]: {table['kind']} is named twice", "keep one of them")
+        found[table["kind"]] = table["kind"], kinds.load(WATCHERS, table["kind"]), config
+    return [*found.values()]

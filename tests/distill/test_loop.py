@@ -18,7 +18,7 @@ from edgestill.distill.data.batches import Batch, Schedule, whole_rows
 from edgestill.distill.tasks import _temperature as temperature
 from edgestill.distill.training import loop, machine
 from edgestill.distill.training.checkpoint import Store
-from edgestill.distill.training.training_log import METRICS, Metrics, Progress
+from edgestill.distill.training.training_log import METRICS, Metrics, Progress, watchers_of
 from edgestill.models.errors import TrainingError, UsageError
 from edgestill.models.runfile import Training
 
@@ -232,8 +232,39 @@ def test_records_of_a_lost_attempt_go(tmp_path: Path) -> None:
 
 def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     run(tmp_path)
-    assert list((tmp_path / "tensorboard").glob("events.*"))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    records = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    wanted = [(record["step"], record["loss"]) for record in records if "loss" in record]
+    assert [(one.step, pytest.approx(one.value)) for one in events.Scalars("loss")] == wanted
+
+
+def test_watchers_change_no_weight(tmp_path: Path) -> None:
+    _, watched = run(tmp_path / "watched")
+    _, alone = run(tmp_path / "alone", replace(SETTINGS, watchers=[]))
+    assert torch.equal(watched.layer.weight, alone.layer.weight) and not (tmp_path / "alone" / "tensorboard").exists()
+    assert (tmp_path / "alone" / METRICS).is_file()
+
+
+def test_a_watcher_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgestill.distill.watchers.tensorboard.find_spec", lambda name: None)
+    notes: list[str] = []
+    metrics = Metrics(tmp_path, 0, True, SETTINGS.watchers, notes.append)
+    metrics.write(1, loss=1.0)
+    metrics.close()
+    assert notes == ["tensorboard is not installed, so nothing is written for it"]
+
+
+@pytest.mark.parametrize(("tables", "message"), [
+    ([{"kind": "tensorbord"}], "watchers: 'tensorbord' is not known"),
+    ([{"kind": "tensorboard", "port": 1}], r"tune.watchers\[0\].port"),
+    ([{"kind": "tensorboard"}] * 2, r"tune.watchers\[1\]: tensorboard is named twice")])
+def test_watchers_that_cannot_be_are_refused(tables: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        watchers_of(tables, "tune.watchers")
 
 
 def test_nothing_is_drawn_where_there_is_no_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
