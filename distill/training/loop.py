@@ -68,7 +68,7 @@ def train(model: Any, objective: Objective, schedule: Schedule, validate: Valida
     import torch
     from accelerate import Accelerator
 
-    accelerator, processes = Accelerator(cpu=schedule.device == "cpu"), world()
+    accelerator, processes = Accelerator(cpu=schedule.device == "cpu", mixed_precision="no"), world()
     store = Store(work, progress.note, processes.leads)
     changed = processes.of_lead(store.claim(description, soft) if processes.leads else [])
     named = {name: value for name, value in (*model.named_parameters(), *(of_losses or {}).items())

@@ -1,4 +1,4 @@
-"""The processes that train one model together, as `torchrun` starts them; mostly one.
+"""The processes that train one model together, as `torchrun` or `accelerate launch` starts them; mostly one.
 
 Each takes its share of every step's rows, and gradients are added up, so that the weights are those of one process but
 for the order of sums, and for dropout. The lead alone writes files.
@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
-from ...models.errors import EdgestillError
+from ...models.errors import EdgestillError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,9 +129,26 @@ def _reduce(gradients: list[Tensor]) -> None:
         grad.copy_(part.view_as(grad))
 
 
+_LAUNCH = "accelerate launch --multi_gpu --num_processes N …, which starts them on processors, too"
+
+
+def check_launcher(environment: Mapping[str, str]) -> None:
+    """UsageError for what `accelerate launch` was told, as its `environment` says, and what does not come of it."""
+    for name, asked in (("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed")):
+        if environment.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
+            raise UsageError(f"accelerate launch was told to use {asked}, and here each process trains the whole model",
+                             f"use {_LAUNCH}")
+    alone = "WORLD_SIZE" not in environment and "MASTER_PORT" in environment
+    if alone and environment.get("ACCELERATE_USE_CPU", "").lower() == "true":
+        raise UsageError("accelerate launch --cpu was told to start several processes, and has started this one alone",
+                         f"use {_LAUNCH}")
+
+
 @cache
 def world() -> World:
-    """The processes that a launcher has started with this one; its environment says so."""
+    """The processes that a launcher has started with this one; its environment says so. Errors as of
+    `check_launcher`."""
+    check_launcher(os.environ)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
     import torch

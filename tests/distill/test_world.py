@@ -106,6 +106,26 @@ def test_two_processes_reach_what_one_reaches(folder: Path, alone: Path) -> None
     assert kept[0] == kept[1] != {}
 
 
+def test_accelerate_starts_as_many_on_processors(tmp_path: Path) -> None:
+    script = "import os\nprint(*(os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR')), flush=True)\n"
+    (tmp_path / "say.py").write_text(script)
+    done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+                           "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+                           "--main_process_port", "0", "say.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert sorted(done.stdout.splitlines()) == ["0 2 127.0.0.1", "1 2 127.0.0.1"], done
+
+
+@pytest.mark.parametrize(("environment", "message"), [
+    ({"ACCELERATE_USE_FSDP": "true", "WORLD_SIZE": "2"}, "told to use FSDP, and here each process trains the whole"),
+    ({"ACCELERATE_USE_DEEPSPEED": "true", "WORLD_SIZE": "2"}, "told to use DeepSpeed"),
+    ({"ACCELERATE_USE_CPU": "True", "MASTER_PORT": "29500"}, "has started this one alone")])
+def test_what_accelerate_is_told_in_vain_is_refused(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        world_module.check_launcher(environment)
+    world_module.check_launcher({"ACCELERATE_USE_CPU": "True", "WORLD_SIZE": "2", "MASTER_PORT": "1"})
+    world_module.check_launcher({"ACCELERATE_USE_CPU": "True"})
+
+
 def test_when_one_process_is_asked_to_stop_all_do(folder: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the others would wait for it at the next step's gradients."""
     asked = [0.0, 0.0, 1.0]
