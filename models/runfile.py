@@ -90,8 +90,7 @@ class Loop:
     batch_size: int = limited(16, minimum=1, maximum=65536)
     """Rows per optimizer step."""
     micro_batch_tokens: int = limited(0, minimum=0)
-    """Padded tokens per forward pass; an optimizer step accumulates as many passes as it needs. 0: as many as about
-    1 GB of activations hold."""
+    """Padded tokens of a forward pass; a step takes as many as it needs. 0: as many as 1 GB of activations hold."""
     learning_rate: float = limited(2e-4, minimum=0.0, maximum=1.0)
     """Its highest value."""
     warmup: float = limited(0.03, minimum=0.0, maximum=1.0)
@@ -168,8 +167,7 @@ class Export:
     method: dict[str, Any] = field(default_factory=lambda: {"kind": "gptq"})
     """4-bit codes: a file of quantize/methods; gptq loses least, scale_search is faster."""
     bits_per_weight: float = limited(0.0, minimum=0.0, maximum=16.0)
-    """gguf:mixed, onnx:mixed: bits of the whole file for each weight; types are dealt out to lose the least. Without a
-    size: a tenth more than gguf:Q4_0 or onnx:int4."""
+    """gguf:mixed, onnx:mixed: bits of the whole file for each weight; without a size a tenth more than Q4_0 or int4."""
     budget_mb: float = limited(0.0, minimum=0.0)
     """The same as a file size in megabytes (10^6 bytes)."""
     calibration_rows: int = limited(128, minimum=0, maximum=100000)
@@ -282,8 +280,8 @@ def kind_config(package: str, table: Mapping[str, Any], name: str) -> Any:
 
 def formats(run: RunFile) -> list[str]:
     """What the student is to be exported to: of [student] format and every [[export]]."""
-    named = [run.student.format, *(export.target for export in run.export)]
-    return sorted({Scheme.parse(target).format for target in named if target})
+    targets = (run.student.format, *(export.target for export in run.export))
+    return sorted({Scheme.parse(target).format for target in targets if target})
 
 
 def check_grid_aware(run: RunFile) -> None:

@@ -60,7 +60,8 @@ class Mounts:
     def maybe(self, value: Any) -> Any:
         """A value of a kind's table, where it holds a path as `resolve` makes them."""
         if isinstance(value, Mapping):
-            return {key: one if key == "system" else self.maybe(one) for key, one in value.items()}
+            text = {key for key, one in value.items() if key == "system" and not str(one).endswith((".txt", ".md"))}
+            return {key: one if key in text else self.maybe(one) for key, one in value.items()}
         if isinstance(value, list):
             return [self.maybe(one) for one in value]
         return self.moved(value) if isinstance(value, str) and Path(value).is_absolute() else value

@@ -30,6 +30,7 @@ format = "gguf:Q4_0"
 [teacher]
 kind = "local"
 model = "teacher"
+system = "told.md"
 cache = { folder = "kept" }
 [[export]]
 target = "gguf:Q4_0"
@@ -42,7 +43,7 @@ LONG = {"distill the student": Cost(90_000, 12 * 10**9), "tune the teacher": Cos
 def path(tmp_path: Path) -> Path:
     for folder in ("student", "teacher", "rows of ü"):
         (tmp_path / folder).mkdir()
-    for name in ("schema.json", "rows of ü/train.jsonl", "not-named.jsonl"):
+    for name in ("schema.json", "told.md", "rows of ü/train.jsonl", "not-named.jsonl"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "run.toml").write_text(RUN)
     return tmp_path / "run.toml"
@@ -63,12 +64,13 @@ def test_what_is_mounted_is_what_the_run_file_names_and_is_there(path: Path) -> 
     task = told(path, COSTS)
     there = {name.removeprefix("~/edgestill/"): Path(local).relative_to(path.parent).as_posix()
              for name, local in task["file_mounts"].items()}
-    assert {*there.values()} == {"schema.json", "rows of ü/train.jsonl", "student", "teacher"}
+    assert {*there.values()} == {"schema.json", "told.md", "rows of ü/train.jsonl", "student", "teacher"}
     run, by_here = run_of(task), {here: name for name, here in there.items()}
     assert run["data"]["train"] == by_here["rows of ü/train.jsonl"] and run["data"]["train"].endswith(".jsonl")
     assert run["data"]["dir"] == "." and run["data"]["validation"] == "owner/name:train"
     assert run["task"]["schema"] == by_here["schema.json"] and run["student"]["model"] == by_here["student"]
-    assert run["teacher"]["model"] == by_here["teacher"] and run["teacher"]["cache"]["folder"] == "kept"
+    assert run["teacher"]["model"] == by_here["teacher"] and run["teacher"]["system"] == by_here["told.md"]
+    assert run["teacher"]["cache"]["folder"] == "kept"
     assert run["task"]["system"] == runfile.read(path).task.system
     assert str(path.parent) not in task["run"]
 
