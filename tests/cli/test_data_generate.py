@@ -80,6 +80,7 @@ def test_new_rows_of_every_label_pass_the_check_of_data(generate: Generate, stub
     assert generate(*options) == 2 and "already exists" in capsys.readouterr().err
     made.unlink()
     assert generate(*options) == 0 and made.read_bytes() == written and len(stub.requests) == 6
+    assert "questions: 6, of which 6 are answered" in capsys.readouterr().err
     for path in tmp_path.glob("generated.*"):
         content = path.read_text()
         assert [secret for secret in (KEY, stub.url, "heliotrope", str(stub.server_port)) if secret in content] == []

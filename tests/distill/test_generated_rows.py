@@ -135,6 +135,23 @@ def test_a_row_is_held_to_those_that_are_kept_and_not_to_those_left_out() -> Non
                 "", "nearly repeats another new row", "repeats another new row"]
 
 
+def test_answers_are_about_as_long_as_those_of_the_seeds() -> None:
+    wanted = Wanted(rows=5, seeds=[ASKED])
+    assert judged(wanted, {"prompt": "what is that?", "completion": "It is so. " * 4},
+                  {"prompt": "what was there?", "completion": "It is so. " * 3}) == [
+                      "an answer far longer than any seed's", ""]
+
+
+def test_the_plan_expects_rows_as_long_as_the_seeds(tmp_path: Path) -> None:
+    def plan(wanted: Wanted) -> Any:
+        return Generating(wanted, Settings("http://127.0.0.1:9/v1", "big", answer_tokens=200), tmp_path / "none").plan()
+
+    each = round(sum(len(row.text + row.label) for row in SEEDS) / 6 / 4) + 12
+    assert plan(WANTED).tokens_written == 4 * (3 * each + 8) and plan(WANTED).most == 12
+    assert plan(replace(WANTED, per_call=12)).tokens_written == 2 * 200  # no call writes more
+    assert plan(Wanted(rows=8, passages=PASSAGES)).tokens_written == 4 * 200
+
+
 def test_marks_that_the_seeds_have_are_no_fault() -> None:
     wanted = replace(WANTED, seeds=[*SEEDS, Row(text="dear {{name}}, hello", label="cards", where="seeds.jsonl:9")])
     assert judged(wanted, {"text": "good morning, {{name}} of mine"}) == [""]
