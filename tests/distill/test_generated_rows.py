@@ -129,6 +129,10 @@ def test_rows_that_are_none_are_left_out_by_name(row: Any, reason: str) -> None:
 def test_a_row_is_held_to_those_that_are_kept_and_not_to_those_left_out() -> None:
     near = [{"text": f"the red card of my aunt costs {word}"} for word in ("much", "much!", "much!!", "much!!!")]
     assert judged(WANTED, *near)[1:] == ["nearly repeats another new row"] * 3
+    first = "now the red card of my aunt costs much money"
+    # The third is like the second alone.
+    chain = [first, f"{first} not now", f"{first.removeprefix('now the')} not now"]
+    assert judged(WANTED, *({"text": text} for text in chain)) == ["", "nearly repeats another new row", ""]
     sieve, call = Sieve(WANTED), calls_of(WANTED)[0][0]
     assert [one.reason for text in ("first of all rows", "first of all rows!", "First of all rows")
             for one in sieve.judged([(call, {"text": text})])] == [
