@@ -10,7 +10,9 @@ from typing import Any
 
 from ...models.errors import DataError
 from .faults import BadRow, RowFault
-from .formats import DECODER, Record, chunks, decoded, faults, json_object, jsonl_records, refuse_mark
+from .file_kinds import refuse_other
+from .formats import DECODER, Record, decoded, faults, json_object, jsonl_records
+from .unpacked import chunks
 
 LIMIT = 1024 * 1024 * 1024
 """Bytes of a file that is held whole, unpacked."""
@@ -58,7 +60,7 @@ def _whole(path: Path) -> bytes:
                             "write one object a line, in a .jsonl file")
         parts.append(chunk)
     content = b"".join(parts)
-    refuse_mark(path, content[:4])
+    refuse_other(path, content)
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ...models.errors import DataError
@@ -46,6 +47,16 @@ class Finding:
     message: str
     examples: list[str] = field(default_factory=list)
     """Up to EXAMPLES places and texts."""
+
+
+def twice(names: Iterable[str]) -> str | None:
+    """The first name that stands twice; None where none does."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def check_strings(value: object, depth: int = 0) -> None:

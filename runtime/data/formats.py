@@ -6,19 +6,18 @@ place. A fault that makes all later rows doubtful (encoding of a CSV file, an op
 
 from __future__ import annotations
 
-import codecs
 import csv
-import gzip
 import json
 import math
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...models.errors import DataError, MissingExtra
-from .faults import BadRow, RowFault, check_strings
+from ...models.errors import DataError
+from .faults import BadRow, RowFault, check_strings, twice
+from .file_kinds import refuse_other
+from .unpacked import chunks
 
 
 class Described(dict[str, Any]):
@@ -32,10 +31,6 @@ LINE_LIMIT = 8 * 1024 * 1024
 """Bytes of one line or cell; a longer one is a file without line ends, a quote that is never closed, or a bomb."""
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 PACKED = (".gz", ".zst")
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF8, "UTF-8"),
-    (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
-)
 
 
 def format_of(path: Path) -> str:
@@ -90,9 +85,8 @@ def faults(remedy: str, place: str = "") -> Iterator[None]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RowFault(f"the JSON key {twice!r} stands twice in one object", "keep one of the two values")
+        name = twice(name for name, _ in pairs)
+        raise RowFault(f"the JSON key {name!r} stands twice in one object", "keep one of the two values")
     return table
 
 
@@ -108,43 +102,6 @@ def _finite(digits: str) -> float:
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
-
-
-def chunks(path: Path) -> Iterator[bytes]:
-    """Stream the unpacked bytes of a file. Raises DataError for damaged ones."""
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".zst":
-            yield from _zstd_chunks(path)
-            return
-        with gzip.open(path, "rb") if suffix == ".gz" else path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                yield chunk
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged gzip data: {error}", "copy or download the file again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}", "check its permissions") from None
-
-
-def _zstd_chunks(path: Path) -> Iterator[bytes]:
-    try:
-        import zstandard
-    except ImportError:
-        raise MissingExtra("zstandard", "train") from None
-    decoder, inside = zstandard.ZstdDecompressor().decompressobj(), False
-    damaged = DataError(f"{path}: damaged or truncated zstd data", "copy or download the file again")
-    with path.open("rb") as file:
-        while block := file.read(4096):  # small blocks bound what one of them can unfold to
-            while block:
-                try:
-                    yield decoder.decompress(block)
-                except zstandard.ZstdError:
-                    raise damaged from None
-                inside, block = not decoder.eof, decoder.unused_data if decoder.eof else b""
-                if not inside:  # one file may hold several frames
-                    decoder = zstandard.ZstdDecompressor().decompressobj()
-    if inside:
-        raise damaged
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
@@ -168,16 +125,7 @@ def _check_line(path: Path, number: int, line: bytes) -> None:
         raise DataError(f"{path}:{number}: the line is longer than {LINE_LIMIT // 2**20} MiB",
                         "write one row a line; a whole JSON array belongs in a .json file")
     if number == 1:
-        refuse_mark(path, line)
-
-
-def refuse_mark(path: Path, start: bytes) -> None:
-    """DataError for a file whose first bytes are a byte order mark."""
-    for mark, name in _BYTE_ORDER_MARKS:
-        if start.startswith(mark):
-            remedy = ("remove the mark: sed -i '1s/^\\xEF\\xBB\\xBF//' FILE (in a spreadsheet, save as plain UTF-8)"
-                      if name == "UTF-8" else f"convert it: iconv -f {name} -t UTF-8 FILE > NEW")
-            raise DataError(f"{path}:1: the file starts with a {name} byte order mark", remedy)
+        refuse_other(path, line)
 
 
 def decoded(line: bytes, offset: int) -> str:
@@ -194,20 +142,32 @@ def decoded(line: bytes, offset: int) -> str:
 
 def jsonl_records(path: Path) -> Iterator[tuple[int, Record]]:
     """Stream JSON lines."""
-    blank: list[int] = []
+    blank = 0
     for number, offset, line in _lines(path):
         if not line.strip():
-            blank.append(number)
+            blank = blank or number
             continue
-        for empty in blank:  # blank lines at the end of a file are harmless, between rows they are not
+        for empty in range(blank or number, number):  # at the end of a file they are harmless, between rows not
             yield empty, BadRow(str(path), empty, "the line is empty", "remove the empty line")
-        blank.clear()
+        blank = 0
         try:
             yield number, json_object(parse_json(decoded(line, offset).strip()))
         except RowFault as fault:
+            if _ends_in_cr(number, line):
+                raise _cr(path, number) from None
             array = number == 1 and line.lstrip()[:1] == b"["
             remedy = "name the file .json: there an array of objects is read whole" if array else fault.remedy
             yield number, BadRow(str(path), number, fault.reason, remedy)
+
+
+def _ends_in_cr(number: int, line: bytes) -> bool:
+    """Whether a whole file is one line for us, and several for those who end lines in CR alone."""
+    return number == 1 and not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r")
+
+
+def _cr(path: Path, number: int) -> DataError:
+    return DataError(f"{path}:{number}: a line ends in CR alone",
+                     "end lines in LF or CR LF: tr '\\r' '\\n' < FILE > NEW")
 
 
 def json_object(value: Any) -> dict[str, Any]:
@@ -224,14 +184,14 @@ def _csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, Record]]:
     reader = csv.reader(_csv_lines(path), delimiter=delimiter, strict=True)
     header = next(_csv_rows(path, reader), (1, []))[1]
     _check_header(path, header, delimiter)
-    blank: list[int] = []
+    blank = 0
     for number, cells in _csv_rows(path, reader):
         if not cells:
-            blank.append(number)
+            blank = blank or number
             continue
-        for empty in blank:
+        for empty in range(blank or number, number):
             yield empty, BadRow(str(path), empty, "the line is empty", "remove the empty line")
-        blank.clear()
+        blank = 0
         if len(cells) != len(header):
             yield number, BadRow(str(path), number, f"{len(cells)} cells, the header has {len(header)} columns",
                                  "put quotes around cells that hold the delimiter or a line end")
@@ -258,7 +218,7 @@ def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
         except csv.Error as error:
             reason = str(error) if "field limit" not in str(error) else f"a cell longer than {LINE_LIMIT // 2**20} MiB"
             if "new-line character" in reason:
-                raise DataError(f"{path}:{first}: a line ends in CR alone", "end lines in LF or CR LF") from None
+                raise _cr(path, first) from None
             cells = "; cells stand apart by commas in .csv and by tabs in .tsv files" if first == 1 else ""
             raise DataError(f"{path}:{first}: broken CSV: {reason}{cells}",
                             'close every quote, and write a quote inside a quoted cell as ""') from None
@@ -267,9 +227,12 @@ def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
 def _check_header(path: Path, header: list[str], delimiter: str) -> None:
     if not header:
         return  # an empty file, which the caller refuses
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{path}:1: the column {twice!r} stands twice in the header", "rename one of the two columns")
+    again = twice(header)
+    if again is not None:
+        raise DataError(f"{path}:1: the column {again!r} stands twice in the header", "rename one of the two columns")
+    if header[0].lstrip().startswith(('{"', "[{")):
+        raise DataError(f"{path}:1: the header seems to be JSON: {header[0][:60]!r}",
+                        "name the file .jsonl (one object a line) or .json (an array of objects)")
     other = next((mark for mark in (",", ";", "\t", "|") if mark != delimiter and mark in header[0]), None)
     if len(header) == 1 and other is not None:
         raise DataError(f"{path}:1: the header is one cell, {header[0][:60]!r}: the delimiter seems to be {other!r}",
@@ -279,15 +242,20 @@ def _check_header(path: Path, header: list[str], delimiter: str) -> None:
 def _text_records(path: Path) -> Iterator[tuple[int, Record]]:
     """Plain text: one record a paragraph, split where lines are blank."""
     paragraph: list[str] = []
-    first = 0
+    first = size = 0
     for number, offset, line in _lines(path):
+        if _ends_in_cr(number, line):
+            raise _cr(path, number)
         try:
             text = decoded(line, offset)
         except RowFault as fault:
             yield number, BadRow(str(path), number, fault.reason, fault.remedy)
             continue
         if text.strip():
-            first = first if paragraph else number
+            first, size = (first, size + len(line)) if paragraph else (number, len(line))
+            if size > LINE_LIMIT:
+                raise DataError(f"{path}:{first}: a paragraph longer than {LINE_LIMIT // 2**20} MiB",
+                                "part the texts by empty lines")
             paragraph.append(text)
         elif paragraph:
             yield first, {"text": "".join(paragraph).rstrip("\r\n")}

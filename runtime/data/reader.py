@@ -25,6 +25,7 @@ from ...models.runfile import Data
 from . import arrays, formats, tables
 from .builders import BESIDE
 from .faults import BadRow, RowFault
+from .file_kinds import refuse_special
 from .messages import Message
 from .private import parted
 from .shapes import Row, Shaper
@@ -236,6 +237,7 @@ def records(name: str) -> Iterator[tuple[int, formats.Record]]:
         return tables.read_dataset(name, "")
     if Path(bare).is_dir() or (tables.is_hub_name(bare) and not _suffix(Path(bare))):
         return tables.read_dataset(bare, split)
+    refuse_special(path)
     raise DataError(f"{path}: no such file or folder", "check the path; a data set on the hub is written owner/name")
 
 

@@ -29,6 +29,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "label": ("label", "labels", "intent", "category", "label_text", "label_name"),
     "score": ("score",),
 }
+MOST_COLUMNS = 10_000
+_NAMES_OF = {**ALIASES, **BESIDE}
 _NAMES = ("label_text", "label_name")
 """What the numbers in a column of labels mean; where both stand in a row, these are read."""
 _OF_PAIRS = ("input", "history", "reasoning")
@@ -75,6 +77,9 @@ class Shaper:
     def row(self, record: Mapping[str, Any], where: str) -> Row:
         """One record as a row. Raises RowFault when it has not the columns or values that it needs, or others that
         would be lost."""
+        if len(record) > MOST_COLUMNS:
+            raise RowFault(f"{len(record):,} columns, the limit is {MOST_COLUMNS:,}",
+                           "write the columns that are read, alone")
         shape = self._shape or detect(record.keys(), self._mapping)
         for key, name in shape.columns.items():
             if name not in record and key not in BESIDE:
@@ -139,8 +144,7 @@ def _nearly(name: str, shape: Shape) -> str:
     """Our name for a column that would be read as it, were it written so; empty where nothing would be lost."""
     plain = name.strip().casefold()
     keys = {"text": ("label", "score"), "messages": tuple(BESIDE), "pair": tuple(BESIDE)}.get(shape.kind, ())
-    names = {**ALIASES, **BESIDE}
-    return next((key for key in keys if key not in shape.columns and plain in names[key]), "")
+    return next((key for key in keys if key not in shape.columns and plain in _NAMES_OF[key]), "")
 
 
 def detect(names: Iterable[str], mapping: Mapping[str, str]) -> Shape:
@@ -184,7 +188,8 @@ def _beside(shape: Shape, names: Iterable[str], mapping: Mapping[str, str]) -> d
     """The columns beside a conversation, ours → the file's; an empty name in `mapping` leaves one out."""
     if shape.kind not in ("messages", "pair"):
         return {}
-    free = [name for name in names if name not in {shape.columns.get(key) for key in ALIASES}]
+    taken = {shape.columns.get(key) for key in ALIASES}
+    free = [name for name in names if name not in taken]
     found = {key: mapping.get(key, next((alias for alias in aliases if alias in free), ""))
              for key, aliases in BESIDE.items() if shape.kind == "pair" or key not in _OF_PAIRS}
     return {key: name for key, name in found.items() if name}

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ...models.errors import DataError, MissingExtra
-from .faults import BadRow, RowFault, check_strings
-from .formats import Described, Record
+from .faults import BadRow, RowFault, check_strings, twice
+from .file_kinds import refuse_other
+from .formats import LINE_LIMIT, Described, Record
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MAGIC = b"PAR1"
+BATCH = 64
+"""Rows of a Parquet file that are unfolded at once."""
 _SPLIT = re.compile(r"(.+):([A-Za-z][\w.-]*)")
 
 
@@ -37,16 +41,40 @@ def read_parquet(path: Path) -> Iterator[tuple[int, Record]]:
     except ImportError:
         raise MissingExtra("pyarrow", "train") from None
     number = 0
+    with path.open("rb") as file:
+        if (start := file.read(64))[:4] != MAGIC:
+            refuse_other(path, start)
     try:
         with parquet.ParquetFile(path) as file:
             classes = _classes(file.schema_arrow.metadata or {})
-            for batch in file.iter_batches(batch_size=1024):
-                for values in batch.to_pylist():
+            again = twice(file.schema_arrow.names)
+            if again is not None:
+                raise DataError(f"{path}: the column {again!r} stands twice", "rename one of the two columns")
+            for batch in file.iter_batches(batch_size=BATCH):
+                for values in _values(path, number, batch):
                     number += 1
                     yield number, _checked(str(path), number, values, classes)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: damaged or not Parquet, after row {number}: {str(error).splitlines()[0]}",
                         "write or download the file again") from None
+
+
+def _values(path: Path, number: int, batch: Any) -> list[dict[str, Any]]:
+    """The rows of a batch, the first of which is `number` + 1. DataError for a row too long to be one, and for values
+    that Python has none for, such as a year 30,000."""
+    if batch.nbytes > LINE_LIMIT:  # a small file may unfold to gigabytes
+        for place in range(len(batch)):
+            if batch.slice(place, 1).nbytes > LINE_LIMIT:
+                raise DataError(f"{path}: row {number + place + 1} is longer than {LINE_LIMIT // 2**20} MiB",
+                                "split the text of that row, or leave the row out")
+    found: dict[str, list[Any]] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            found[name] = column.to_pylist()
+        except (ValueError, OverflowError) as error:
+            raise DataError(f"{path}: the column {name!r} of type {str(column.type)[:60]} cannot be read: "
+                            f"{str(error).splitlines()[0]}", "write it as text, or leave the column out") from None
+    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
 
 
 def read_dataset(name: str, split: str) -> Iterator[tuple[int, Record]]:
@@ -55,11 +83,14 @@ def read_dataset(name: str, split: str) -> Iterator[tuple[int, Record]]:
     Class indices become the names of their classes. An empty `split` means the only one, or "train".
     Raises DataError for an unknown split or an unreadable source, MissingExtra without datasets.
     """
+    folder = Path(name).is_dir()
+    if folder and not any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json")):
+        raise DataError(f"{name}: a folder that save_to_disk of datasets did not write",
+                        "give a file in it, or a folder written by save_to_disk")
     try:
         import datasets
     except ImportError:
         raise MissingExtra("datasets", "train") from None
-    folder = Path(name).is_dir()
     try:
         source = datasets.load_from_disk(name) if folder else datasets.load_dataset(name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,22 @@ def test_other_bad_conversations(tmp_path: Path) -> None:
     ("a.csv", b'"text";"label"\n"a";"b"\n', "cells stand apart by commas in .csv"),
     ("a.csv", b"text,label\na,caf\xe9\n", "a.csv:2: not UTF-8: byte 0xe9 at byte 16"),
     ("a.csv", b"where is my card,card_arrival\nhello,greet\n", "no column that can be used"),
+    ("a.csv", GOOD, "the header seems to be JSON"),
+    ("a.csv", b'[{"text": "a"}]', "the header seems to be JSON"),
+    ("a.csv", b"text,label\ra,b\r", "a.csv:1: a line ends in CR alone"),
+    ("a.jsonl", GOOD.replace(b"\n", b"\r") * 2, "a.jsonl:1: a line ends in CR alone"),
+    ("a.txt", b"one\r\rtwo\r", "a.txt:1: a line ends in CR alone"),
+    ("a.jsonl", b"\n\n" + GOOD, "a.jsonl:1: the line is empty"),
+    ("a.csv", b"text,label\n\n\na,b\n", "a.csv:2: the line is empty"),
+    ("a.jsonl", gzip.compress(GOOD, mtime=0), "holds gzip data"),
+    ("a.jsonl.gz", gzip.compress(gzip.compress(GOOD, mtime=0), mtime=0), "holds gzip data"),
+    ("a.json", gzip.compress(GOOD, mtime=0), "holds gzip data"),
+    ("a.csv", b"PK\x03\x04" + bytes(60), "holds a ZIP archive, as .xlsx"),
+    ("a.csv", b"\xd0\xcf\x11\xe0" + bytes(60), "holds an Office file"),
+    ("a.txt", b"PAR1" + bytes(60), "holds Parquet"),
+    ("a.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "holds a pointer of Git LFS"),
+    ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "holds a pointer of Git LFS"),
+    ("a.jsonl", b"{" + b",".join(b'"c%d": 1' % number for number in range(10_001)) + b"}", "10,001 columns, the limit"),
     ("a.txt", b"good\n\nb\xe4d\n", "a.txt:3: not UTF-8"),
     ("a.xml", b"<a/>", "'.xml' is not a format known here"),
     ("a", b"<a/>", "'a name without a suffix' is not a format"),
@@ -144,6 +162,33 @@ def test_a_line_without_end_is_refused_while_it_streams(tmp_path: Path, monkeypa
     monkeypatch.setattr(formats, "LINE_LIMIT", 1000)
     assert "rows.jsonl:2: the line is longer than" in refused(tmp_path / "rows.jsonl", GOOD + b"x" * 5000)
     assert "rows.jsonl.gz:1: the line" in refused(tmp_path / "rows.jsonl.gz", gzip.compress(b"x" * 5_000_000, mtime=0))
+
+
+def test_text_without_an_empty_line_is_no_endless_paragraph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "LINE_LIMIT", 1000)
+    assert "a.txt:3: a paragraph longer than" in refused(tmp_path / "a.txt", b"a\n\n" + b"word\n" * 201)
+    (tmp_path / "a.txt").write_bytes((b"word\n" * 200 + b"\n") * 3)
+    assert len(read_rows(tmp_path / "a.txt")) == 3
+
+
+def test_a_column_that_stands_twice_is_found_among_many(tmp_path: Path) -> None:
+    started = time.process_time()
+    head = b",".join(b"c%d" % number for number in range(100_000))
+    assert "the column 'c7' stands twice" in refused(tmp_path / "a.csv", head + b",c7\n")
+    pairs = b",".join(b'"c%d": 1' % number for number in range(100_000))
+    assert "the JSON key 'c7' stands twice" in refused(tmp_path / "a.jsonl", b"{" + pairs + b', "c7": 1}')
+    assert time.process_time() - started < 5
+
+
+def test_what_is_no_file_is_told_apart_from_what_is_not_there(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    (tmp_path / "nowhere.jsonl").symlink_to("none")
+    (tmp_path / "circle.jsonl").symlink_to("circle.jsonl")
+    for name, reason in (("pipe", "a pipe or a device"), ("zero", "a pipe or a device"),
+                         ("nowhere", "a link that leads nowhere"), ("circle", "a link that leads nowhere")):
+        with pytest.raises(DataError, match=f"{name}.jsonl: {reason}"):
+            read_rows(tmp_path / f"{name}.jsonl")
 
 
 def test_nothing_left_is_refused_even_when_bad_rows_are_skipped(tmp_path: Path) -> None:

@@ -62,6 +62,29 @@ def test_damaged_parquet(tmp_path: Path) -> None:
         read_rows(path)
 
 
+def test_what_a_table_holds_more_than_rows_of_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    two = pyarrow.array(["a", "b"])
+    path = tmp_path / "a.parquet"
+    for columns, names, reason in (
+            ([two, two, two], ["text", "label", "text"], "the column 'text' stands twice"),
+            ([two, two, pyarrow.array([5, 10**15], pyarrow.timestamp("ms"))], ["text", "label", "at"],
+             r"the column 'at' of type timestamp\[ms\] cannot be read"),
+            ([two, two, pyarrow.StructArray.from_arrays([two, two], ["k", "k"])], ["text", "label", "twice"],
+             "the column 'twice' of type struct")):
+        pyarrow.parquet.write_table(pyarrow.table(columns, names=names), path)
+        with pytest.raises(DataError, match=rf"a\.parquet: {reason}"):
+            read_rows(path)
+    monkeypatch.setattr(tables, "LINE_LIMIT", 1000)
+    texts = ["a" * 40] * 100  # together longer than a row may be, and each short
+    assert len(read_rows(parquet(path, {"text": texts, "label": ["x", "y"] * 50}))) == 100
+    with pytest.raises(DataError, match=r"a\.parquet: row 71 is longer than") as caught:
+        read_rows(parquet(path, {"text": [*texts[:70], "a" * 1001], "label": ["x"] * 71}))
+    assert caught.value.hint
+
+
 def test_a_folder_of_datasets_gives_class_names(tmp_path: Path) -> None:
     rows = read_rows(saved(tmp_path / "set"))
     assert [(row.text, row.label, row.where) for row in rows] == [("a", "yes", "set:1"), ("b", "no", "set:2")]
@@ -132,6 +155,10 @@ def test_splits_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_datasets_did_not_write(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a folder that save_to_disk of datasets did not write") as caught:
+        read_rows(tmp_path)
+    assert "save_to_disk" in caught.value.hint
+    (tmp_path / "state.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read by datasets") as caught:
         read_rows(tmp_path)
     assert "save_to_disk" in caught.value.hint
@@ -170,6 +197,7 @@ def test_a_hub_name_asks_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ("pyarrow", "a.parquet"), ("zstandard", "a.jsonl.zst"), ("datasets", "set")])
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str) -> None:
     (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "state.json").write_text("{}")
     (tmp_path / "a.parquet").write_bytes(b"x")
     (tmp_path / "a.jsonl.zst").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, package, None)
