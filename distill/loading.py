@@ -35,6 +35,7 @@ def load_model(folder: Path, task: Task, seed: int = 0) -> Any:
     with _quiet_transformers(), folder_checks.as_whole(folder) as whole, float_model.made_by_transformers(folder):
         config = AutoConfig.from_pretrained(folder, **options)
         kind.configure(config, task)
+        float_model.check_size(folder, lambda: auto_class(kind).from_config(config))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model, info = auto_class(kind).from_pretrained(

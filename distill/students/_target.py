@@ -18,7 +18,8 @@ from ...models.errors import UsageError
 from ...models.scheme import Scheme
 from ...quantize.gguf.tensors import PLAIN, plan
 from ...quantize.gguf.write import ALIGNMENT, header_bytes
-from ...quantize.source.checkpoint import Checkpoint, Entry
+from ...quantize.source.checkpoint import Checkpoint
+from ...runtime.files.safetensors_header import Entry
 from . import depth, vocabulary, width
 from ._base import Context, Cut, layers_path
 

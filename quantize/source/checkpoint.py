@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 from ...models.errors import ArtifactError
 from ...models.family import Family, of_config
 from ...models.json_values import read_object
-from ...runtime.files.model_files import check_folder
+from ...runtime.files import safetensors_header
+from ...runtime.files.model_files import check_folder, read_table
+from ...runtime.files.safetensors_header import Entry
 from ...runtime.text import unembedded
 from ...runtime.text.codec import Codec
 from . import folder_checks
@@ -27,17 +28,6 @@ HEADS = ("classifier.out_proj.weight", "classifier.weight")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """What is read as weights; numpy has no bfloat16, so those come as raw 16 bits."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where one tensor stands."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    """Offset of its first byte in the file."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +50,16 @@ class Checkpoint:
         if not folder.is_dir():
             raise ArtifactError(f"{folder}: no such folder", MADE_BY)
         folder_checks.check_adapter(folder)
-        config = read_object(folder / "config.json", ArtifactError, "copy it from where the model was made")
+        if not (folder / "config.json").is_file():
+            raise ArtifactError(f"{folder / 'config.json'}: no such file", "copy it from where the model was made")
+        config = read_table(folder / "config.json")
         check_folder(folder)
         family = of_config(config)
         if not (folder / "tokenizer.json").is_file():
             raise ArtifactError(f"{folder}: no tokenizer.json in it",
                                 "save the tokenizer there too (transformers: save_pretrained of a fast tokenizer)")
         found = cls(folder, config, family, stored(folder, config, family))
-        found._check_layers()
+        _check_layers(folder, config, family, found.entries)
         found._check_vocabulary()
         return found
 
@@ -117,28 +109,6 @@ class Checkpoint:
                                 "the training went wrong: take an earlier state of the model")
         return values.reshape(entry.shape)
 
-    def _check_layers(self) -> None:
-        """Every layer has the tensors that its neighbours have, and there are as many as the config says."""
-        layers: dict[str, dict[int, set[str]]] = {}
-        for name in self.entries:
-            match = re.fullmatch(r"(.*?)\.(\d+)\.(.+)", name)
-            if match:
-                layers.setdefault(match[1], {}).setdefault(int(match[2]), set()).add(match[3])
-        expected = int(self.family.of(self.config, "layers"))
-        if not layers:
-            raise ArtifactError(f"{self.folder}: no tensor of any layer in it", INCOMPLETE)
-        for prefix, found in layers.items():
-            if sorted(found) != list(range(expected)):
-                raise ArtifactError(f"{self.folder}: tensors of {len(found)} layers at {prefix!r}, config.json says "
-                                    f"{self.family.keys['layers']} = {expected}",
-                                    "save config and weights together again")
-            every = set.union(*found.values())
-            for index, names in found.items():
-                lacking = [name for name in every - names if not name.startswith(tuple(self.family.optional))]
-                if lacking:
-                    raise ArtifactError(f"{self.folder}: layer {index} lacks {prefix}.{index}.{min(lacking)}",
-                                        INCOMPLETE)
-
     def _check_vocabulary(self) -> None:
         size = self.config.get("vocab_size")
         if size is not None and size != self.vocabulary_size:
@@ -151,22 +121,52 @@ def stored(folder: Path, config: Mapping[str, Any], family: Family) -> dict[str,
     """The tensors of a folder under the names that its family's decoder has for them; reads headers, no weights but
     those of an output layer beside a shared embedding.
 
-    Raises ArtifactError for a missing or damaged shard, for code or packed weights, and for an output layer that
-    config.json says is another than the one that is there.
+    Raises ArtifactError for a missing or damaged shard, for code or packed weights, for more layers in config.json than
+    there are tensors, and for an output layer that it says is another than the one that is there.
     """
     folder_checks.check_config(folder, config)
     entries: dict[str, Entry] = {}
     for file in _files(folder):
-        entries |= _header(file)
+        found = safetensors_header.read(file)
+        again = min(found.keys() & entries.keys(), default=None)
+        if again is not None:
+            raise ArtifactError(f"{file}: {again!r} stands in {entries[again].file.name}, too",
+                                "copy the model again, every shard from the same version")
+        entries |= found
     _check_index(folder, entries)
     for name, entry in entries.items():
         if "weight" in name.rpartition(".")[2] and len(entry.shape) > 1 and entry.dtype not in DTYPES:
             raise ArtifactError(f"{entry.file}: {name} is of type {entry.dtype}; only {', '.join(DTYPES)} are read",
                                 "its weights are packed already: start from the model in bfloat16 or float32")
     entries = _whole_names(family, entries)
+    layers = int(family.of(config, "layers", 0))
+    if layers > len(entries):  # whoever makes the model would make them all first
+        raise ArtifactError(f"{folder}: config.json says {family.keys['layers']} = {layers}, and there are "
+                            f"{len(entries)} tensors in all", "save config and weights together again")
     if "generate" in family.tasks:
         _check_head(folder, config, family, entries)
     return entries
+
+
+def _check_layers(folder: Path, config: Mapping[str, Any], family: Family, entries: Mapping[str, Entry]) -> None:
+    """Every layer has the tensors that its neighbours have, and there are as many as the config says."""
+    layers: dict[str, dict[int, set[str]]] = {}
+    for name in entries:
+        match = re.fullmatch(r"(.*?)\.(\d{1,9})\.(.+)", name)
+        if match:
+            layers.setdefault(match[1], {}).setdefault(int(match[2]), set()).add(match[3])
+    expected = int(family.of(config, "layers"))
+    if not layers:
+        raise ArtifactError(f"{folder}: no tensor of any layer in it", INCOMPLETE)
+    for prefix, found in layers.items():
+        if len(found) != expected or max(found) != expected - 1:
+            raise ArtifactError(f"{folder}: tensors of {len(found)} layers at {prefix!r}, config.json says "
+                                f"{family.keys['layers']} = {expected}", "save config and weights together again")
+        every = set.union(*found.values())
+        for index, names in found.items():
+            lacking = [name for name in every - names if not name.startswith(tuple(family.optional))]
+            if lacking:
+                raise ArtifactError(f"{folder}: layer {index} lacks {prefix}.{index}.{min(lacking)}", INCOMPLETE)
 
 
 def _check_head(folder: Path, config: Mapping[str, Any], family: Family, entries: Mapping[str, Entry]) -> None:
@@ -222,6 +222,8 @@ def _whole_names(family: Family, entries: dict[str, Entry]) -> dict[str, Entry]:
 def _files(folder: Path) -> list[Path]:
     """The safetensors files of a folder: every shard of the index, or the single file."""
     if (folder / INDEX).is_file():
+        if (folder / SINGLE).is_file():  # transformers would read that one alone
+            raise ArtifactError(f"{folder}: {SINGLE} and {INDEX} in it, two models", "remove the one that is not meant")
         files = sorted({folder / shard for shard in _index(folder / INDEX).values()})
         for file in files:
             if not file.is_file():
@@ -239,24 +241,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _index(path: Path) -> dict[str, str]:
     shards = read_object(path, ArtifactError, "copy the model again").get("weight_map")
-    if not isinstance(shards, dict) or any(Path(shard).name != shard for shard in shards.values()):
+    if not isinstance(shards, dict) or any(
+            not isinstance(shard, str) or Path(shard).name != shard for shard in shards.values()):
         raise ArtifactError(f"{path}: no valid weight_map in it", "copy the model again")
     return shards
-
-
-def _header(file: Path) -> dict[str, Entry]:
-    """The tensors of one file; the safetensors package checks the layout against the file's size."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="np"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{file}: cannot be read as safetensors ({error})",
-                            "the file is cut short or damaged: copy it again") from error
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    return {name: Entry(file, item["dtype"], tuple(item["shape"]), 8 + length + item["data_offsets"][0])
-            for name, item in header.items()}

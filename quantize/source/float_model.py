@@ -18,10 +18,14 @@ from ...models import progress
 from ...models.errors import ArtifactError
 from ...models.family import of_config
 from ...models.task import Task
+from ...runtime.files.model_files import stored_parameters
 from ...runtime.text import unembedded
 from .folder_checks import as_whole
 from .kept_logits import KeptLogits
 
+MOST_LARGER, MOST_NEW = 4, 2**24
+"""Times the stored weights that a model may have, and how many beside: shared ones stand in a file once, a new head not
+at all."""
 ANSWER_BATCH = 128
 """Most prompts that are answered in one batch: small models spend their time between the layers, not in them."""
 ANSWER_TOKENS = 16384
@@ -39,6 +43,19 @@ def made_by_transformers(folder: Path) -> Iterator[None]:
         raise ArtifactError(f"{folder / 'config.json'}: transformers makes no model of it: "
                             f"{str(error).strip()[:300]}",
                             "copy config.json again from where the model was made") from error
+
+
+def check_size(folder: Path, made: Callable[[], Any]) -> None:
+    """ArtifactError for a config.json by which the model that is `made` would be far larger than its weights: whoever
+    loads it takes the memory first, and compares shapes then."""
+    import torch
+
+    with torch.device("meta"):
+        wanted = sum(parameter.numel() for parameter in made().parameters())
+    held = stored_parameters(folder)
+    if wanted > MOST_LARGER * held + MOST_NEW:
+        raise ArtifactError(f"{folder}: by config.json the model has {wanted:,} weights, there are {held:,}",
+                            "save config and weights together again")
 
 
 def check_shapes(folder: Path, mismatched: Collection[Any]) -> None:
@@ -83,8 +100,10 @@ class FloatModel:
         transformers.utils.logging.disable_progress_bar()
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = config["architectures"][0]
+        kind = getattr(transformers, name)
         with as_whole(folder) as whole, made_by_transformers(folder):
-            module, report = getattr(transformers, name).from_pretrained(
+            check_size(folder, lambda: kind(kind.config_class.from_pretrained(whole, local_files_only=True)))
+            module, report = kind.from_pretrained(
                 whole, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
                 output_loading_info=True, ignore_mismatched_sizes=True)
         check_shapes(folder, report["mismatched_keys"])

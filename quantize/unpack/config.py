@@ -13,9 +13,10 @@ from ...models import family
 from ...models.errors import ArtifactError, UsageError
 from ...models.family import Family
 from ...runtime.files.gguf_header import Header
+from ...runtime.files.safetensors_header import Entry
 from ..gguf import metadata
 from ..gguf.weight_changes import REVERSIBLE
-from ..source.checkpoint import Checkpoint, Entry
+from ..source.checkpoint import Checkpoint
 from ..source.float_model import made_by_transformers
 
 SIZES = {"context": "context_length", "hidden": "embedding_length", "layers": "block_count",

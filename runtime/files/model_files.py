@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import math
 from pathlib import Path
 from typing import Any
 
 from ...models import config_values
 from ...models.errors import ArtifactError
 from ...models.json_values import checked_object, read_object
+from . import safetensors_header
 
+MOST = 16 * 2**20
+"""Bytes of a file of settings; one that lists a vocabulary's added tokens has a million."""
 _HINT = "copy the model folder again"
 
 
 def read_table(path: Path, *keys: str) -> dict[str, Any]:
     """The JSON object in a file, or the one that stands in it under `keys`; empty where there is none.
 
-    Raises ArtifactError for a file that is no JSON, for anything but an object in an object's place, and for a value
-    that its key cannot have.
+    Raises ArtifactError for a file that is no JSON or longer than MOST, for anything but an object in an object's
+    place, and for a value that its key cannot have.
     """
     if not path.is_file():
         return {}
+    if path.stat().st_size > MOST:
+        raise ArtifactError(f"{path}: {path.stat().st_size:,} bytes, the limit is {MOST:,}", _HINT)
     found = read_object(path, ArtifactError, _HINT)
     config_values.check(path, found)
     for key in keys:
@@ -63,15 +67,6 @@ def context_of(folder: Path) -> int:
 
 
 def stored_parameters(folder: Path) -> int:
-    """Weights in the safetensors files of a folder, by their headers."""
-    count = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            header: Mapping[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                size = 1
-                for dimension in entry["shape"]:
-                    size *= dimension
-                count += size
-    return count
+    """Weights in the safetensors files of a folder, by their headers; ArtifactError for a damaged one."""
+    return sum(math.prod(entry.shape) for path in sorted(folder.glob("*.safetensors"))
+               for entry in safetensors_header.read(path).values())

@@ -55,10 +55,17 @@ def set_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def drop_shard(folder: Path) -> None:
+def drop_shard(folder: Path) -> Path:
     weights = {"model.embed_tokens.weight": "a.safetensors", "model.norm.weight": "b.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
     (folder / "model.safetensors").rename(folder / "a.safetensors")
+    return folder
+
+
+def repeat_shard(folder: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"model.norm.weight": np.zeros(64, np.float32)}, drop_shard(folder) / "b.safetensors")
 
 
 def leave_tensor_out_of_shard(folder: Path) -> None:
@@ -68,6 +75,7 @@ def leave_tensor_out_of_shard(folder: Path) -> None:
 
 
 def escape_folder(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../elsewhere.safetensors"}}))
 
 
@@ -107,6 +115,14 @@ BAD: list[tuple[str, Callable[[Path], object]]] = [
     ("cannot be read as safetensors", lambda folder: (folder / "model.safetensors").write_bytes(b"")),
     ("ids up to 400, the embedding only 384 rows", enlarge_tokenizer),
     ("vocab_size = 300, the embedding has 384 rows", lambda folder: set_config(folder, vocab_size=300)),
+    ("num_hidden_layers = 1000000000, and there are", lambda folder: set_config(folder, num_hidden_layers=10**9)),
+    ("config.json: 20,000,000 bytes, the limit is", lambda folder: (folder / "config.json").write_text(
+        "{" + " " * (2 * 10**7 - 2) + "}")),
+    ("'model.norm.weight' stands in a.safetensors, too", repeat_shard),
+    ("in it, two models", lambda folder: shutil.copy(drop_shard(folder) / "a.safetensors",
+                                                     folder / "model.safetensors")),
+    ("no valid weight_map", lambda folder: (drop_shard(folder) / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": 5}}')),
     ("tensors of 3 layers .* num_hidden_layers = 2", lambda folder: set_config(folder, num_hidden_layers=2)),
     ("layer 1 lacks model.layers.1.mlp.up_proj.weight",
      lambda folder: rewrite(folder, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))),
