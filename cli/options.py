@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from ..models.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,6 +46,22 @@ def out(default: str = "", what: str = "Folder to write; it must be empty or new
     if default:
         return click.option("-o", "--out", type=kind, default=Path(default), show_default=True, help=what)
     return click.option("-o", "--out", type=kind, required=True, help=what)
+
+
+def out_file(what: str) -> Callable[[F], F]:
+    """`-o/--out` of a verb that reads files and writes one more: UsageError where it is one of those that are read."""
+    def decorated(command: F) -> F:
+        @functools.wraps(command)
+        def checked(**given: Any) -> Any:
+            out = given["out"]
+            read = [each for name, value in given.items() if name != "out"
+                    for each in (value if isinstance(value, tuple) else (value,))]
+            if out is not None and any(isinstance(each, (str, Path)) and os.path.exists(each) and os.path.exists(out)
+                                       and os.path.samefile(each, out) for each in read):
+                raise UsageError(f"--out: {out} is read here, and would be written over", "choose another -o/--out")
+            return command(**given)
+        return click.option("-o", "--out", type=click.Path(path_type=Path), help=what)(checked)  # type: ignore[return-value]
+    return decorated
 
 
 def example(*lines: str) -> str:

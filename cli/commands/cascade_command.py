@@ -27,7 +27,7 @@ from . import cascading
               help="System message for a URL; for a classifier's rows default: to answer with one of its labels.")
 @click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="Take N rows, evenly spaced; 0: all.")
 @options.columns
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the result to this JSON file.")
+@options.out_file("Also write the result to this JSON file.")
 @options.threads
 @options.as_json
 @options.verbose

@@ -24,8 +24,7 @@ from .. import inputs, options, output, progress_lines
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Texts read at once.")
 @click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS",
               help="Column of a data file, such as text=body.")
-@click.option("-o", "--out", type=click.Path(path_type=Path),
-              help="Write one JSON object a text to this file; run again, it goes on where it was broken off.")
+@options.out_file("Write one JSON object a text to this file; run again, it goes on where it was broken off.")
 @options.threads
 @options.as_json
 @options.verbose

@@ -36,7 +36,7 @@ command.add_command(generate)
               help="Model folder whose tokenizer counts tokens and proves that all of a row reaches them; default: "
               "the run file's student, where it lies on this machine.")
 @options.columns
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write the report to this JSON file.")
+@options.out_file("Also write the report to this JSON file.")
 @options.settings
 @options.as_json
 @options.verbose

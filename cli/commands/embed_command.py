@@ -17,8 +17,7 @@ from .. import inputs, options, output
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.argument("texts", metavar="TEXT...|FILE", nargs=-1, required=True)
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Texts read at once.")
-@click.option("-o", "--out", type=click.Path(path_type=Path),
-              help="Write the vectors to this file of numpy (.npy): float32 [texts, dimensions].")
+@options.out_file("Write the vectors to this file of numpy (.npy): float32 [texts, dimensions].")
 @options.threads
 @options.as_json
 @options.verbose

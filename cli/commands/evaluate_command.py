@@ -23,9 +23,7 @@ from . import named_models
 @click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="Take N rows, evenly spaced; 0: all.")
 @click.option("--constrain", is_flag=True, help="Hold decoding to the JSON schema of the task.")
 @options.columns
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Also write answers, scores and metrics to this JSON file."
-)
+@options.out_file("Also write answers, scores and metrics to this JSON file.")
 @options.threads
 @options.settings
 @options.skip_bad

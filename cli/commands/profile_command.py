@@ -24,9 +24,7 @@ from . import named_models
 )
 @click.option("--warmup", type=click.IntRange(0), default=2, show_default=True, help="Repeats that do not count.")
 @click.option("--repeats", type=click.IntRange(1), default=10, show_default=True, help="Repeats that count.")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Also write the profile with its raw values to this JSON file."
-)
+@options.out_file("Also write the profile with its raw values to this JSON file.")
 @options.threads
 @options.as_json
 @options.verbose

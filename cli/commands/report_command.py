@@ -11,7 +11,7 @@ from .. import options, output
 
 @click.command("report", epilog=options.example("edgestill report out", "edgestill report out -o page.html"))
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write; default: report.html in FOLDER.")
+@options.out_file("File to write; default: report.html in FOLDER.")
 @options.as_json
 @options.verbose
 def command(folder: Path, out: Path | None, as_json: bool) -> None:

@@ -348,6 +348,20 @@ def test_saved_profiles_are_compared_by_their_medians(tmp_path: Path, capsys: Ca
     assert "only be compared with saved profiles" in capsys.readouterr().err
 
 
+def test_what_a_verb_reads_is_never_written_over(tmp_path: Path, capsys: Capture) -> None:
+    rows, content = tmp_path / "rows.jsonl", '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
+    rows.write_text(content)
+    (tmp_path / "link.json").symlink_to(rows)
+    for arguments in (["data", "check", str(rows)], ["evaluate", "none", str(rows)], ["classify", "none", str(rows)],
+                      ["embed", "none", str(rows)], ["cascade", "none", "--rows", str(rows)]):
+        for out in (rows, tmp_path / "link.json"):
+            assert main.call([*arguments, "-o", str(out)]) == 2, arguments
+            assert f"--out: {out} is read here, and would be written over" in capsys.readouterr().err
+    assert rows.read_text() == content
+    assert main.call(["data", "check", str(rows), "-o", str(tmp_path / "report.json")]) == 0
+    assert json.loads((tmp_path / "report.json").read_text())["failed"] is False
+
+
 def test_library_prints_never_reach_stdout() -> None:
     code = """
 import os
