@@ -105,9 +105,13 @@ class GgufEngine(Cache):
 
     def _restore(self, ids: Sequence[int], arrays: Sequence[NDArray[Any]]) -> None:
         """Fill the empty cache."""
-        state = arrays[0] if len(arrays) == 1 else None
-        set_data, pointer = self._context.c.llama_state_seq_set_data, self._context.pointer
-        if state is None or not set_data(pointer, _bytes(state), state.nbytes, self._sequence):
+        c, context = self._context.c, self._context
+        state = arrays[0] if len(arrays) == 1 and arrays[0].dtype == "uint8" else None
+        read = 0 if state is None else c.llama_state_seq_set_data(context.pointer, _bytes(state), state.nbytes,
+                                                                  self._sequence)
+        if state is None or read != state.nbytes or \
+                c.llama_memory_seq_pos_max(context.memory, self._sequence) != len(ids) - 1:
+            c.llama_memory_seq_rm(context.memory, self._sequence, -1, -1)
             raise ArtifactError(f"llama.cpp cannot restore a state of {len(ids)} tokens: "
                                 f"{'; '.join(MESSAGES) or 'it gives no reason'}", "compute the state again")
         self._note(ids)

@@ -215,8 +215,8 @@ class Generator:
 
     def _check_prefix(self, prefix: Prefix, name: str) -> None:
         if prefix.model != self._digest:
-            raise UsageError(f"{name}: made by another model ({prefix.model[:12]}…, this one is {self._digest[:12]}…)",
-                             "make it again with this model: model.prefix(…)")
+            raise UsageError(f"{name}: made by another model or version of its engine ({prefix.model[:12]}…, this "
+                             f"one is {self._digest[:12]}…)", "make it again with this model: model.prefix(…)")
 
     def _let_guess(self, run: Run, draft: Generator | None) -> None:
         if draft is not None or run.options.lookup:

@@ -1,4 +1,9 @@
-"""The beginning of prompts, read once: what the engine made of it, in memory and on disk."""
+"""The beginning of prompts, read once: what the engine made of it, in memory and on disk.
+
+A file is checked before its arrays reach the engine: its own SHA-256, model, tokenizer and version of the engine, and
+behind the engine that it holds as many tokens as it says. That finds what was cut, changed or made by another; it is no
+seal: whoever can write the file decides what the model has read, as whoever can write the model does.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...models import files
+from ...models.artifact import versions
 from ...models.errors import ArtifactError, UsageError
 from ...models.json_values import object_in
 from ...models.strict import build
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
 
 _MAGIC = b"edgestill prefix 1\n"
 _DIGEST, _ALIGN = 32, 64
+PACKAGES = {"gguf": "llama-cpp-python", "onnx": "onnxruntime"}
+"""Of the engines: what another version of them saved need not fit."""
 _DTYPES = ("float32", "float16", "uint8")
 
 
@@ -37,7 +45,7 @@ class Prefix:
     """Whole blocks only, so that an answer is the same, bit for bit, with and without the prefix."""
     arrays: list[NDArray[Any]]
     model: str
-    """The SHA-256 of the model and tokenizer it belongs to, or empty for a model without artifact."""
+    """The SHA-256 of the model, tokenizer and engine it belongs to, or empty for a model without artifact."""
 
     def restore(self, engine: Engine) -> None:
         """Make this the content of the engine's cache; ArtifactError when it does not fit."""
@@ -115,10 +123,13 @@ class _Head:
 
 
 def model_digest(artifact: Artifact | None) -> str:
-    """What a prefix is bound to: the SHA-256 of an artifact's model and tokenizer files and of the engine's name."""
+    """What a prefix is bound to: the SHA-256 of an artifact's model and tokenizer files, of the engine's name and
+    version."""
     if artifact is None:
         return ""
     known = artifact.manifest.files
     kept = {*artifact.model_files(), *(name for name in known if Path(name).name == "tokenizer.json")}
     parts = [f"{Path(name).name} {known[name].sha256 or files.sha256(artifact.folder / name)}" for name in sorted(kept)]
-    return hashlib.sha256("\n".join([artifact.manifest.scheme.partition(":")[0], *parts]).encode()).hexdigest()
+    engine = artifact.manifest.scheme.partition(":")[0]
+    version = versions((PACKAGES[engine],)) if engine in PACKAGES else {}
+    return hashlib.sha256("\n".join([engine, json.dumps(version), *parts]).encode()).hexdigest()

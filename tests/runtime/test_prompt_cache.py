@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from edgestill.models import kinds
 from edgestill.models.errors import ArtifactError, UsageError
 from edgestill.runtime import load
+from edgestill.runtime.generation import prompt_cache
 from edgestill.runtime.generation.generator import Generator
 from edgestill.runtime.generation.prompt_cache import Prefix
 
@@ -102,6 +104,29 @@ def test_whoever_writes_a_file_can_write_its_hash(head: Any, tmp_path: Path) -> 
     with pytest.raises(ArtifactError, match=r"state: no (saved prefix|valid JSON)|state: a JSON object") as caught:
         Prefix.load(forged(head if isinstance(head, bytes) else json.dumps(head).encode()))
     assert caught.value.hint == "save it again"
+
+
+def test_another_version_of_the_engine_makes_another_state(model: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prompt_cache.model_digest(model.artifact) == prompt_cache.model_digest(model.artifact)
+    known = prompt_cache.model_digest(model.artifact)
+    monkeypatch.setattr(prompt_cache, "versions", lambda packages: dict.fromkeys(packages, "9.9"))
+    assert prompt_cache.model_digest(model.artifact) != known
+
+
+def test_a_state_of_other_tokens_than_it_says_is_refused(model: Generator, tmp_path: Path) -> None:
+    """With a hash that is right: whoever writes a file can write it, too."""
+    sound = model.prefix(LONG[:150])
+    state = sound.arrays[0]
+    forged: dict[str, Any] = {"fewer ids": {"ids": sound.ids[:-1]}, "no arrays": {"arrays": []},
+                              "twice": {"arrays": [*sound.arrays, state]},
+                              "cut": {"arrays": [state[:-64], *sound.arrays[1:]]},
+                              "another type": {"arrays": [state.astype("float64"), *sound.arrays[1:]]}}
+    wanted = model.generate("x", max_new_tokens=4).ids
+    for name, changes in forged.items():
+        model.engine.truncate(0)
+        with pytest.raises(ArtifactError, match="cannot restore a state of|does not fit this model"):
+            replace(sound, **changes).restore(model.engine)
+        assert model.generate("x", max_new_tokens=4, reuse="none").ids == wanted, name
 
 
 def test_a_prefix_is_a_text_or_messages(model: Generator) -> None:
