@@ -94,14 +94,14 @@ def compress(model: Any, family: Family, read: Read, bits: int, encode: Encode,
 
 def _parts(name: str, names: list[str], table: NDArray[np.float32], read: Read) -> dict[str, NDArray[np.float32]]:
     """The checkpoint's matrices that `table` [in, out] must be made of, compared number by number."""
-    parts = {part: _rows(read, part) for part in names}
+    parts = {part: rows_of(read, part) for part in names}
     if not np.array_equal(np.concatenate(list(parts.values())), table.T):
         raise ArtifactError(f"the ONNX graph holds other numbers in {name} than the checkpoint in {', '.join(names)}",
                             PINNED)
     return parts
 
 
-def _rows(read: Read, part: str) -> NDArray[np.float32]:
+def rows_of(read: Read, part: str) -> NDArray[np.float32]:
     """A checkpoint's matrix, or the share of its rows behind a colon."""
     name, _, share = part.partition(":")
     whole = read(name)

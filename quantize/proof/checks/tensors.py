@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ TASKS = ("generate", "classify", "embed")
 CAUSE = "weights"
 QUICK = False
 TYPES, NUMBERS = "tensor_types", "tensor_scale"
+MOST_BIAS = 0.25
+"""Steps that the values of a matrix may lie above the float model's on average; zero points off by one give 1."""
 MOST_FLOATS = 0.25
 """Share of the weights that a file of whole-number types may keep in floats: vectors, positions, tables of a graph."""
 
@@ -39,7 +41,7 @@ def check(subject: Subject) -> list[Check]:
         types = [] if subject.float_model is None else [_types(artifact, checkpoint)]
         return [*types, _numbers(artifact, checkpoint)] if all(each.passed for each in types) else types
     if subject.float_model is None:
-        return []
+        return _matrices(artifact, checkpoint)
     return [_graph(artifact, checkpoint), *_codes(subject.coded, checkpoint)]
 
 
@@ -110,6 +112,39 @@ def _codes(coded: Coded | None, checkpoint: Checkpoint) -> list[Check]:
                         key=lambda d: d.share)
             count += 1
     return [_judged(worst, count)] if count else []
+
+
+def _matrices(artifact: Artifact, checkpoint: Checkpoint) -> list[Check]:
+    """The same of the blocks of a graph that was made elsewhere, as far as their names say what they stand for."""
+    try:
+        from ...onnx import packed_matrices
+    except ModuleNotFoundError as error:
+        return [Check(NUMBERS, None, detail=f"{error.name} is not installed")]
+    worst, count, wrong, unknown = NONE, 0, list[str](), list[str]()
+    for packed in packed_matrices.each(artifact.model_path):
+        names = packed_matrices.sources(packed.name, checkpoint)
+        if not names:
+            unknown.append(packed.name)
+            continue
+        weight, count = packed_matrices.expected(names, checkpoint), count + 1
+        told = " + ".join(names)
+        if weight.shape != packed.values.shape:
+            wrong.append(f"{told} is {list(packed.values.shape)}, the float model's is {list(weight.shape)}")
+            continue
+        found = deviation(told, f"int{packed.bits}", weight, packed.values)
+        bias = packed.bias(weight)
+        if abs(bias) > MOST_BIAS and found.share <= 1:
+            wrong.append(f"{told} lies {bias:.2f} steps beside the float model's: its zero points are others")
+        worst = max(worst, found, key=lambda d: d.share)
+    if not count and not unknown:
+        return []
+    left = f"; {len(unknown)} more are not compared, since their names tell no layer, such as {unknown[0][:80]}" \
+        if unknown else ""
+    if not count:
+        return [Check(NUMBERS, None, detail=left.removeprefix("; "))]
+    found_check = Check(NUMBERS, False, CAUSE, None, 1.0, count, "; ".join(wrong[:3])) if wrong and worst.share <= 1 \
+        else _judged(worst, count)
+    return [replace(found_check, detail=found_check.detail + left)]
 
 
 def _judged(worst: Deviation, n: int) -> Check:
