@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,23 +19,19 @@ from ..models.artifact import is_artifact
 from ..models.errors import ArtifactError, UsageError
 from ..models.runfile import RunFile, Student
 from ..models.task import Task
+from ..quantize.source import float_model
 from ..quantize.source.folder_checks import ADAPTER, ADAPTER_WEIGHTS, is_adapter
+from ..runtime.files import safetensors_header
 from ..runtime.files.model_files import classifier_config, read_table
+from ..runtime.text.codec import Codec
+from . import adapter_settings
 from .loading import load_model
 from .sources import Source, card_licence, located, resolve, weights_digest
 from .training import finish
 from .training.checkpoint import locked
 from .training.world import world
 
-IGNORED = {"base_model_name_or_path", "revision", "auto_mapping", "peft_version", "inference_mode", "task_type",
-           "peft_type", "megatron_core", "qalora_group_size", "lora_dropout"}
-"""Keys that change nothing in the merged weights."""
-CARRIED = {"r", "lora_alpha", "target_modules", "exclude_modules", "fan_in_fan_out", "bias", "use_rslora", "use_dora",
-           "modules_to_save", "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern",
-           "alpha_pattern", "ensure_weight_tying", "trainable_token_indices", "target_parameters", "lora_bias"}
-"""Keys of peft's LoraConfig that are merged; the rest must be empty."""
-HARMLESS = (True, False, None, "gaussian", "orthogonal", "eva")
-"""Ways to initialise an adapter that leave the base as it is."""
+log = logging.getLogger(__name__)
 SAME = 1e-3
 """Largest distance of the logits before and after merging, in their standard deviations: they differ by rounding."""
 HINT = "name the model that the adapter was trained on, in the same version"
@@ -52,14 +49,17 @@ def merge(adapter: Path | str, base: Path | str, out: Path | str, task: Task | N
     folder, name, commit = located(str(adapter), revision, relative_to, key)
     if not is_adapter(folder):
         raise UsageError(f"{key}: {folder} is no LoRA adapter, so it needs no base", f"leave {key} out")
-    settings = _settings(folder)
+    settings = adapter_settings.read(folder)
     task, out = task or _task_of(whole), Path(out)
     parents = [*whole.lineage, whole.parent("base"), {"role": "adapter", "name": Path(name).name, **(
         {"revision": commit} if commit else {"sha256": weights_digest(folder)})}]
     if is_artifact(out) and json.loads((out / "manifest.json").read_text(encoding="utf-8"))["parents"] == parents:
         return out
-    model = _merged(whole, folder, settings, task)
     tokenizer = folder if (folder / "tokenizer.json").is_file() else whole.folder
+    if tokenizer is folder:
+        _check_same_tokens(folder, whole)
+    _tell_of_base(folder, whole)
+    model = _merged(whole, folder, settings, task)
     licences = {"model": whole.licence, "adapter": card_licence(folder)}
     return finish.write(out, model, tokenizer, RunFile(task=task, student=Student(model=name, base=whole.name)),
                         Path(), finish.Facts("merge", parents, licences))
@@ -80,6 +80,27 @@ def merged_student(student: Student, task: Task, base: Path, work: Path) -> Sour
     return resolve(str(folder.absolute()), key="student.model")
 
 
+def _check_same_tokens(folder: Path, base: Source) -> None:
+    """Refuse an adapter whose tokenizer numbers the base's tokens otherwise: it was trained on another model. Tokens
+    that were added may be named anew."""
+    own, known = (Codec.from_folder(each).tokenizer for each in (folder, base.folder))
+    added = known.get_added_tokens_decoder().keys() | own.get_added_tokens_decoder().keys()
+    texts = {index: text for text, index in own.get_vocab().items()}
+    for text, index in sorted(known.get_vocab().items(), key=lambda item: item[1]):
+        if index not in added and texts.get(index) != text:
+            raise ArtifactError(f"{folder}: token {index} is {texts.get(index)!r} in its tokenizer and {text!r} in "
+                                f"that of {base.name}: it was trained on another model", HINT)
+
+
+def _tell_of_base(folder: Path, base: Source) -> None:
+    """The weights of an adapter fit every model of the base's shape, so only its own word tells of another."""
+    told = str(read_table(folder / ADAPTER).get("base_model_name_or_path") or "")[:80]
+    names = {Path(name).name.casefold() for name in (base.name, base.folder.resolve().name)}
+    if told and Path(told).name.casefold() not in names:
+        log.warning("%s: says it was trained on %r, and is merged into %s; weights of the same shape cannot tell "
+                    "whether that is the same model", folder, told, base.name)
+
+
 def _task_of(base: Source) -> Task:
     """What the base is for, as its config says: a classifier's labels and head are its own."""
     config = classifier_config(base.folder)
@@ -89,53 +110,29 @@ def _task_of(base: Source) -> Task:
     return Task("classify", labels=labels, head=outputs.head(config, len(labels)))
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    """The adapter's settings that are carried; ArtifactError naming one that cannot be merged."""
-    path = folder / ADAPTER
-    table = read_table(path)
-    kind = table.get("peft_type")
-    if kind != "LORA":
-        raise ArtifactError(f"{path}: peft_type = {kind!r}; only LoRA, DoRA and rsLoRA ('LORA') are merged",
-                            "merge it with the program that made it, and save the whole model")
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise ArtifactError(f"{folder}: no {ADAPTER_WEIGHTS} in it; only .safetensors are read",
-                            "save the adapter again with safe_serialization = True")
-    odd = next((key for key, value in table.items() if value and key not in IGNORED | CARRIED), None)
-    odd = "init_lora_weights" if table.get("init_lora_weights", True) not in HARMLESS and not _keeps_residue(table) \
-        else odd
-    if odd:
-        raise ArtifactError(f"{path}: {odd} = {str(table[odd])[:80]}: adapters of this kind are not merged here",
-                            "merge it with the program that made it, and save the whole model")
-    found = {key: value for key, value in table.items() if key in CARRIED and value is not None}
-    return found | ({} if _keeps_residue(table) else {"init_lora_weights": True})
-
-
-def _keeps_residue(table: Mapping[str, Any]) -> bool:
-    """Whether the adapter took parts of the base's weights over, which peft takes out of them again."""
-    return str(table.get("init_lora_weights")).startswith(("pissa", "olora"))
-
-
 def _merged(base: Source, folder: Path, settings: Mapping[str, Any], task: Task) -> Any:
     """The plain model; ArtifactError when the adapter does not fit."""
     import torch
     from peft import LoraConfig, PeftModel
-    from safetensors import safe_open
 
+    shapes = {name: entry.shape for name, entry in safetensors_header.read(folder / ADAPTER_WEIGHTS).items()}
+    adapter_settings.check_ranks(folder, settings, shapes)
     model = load_model(base.folder, task)
-    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+    names = [name for name, _ in model.named_modules() if name]
+    settings = adapter_settings.resolved(folder, settings, names)
     _resize(model, shapes, folder)
     parted = _untie(model, shapes, bool(settings.get("ensure_weight_tying")))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of shared matrices and missing tensors, which are looked at here
             wrapped = PeftModel.from_pretrained(model, str(folder), config=LoraConfig(**copy.deepcopy(dict(settings))))
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
         raise ArtifactError(f"{folder}: does not fit {base.name}: {str(error).strip().splitlines()[-1][:200]}",
                             HINT) from error
     _check_all_read(wrapped, shapes, folder, base)
     wrapped.eval()
-    ids = torch.arange(32)[None] % model.config.get_text_config().vocab_size
+    rows = int(model.config.get_text_config().vocab_size)
+    ids = torch.linspace(0, rows - 1, min(rows, 32), dtype=torch.float64).long()[None]
     with torch.no_grad():
         before = wrapped(input_ids=ids).logits
         plain = wrapped.merge_and_unload()
@@ -144,6 +141,7 @@ def _merged(base: Source, folder: Path, settings: Mapping[str, Any], task: Task)
         raise ArtifactError(f"{folder}: merged, it answers otherwise than beside the base (by {distance:.2g} standard "
                             "deviations of the logits)", "merge it with the program that made it, and save the whole "
                             "model")
+    float_model.check_finite(folder, plain)
     if parted:
         _tie_again(plain)
     return plain
@@ -160,7 +158,7 @@ def _rows(shapes: Mapping[str, tuple[int, ...]], place: str) -> int | None:
     """Rows of the adapter's own embedding or output layer at `place`; None where it has none."""
     start = f"base_model.model.{place}."
     for name, shape in shapes.items():
-        if place and name.startswith(start):
+        if place and name.startswith(start) and len(shape) == 2:
             if name.endswith((".lora_B.weight", ".weight")) and not name.endswith((".lora_A.weight", "vector.weight")):
                 return shape[0]
             if name.endswith(".lora_embedding_A"):

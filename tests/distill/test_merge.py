@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgestill.distill import merge
+from edgestill.distill import adapter_settings, merge
 from edgestill.distill.sources import check, check_tokenizer, resolve
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import ArtifactError, EdgestillError, UsageError
@@ -28,6 +28,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "embedding, too": {"target_modules": ["embed_tokens", "q_proj"]},
     "some ranks": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 9}, "bias": "all"},
     "residue": {"init_lora_weights": "pissa"},
+    "patterns": {"target_modules": r".*layers\.\d+\..*(q|v|up)_proj", "exclude_modules": r".*\.0\..*up_proj",
+                 "rank_pattern": {r"layers\.1\..*_proj": 2, "q_proj": 3}, "alpha_pattern": {r"\w+\.0\..*v_proj": 9}},
 }
 
 
@@ -109,12 +111,42 @@ def configure(**changes: Any) -> Callable[[Path], None]:
     return lambda folder: proving.edit_json(folder / "adapter_config.json", lambda table: table.update(changes))
 
 
+def poison(folder: Path, value: float) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    stored = load_file(path)
+    min(stored.items())[1][0, 0] = value
+    save_file(stored, path)
+
+
+ENDLESS = r"(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)\8\7\6[A-Z]"
 BAD: list[tuple[str, Callable[[Path], object]]] = [
     ("peft_type = 'PROMPT_TUNING'; only LoRA", configure(peft_type="PROMPT_TUNING")),
     ("alora_invocation_tokens", configure(alora_invocation_tokens=[1])),
     ("megatron_config", configure(megatron_config={"a": 1})),
     ("init_lora_weights = loftq", configure(init_lora_weights="loftq")),
     ("an_unknown_one = 3", configure(an_unknown_one=3)),
+    ("init_lora_weights = pissa_niter_4", configure(init_lora_weights="pissa_niter_4")),
+    ("init_lora_weights = \\[", configure(init_lora_weights=["pissa"])),
+    ("r = nan, and it must be a whole number above 0", configure(r=float("nan"))),
+    ("r = -4, and it must be a whole number above 0", configure(r=-4)),
+    ("q_proj = True, and it must be a whole number", configure(rank_pattern={"q_proj": True})),
+    ("lora_alpha = inf, and it must be a finite number", configure(lora_alpha=float("inf"))),
+    ("q_proj = nan, and it must be a finite number", configure(alpha_pattern={"q_proj": float("nan")})),
+    ("alpha_pattern = .*, and it must be null or a JSON object", configure(alpha_pattern=[1])),
+    ("the rank 1000000000 of 'r' is beyond", configure(r=10**9)),
+    ("the rank 1000000000 of 'q_proj' is beyond", configure(rank_pattern={"q_proj": 10**9})),
+    ("target_modules = .* is no pattern", configure(target_modules="(")),
+    ("target_modules = .* is not matched with the names", configure(target_modules=ENDLESS)),
+    ("exclude_modules = .* is not matched with", configure(exclude_modules=ENDLESS)),
+    ("alpha_pattern = .* is not matched with", configure(alpha_pattern={ENDLESS: 3})),
+    ("modules_to_save = .*, and names of modules are read", configure(modules_to_save=[ENDLESS])),
+    ("layers_pattern = .*, and names of modules are read", configure(layers_pattern=ENDLESS, layers_to_transform=[1])),
+    ("does not fit", configure(target_modules="none_of_these")),
+    ("does not fit", configure(trainable_token_indices=[10**6])),
+    ("has no place there", configure(target_modules=["q_proj", "v_proj"])),
+    ("NaN or infinite|by nan|not finite", lambda folder: poison(folder, float("nan"))),
     ("only .safetensors are read", lambda folder: (folder / "adapter_model.safetensors").rename(
         folder / "adapter_model.bin")),
     ("does not fit", configure(r=8)),
@@ -126,7 +158,9 @@ BAD: list[tuple[str, Callable[[Path], object]]] = [
 
 @pytest.mark.parametrize(("message", "spoil"), BAD, ids=[message for message, _ in BAD])
 def test_an_adapter_that_cannot_be_merged_is_refused(message: str, spoil: Callable[[Path], object], adapter: Path,
-                                                     tiny_llama: Path, tmp_path: Path) -> None:
+                                                     tiny_llama: Path, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter_settings, "SECONDS", 0.05)
     folder = Path(shutil.copytree(adapter, tmp_path / "adapter"))
     spoil(folder)
     with pytest.raises(ArtifactError, match=message) as caught:
@@ -140,6 +174,26 @@ def test_a_base_of_another_shape_and_no_adapter_are_refused(adapter: Path, tiny_
         merge(adapter, other, tmp_path / "merged")
     with pytest.raises(UsageError, match="is no LoRA adapter, so it needs no base"):
         merge(tiny_llama, tiny_llama, tmp_path / "merged")
+
+
+def test_a_base_of_the_same_shape_is_told_by_its_name_and_its_tokens(
+        adapter: Path, tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = Path(shutil.copytree(adapter, tmp_path / "adapter"))
+    merge(folder, tiny_llama, tmp_path / "merged")
+    assert f"says it was trained on {STRANGER!r}, and is merged into {tiny_llama}" in caplog.text
+    caplog.clear()
+    configure(base_model_name_or_path=f"/elsewhere/{tiny_llama.name}")(folder)
+    shutil.copy(tiny_llama / "tokenizer.json", folder)
+    merge(folder, tiny_llama, tmp_path / "again")
+    assert "says it was trained" not in caplog.text
+
+    def exchanged(table: dict[str, Any]) -> None:
+        vocabulary = table["model"]["vocab"]
+        one, other = sorted(vocabulary, key=vocabulary.get)[-2:]
+        vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    proving.edit_json(folder / "tokenizer.json", exchanged)
+    with pytest.raises(ArtifactError, match="in its tokenizer and .* it was trained on another model"):
+        merge(folder, tiny_llama, tmp_path / "third")
 
 
 def test_what_an_adapter_says_of_its_base_is_shown_and_not_followed(adapter: Path, tmp_path: Path) -> None:

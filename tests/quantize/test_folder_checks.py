@@ -152,3 +152,12 @@ def test_links_or_copies_stand_for_the_whole_folder(folder: Path, monkeypatch: p
             assert (whole / "additional_chat_templates" / "x.jinja").read_text() == "y"
         monkeypatch.setattr(files.os, "symlink", refused)
     assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("key", ["intermediate_size", "head_dim"])
+def test_a_config_far_larger_than_its_weights_takes_no_memory(key: str, folder: Path) -> None:
+    assert FloatModel.from_folder(folder).parameters < 200_000
+    set_config(folder, **{key: 10**9})
+    for load in (FloatModel.from_folder, lambda folder: load_model(folder, Task())):
+        with pytest.raises(ArtifactError, match=r"by config.json the model has \d+(,\d{3}){3,4} weights, there are"):
+            load(folder)
