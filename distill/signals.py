@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LOGITS, LIKELIEST, DRAWN = "logits", "likeliest", "drawn"
 HIDDEN, ATTENTION = "hidden", "attention"
+TEXT = "text"
+"""No signal: answers, which stand in the rows."""
 Inner = tuple[str, int]
 """What a model computes on its way: HIDDEN and a layer (0: what enters the first one, k: what leaves the k-th), or
 ATTENTION and a layer, from 1."""

@@ -150,6 +150,8 @@ def _folder(package: str) -> str:
 def _type(hint: Any, field: Field[Any]) -> str:
     if choices := field.metadata.get("choices"):
         return ", ".join(f"`{choice}`" for choice in choices)
+    if type(None) in typing.get_args(hint) and typing.get_args(hint)[0] in WORDS:  # a number that may be left out
+        hint = typing.get_args(hint)[0]
     origin, inner = typing.get_origin(hint), [WORDS.get(each, "list" if typing.get_origin(each) is list else "value")
                                               for each in typing.get_args(hint)]
     if field.name in KINDS:

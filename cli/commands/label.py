@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--label", "labels", multiple=True, metavar="NAME",
               help="A label that rows can have; repeat for several.")
 @click.option("--schema", type=click.Path(path_type=Path), help="JSON schema that answers must satisfy.")
+@click.option("--all", is_flag=True, help="Answer rows that have an answer, too; their own only measures the teacher.")
 @click.option("--votes", type=click.IntRange(1, 101), default=1, show_default=True,
               help="Times that every row is asked; what most answers mean is taken.")
 @click.option("--check", type=click.IntRange(0), default=20, show_default=True,

@@ -16,6 +16,7 @@ from . import running
     "edgestill run run.toml -o out --dry-run --sky > run.sky.yaml"))
 @options.run_file
 @options.out(what="Folder of this run; give the same one again to continue or to redo what changed.")
+@click.option("--yes", is_flag=True, help="Do not ask before rows are sent to a teacher of the kind api.")
 @options.settings
 @options.skip_bad
 @options.dry_run
@@ -23,15 +24,15 @@ from . import running
                                           "Azure.")
 @options.as_json
 @options.verbose
-def command(run_file: Path, out: Path, overrides: tuple[str, ...], skip_bad: bool, dry_run: bool, sky: bool,
+def command(run_file: Path, out: Path, yes: bool, overrides: tuple[str, ...], skip_bad: bool, dry_run: bool, sky: bool,
             as_json: bool) -> None:
     """Run every stage of a run file, skipping what is unchanged.
 
-    Checks the data, tunes the teacher where asked, trains the student (with [grid_aware] once more, on the grid of its
-    4-bit files), exports and certifies every target, evaluates and profiles the shipped files, and writes report.html.
-    A stage whose inputs and settings are unchanged is skipped; a run that was stopped continues. Exit code 3 when a
-    certificate or a gate does not hold.
+    Lets a teacher of the kind api answer rows, checks the data, tunes the teacher where asked, trains the student (with
+    [grid_aware] once more, on the grid of its 4-bit files), exports and certifies every target, evaluates and profiles
+    the shipped files, and writes report.html. A stage whose inputs and settings are unchanged is skipped; a run that
+    was stopped continues. Exit code 3 when a certificate or a gate does not hold.
     """
     if sky and (not dry_run or as_json):
         raise UsageError("--sky prints a file, and runs nothing", "give it with --dry-run, and without --json")
-    running.run(run_file, out, [*overrides, *inputs.skipping(skip_bad)], dry_run, as_json, out.resolve().name, sky)
+    running.run(run_file, out, [*overrides, *inputs.skipping(skip_bad)], dry_run, as_json, out.resolve().name, sky, yes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,25 +14,33 @@ from ...models import files, kinds, runfile, toml_text
 from ...models.errors import CheckFailed, UsageError
 from ...models.progress import duration
 from .. import output, progress_lines, quiet
-from ..pipeline import engine, forecast, resolve, teachers
+from ..pipeline import engine, forecast, labels, resolve, teachers
 from ..pipeline.costs import Cost
+from ..pipeline.engine import Stage
 from ..pipeline.gates import measured
 from ..pipeline.plan import Plan
 from ..report.summary import ModelSummary, Summary, read_summary
+from . import teacher
 
 DEMO_ROWS = {"train": 6400, "validation": 300, "test": 500}
 DEMO_TITLE = "A voice assistant for the home"
 
 
 def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool, title: str,
-        sky: bool = False) -> None:
+        sky: bool = False, yes: bool = False) -> None:
     """Bring the run file `path` up to date in `out` and show what it found; or the plan alone when `dry_run`, as a
-    SkyPilot file with `sky`.
+    SkyPilot file with `sky`. `yes`: rows may be sent to the teacher of the run file.
 
-    Raises CheckFailed when a gate does not hold, after everything else is written and shown.
+    Raises CheckFailed when a gate does not hold, after everything else is written and shown; UsageError for a SkyPilot
+    file of a run whose rows have no answers yet.
     """
-    plan = Plan(resolve.read(path, overrides), out.resolve(), title, output.note,
-                teachers.shown(runfile.read(path, overrides), path.parent), fetch=not dry_run)
+    resolved, folder, before = resolve.read(path, overrides), out.resolve(), list[Stage]()
+    if asked := labels.of(resolved, folder, output.note):
+        resolved, before = asked.run, [asked.stage]
+        if not _labelled(asked, folder, out, dry_run, as_json, sky, yes):
+            return
+    plan = Plan(resolved, folder, title, output.note,
+                teachers.shown(runfile.read(path, overrides), path.parent), fetch=not dry_run, first=before)
     if sky:
         from ..pipeline import sky as skypilot
 
@@ -57,6 +66,35 @@ def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json:
             f"its {first.side} is {first.limit:.4g}",
             f"{out / 'report.html'} shows every gate",
         )
+
+
+def _labelled(asked: labels.Labels, folder: Path, out: Path, dry_run: bool, as_json: bool, sky: bool,
+              yes: bool) -> bool:
+    """Whether the rows have their answers, after they were asked for; when `dry_run` what that takes is shown alone.
+
+    Other stages are planned from the rows, so there are none before.
+    """
+    ((name, state, _),) = engine.plan([asked.stage], folder)
+    if state == "kept":
+        return True
+    if sky:
+        raise UsageError("--sky: rows have no answers yet, so nobody knows what the run takes",
+                         "let edgestill run answer them here, or edgestill data label")
+    plan = asked.labelling.plan()
+    if dry_run and as_json:
+        output.result({"out": out, "labelling": plan.to_json(), "stages": [
+            {"name": name, "state": state, "output": folder / labels.ROWS, "cost": None}]})
+    elif dry_run:
+        click.echo("\n".join([*plan.lines(), "the other stages are planned once the rows have their answers"]))
+    else:
+        if plan.questions > plan.answered:
+            if not os.environ.get(asked.config.key_variable):
+                output.note(f"no key is sent: {asked.config.key_variable} is not set")
+            teacher.agree(plan, plan.lines(), asked.config.allow_personal_data, yes,
+                          "set allow_personal_data = true in [teacher]")
+        with quiet.stdout_kept_clean(), progress_lines.shown():
+            engine.run([asked.stage], folder, output.note, last=False)
+    return not dry_run
 
 
 def demo(out: Path, overrides: Sequence[str], dry_run: bool, as_json: bool) -> None:

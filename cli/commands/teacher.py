@@ -65,15 +65,16 @@ def told(given: dict[str, Any]) -> dict[str, Any]:
     return {"url": given.pop("teacher_url"), "model": given.pop("teacher_model"), "key": key, **given}
 
 
-def agree(plan: Calls, lines: list[str], allow_personal_data: bool, yes: bool) -> None:
-    """Show a plan, and come back when somebody agrees. DataError for personal data that nobody allowed to be sent,
-    UsageError where nobody is there to ask."""
+def agree(plan: Calls, lines: list[str], allow_personal_data: bool, yes: bool,
+          allowing: str = "send it with --allow-personal-data") -> None:
+    """Show a plan, and come back when somebody agrees. DataError for personal data that nobody allowed to be sent;
+    `allowing` is how to; UsageError where nobody is there to ask."""
     from ...models.errors import DataError, UsageError
 
     output.note("\n".join(lines))
     if plan.personal and not allow_personal_data:
         raise DataError(f"personal data would be sent to {plan.host}: {plan.named()}",
-                        "remove it, or send it with --allow-personal-data")
+                        f"remove it, or {allowing}")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody is there to agree to this plan", "give --yes")

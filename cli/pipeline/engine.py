@@ -56,8 +56,9 @@ class Step:
     seconds: float
 
 
-def run(stages: Sequence[Stage], folder: Path, say: Callable[[str], None]) -> list[Step]:
-    """Bring every output of `stages`, in order, up to date; `say` gets one line a stage.
+def run(stages: Sequence[Stage], folder: Path, say: Callable[[str], None], last: bool = True) -> list[Step]:
+    """Bring every output of `stages`, in order, up to date; `say` gets one line a stage. Unless these are the `last`
+    ones, what others left unfinished is kept.
 
     Raises whatever a stage raises; the outputs before it stay and count as done.
     """
@@ -74,7 +75,8 @@ def run(stages: Sequence[Stage], folder: Path, say: Callable[[str], None]) -> li
             if state == "made":
                 _make(stage, key, ledger, folder)
             steps.append(Step(stage.name, output, state, ledger[stage.name].get("seconds", 0.0)))
-        _discard(folder / UNFINISHED)
+        if last:
+            _discard(folder / UNFINISHED)
         return steps
 
 

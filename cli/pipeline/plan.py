@@ -34,8 +34,9 @@ class Plan:
     """All stages of a resolved run file, in order, for the output folder `folder`."""
 
     def __init__(self, run: RunFile, folder: Path, title: str, say: Callable[[str], None], shown: RunFile | None = None,
-                 fetch: bool = True) -> None:
-        """`shown` is the run file as the summary tells it, `run` by default; `fetch`: models may be downloaded now.
+                 fetch: bool = True, first: Sequence[Stage] = ()) -> None:
+        """`shown` is the run file as the summary tells it, `run` by default; `fetch`: models may be downloaded now;
+        `first` are stages that made the rows.
 
         Raises what reading the rows raises, and UsageError for gates that these rows do not allow.
         """
@@ -45,7 +46,7 @@ class Plan:
         self.has_teacher = bool(self.teachers)
         self.measures_teacher = not teachers.unmeasured(run)
         self.tunes_teacher = any(table.get("tune") for table in run.teachers)
-        self.stages: list[Stage] = []
+        self.stages = [*first]
         self._witnesses: dict[str, Witness] = {}
         if not self.rows["test"]:
             raise UsageError("data: there are no test rows to measure on", "name a file in data.test, or set "

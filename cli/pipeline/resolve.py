@@ -84,7 +84,7 @@ def _teacher(table: Mapping[str, Any], base: Path) -> dict[str, Any]:
         from ...distill.teachers._cache import Cache
 
         found["cache"] = _teacher({"folder": Cache().folder, **found["cache"]}, base)
-    if isinstance(found.get("model"), str):
+    if isinstance(found.get("model"), str) and "url" not in found:
         found["model"] = _folder(found["model"], base)
     if isinstance(found.get("folder"), str):
         found["folder"] = str((base / found["folder"]).resolve())

@@ -66,16 +66,15 @@ class Reads:
 
     def teacher(self) -> dict[str, Any]:
         """The [teacher] table, what it names and what the teacher is told by content; of several tables each."""
-        tables = map(_without_places, self._run.teachers)
-        found = [[table, *known] for table, known in zip(tables, self._teachers, strict=True)]
-        return {"teacher": found[0] if len(found) == 1 else found}
+        return {"teacher": self._teachers[0] if len(self._teachers) == 1 else self._teachers}
 
     @cached_property
     def _teachers(self) -> list[list[Any]]:
         found = []
-        for teacher in teachers.of(self._run):
+        for table, teacher in zip(self._run.teachers, teachers.of(self._run), strict=True):
             told = teacher.told(self._run, self._rows["train"])
-            found.append([teacher.stands_for(self._fetch), *([told.digest] if told else [])])
+            found.append(["in the rows" if teacher.in_rows else _without_places(table), teacher.stands_for(self._fetch),
+                          *([told.digest] if told else [])])
         return found
 
     def student(self) -> dict[str, Any]:

@@ -57,6 +57,11 @@ class Planned:
         found: Path = self.entry.kind.source(self.entry.config, Path()).folder
         return found
 
+    @property
+    def in_rows(self) -> bool:
+        """Whether what it says stands in the rows."""
+        return getattr(self.entry.kind, "IN_ROWS", False)
+
     def places(self, rows: Sequence[Row]) -> list[int]:
         """Which of the rows it teaches: those of its route, or all."""
         route = self.entry.route

@@ -41,7 +41,8 @@ class Item:
     def answered(self, text: str, message: Message) -> dict[str, Any]:
         """The record with an answer: a text, or the message of a conversation."""
         if self.column in ALIASES["messages"]:
-            return {**self.record, self.column: [*_messages(self.record, self.column), message]}
+            asked = _messages(self.record, self.column)
+            return {**self.record, self.column: [*(asked[:-1] if self.answer else asked), message]}
         question = next((self.record[name] for name in ALIASES["prompt"] if name in self.record), None)
         return {**self.record, self.column: [message] if isinstance(question, list) else text}
 

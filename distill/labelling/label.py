@@ -32,7 +32,7 @@ class Labelling:
         self._reader = Reader(settings.labels, settings.schema, [
             settings.key, settings.system, *(str(message["content"]) for message in examples_of(settings)
                                              if message["role"] != "assistant")])  # answers may well be the same
-        self._open = [place for place, item in enumerate(items) if not item.answer]
+        self._open = [place for place, item in enumerate(items) if settings.all or not item.answer]
         shown = {row_key(row) for row in settings.examples}  # with its answer, which measures nothing
         fresh = [place for place, item in enumerate(items) if row_key(item.row) not in shown]
         own = [place for place in fresh if items[place].answer]
@@ -102,7 +102,7 @@ class Labelling:
     def _labelled(self, asker: Asker, ledger: Ledger, checked: Agreement | None) -> Labelled:
         rows, votes, left_out = [], [], []
         for item in self._items:
-            if item.answer:
+            if item.answer and not self._settings.all:
                 rows.append(dict(item.record))
                 continue
             found = [asker.reply(item, vote) for vote in range(self._settings.votes)]

@@ -117,7 +117,7 @@ class Report(Spent):
         private = [dict(item.private) for item in items if item.private]
         return cls(
             examples=digest(examples) if examples else None, private=digest(private) if private else None,
-            rows=len(items), own=own, labelled=len(items) - own - len(left_out),
+            rows=len(items), own=own, labelled=len(items) - (0 if settings.all else own) - len(left_out),
             left_out=dict(Counter(one.reason for one in left_out)), agreement=agreement,
             **spent(settings, ledger, takes, price))
 

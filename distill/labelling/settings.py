@@ -28,6 +28,8 @@ class Settings:
     """Answers are one of these; empty for texts."""
     schema: Mapping[str, Any] | None = None
     """Answers are JSON that satisfies this JSON schema."""
+    all: bool = False
+    """Rows that have an answer are answered, too; their own only measures the teacher."""
     votes: int = 1
     """Times that a row is asked."""
     check: int = 20

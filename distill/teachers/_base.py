@@ -13,6 +13,7 @@ What plans ask of it, loading nothing, it may say, too:
 - `stands_for(config, fetch)`: JSON values that stand for it as `key` does, but without `fetch` nothing is downloaded;
 - `source(config, base)`, where the teacher is a Hugging Face folder: a student can be cut from that, its answers are
   measured, and `tune = true` fine-tunes it;
+- `IN_ROWS = True`, where what it says stands in the rows, and no signal is asked for;
 - `packed(config, base)`, where it is a file that the runtime runs: its answers are measured there.
 
 `base` is the folder that a run file's paths are relative to.

@@ -148,13 +148,16 @@ def absolute(table: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 
 def hidden(tables: dict[str, Any] | list[dict[str, Any]], base: Path) -> dict[str, Any] | list[dict[str, Any]]:
-    """The table of a teacher, or those of several, as they may be shown: hashes instead of texts and files."""
+    """The table of a teacher, or those of several, as they may be shown: hashes instead of addresses, texts and
+    files."""
     return [_hidden(table, base) for table in tables] if isinstance(tables, list) else _hidden(tables, base)
 
 
 def _hidden(table: Mapping[str, Any], base: Path) -> dict[str, Any]:
     found = dict(table)
-    system, examples = table.get("system"), table.get("examples")
+    system, examples, url = table.get("system"), table.get("examples"), table.get("url")
+    if isinstance(url, str):
+        found["url"] = HASH + hashlib.sha256(url.rstrip("/").encode()).hexdigest()
     if isinstance(system, str) and system and not system.startswith(HASH):
         found["system"] = HASH + hashlib.sha256(system_of(system, base).encode()).hexdigest()
     if isinstance(examples, str) and examples and not examples.startswith(HASH):

@@ -96,6 +96,9 @@ def entries(run: RunFile) -> list[Entry]:
              for name, table, share in zip(named, run.teachers, shares, strict=True)]
     folders: dict[str, str] = {}
     for entry in found:
+        if getattr(entry.kind, "IN_ROWS", False):
+            raise UsageError(f"{entry.name}: a teacher that answers rows gives nothing that is mixed or routed",
+                             "let it label the rows first, with edgestill data label, and leave it out")
         if getattr(entry.config, "tune", False):
             raise UsageError(f"{entry.name}.tune: of several teachers none is tuned on the way",
                              "tune it by edgestill tune or a run of its own, and name the folder that it writes")

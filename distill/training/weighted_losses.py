@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...models import kinds
 from ...models.errors import UsageError
 from ...models.runfile import kind_config
-from ..signals import ATTENTION, HIDDEN, LOGITS, AnySignal, Inner, Mixed, Signal, served
+from ..signals import ATTENTION, HIDDEN, LOGITS, TEXT, AnySignal, Inner, Mixed, Signal, served
 from ..teachers._base import Teacher
 from ..teachers._several import Several
 from ..teachers._tables import Entry
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LOSSES = "distill.losses"
+_FROM_ANSWERS = 'its answers are learned as labels: set [distill] losses = [{ kind = "ce" }]'
 LEVELS = ("token",)
 """What a loss may be a number of: a place, which of a classifier is a whole row."""
 
@@ -79,7 +80,8 @@ def needs(terms: Sequence[Term], teachers: Mapping[str, Collection[str]]) -> fro
         for name, provided in teachers.items():
             if lacking := term.needs - served(provided):
                 raise UsageError(f"{term.name}: {term.kind} needs {', '.join(sorted(lacking))} of {name}, which "
-                                 f"provides {', '.join(sorted(provided))}", "choose another loss or teacher")
+                                 f"provides {', '.join(sorted(provided))}", _FROM_ANSWERS if TEXT in provided
+                                 else "choose another loss or teacher")
     return frozenset[str]().union(*(term.needs for term in terms))
 
 

@@ -39,8 +39,8 @@ TABLES: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "cached": lambda model, folder: {"folder": "kept"},
 }
 """The [teacher] table by kind, for a Hugging Face folder: a kind that is not here is not tested."""
-TASKS_OF = {"gguf": ("generate",), "cached": ("generate",)}
-"""Where a kind does not teach every task."""
+TASKS_OF: dict[str, tuple[str, ...]] = {"gguf": ("generate",), "cached": ("generate",), "api": ()}
+"""Where a kind does not teach every task; one whose word stands in the rows gives no signal."""
 Losses = tuple[str, str, Callable[[], dict[str, float]]]
 
 
