@@ -1,4 +1,4 @@
-"""`edgestill profile`: latency, throughput and memory of one artifact."""
+"""`edgestill profile`: latency, throughput and memory of one artifact, and whether it keeps what it is to promise."""
 
 from __future__ import annotations
 
@@ -6,38 +6,49 @@ from pathlib import Path
 
 import click
 
-from .. import options, output, quiet
-from . import named_models
+from .. import inputs, options, output, quiet
+from . import named_models, profiled
 
 
 @click.command(
     "profile",
     epilog=options.example(
         "edgestill profile out/gguf-Q4_0",
+        "edgestill profile out/gguf-Q4_0 --prompts rows.jsonl --gate 'ttft_ms.p95<=300' --junit gates.xml",
         "edgestill profile out/onnx-int4 --prompt-tokens 64 --repeats 30 -o profile.json",
     ),
 )
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--prompt-tokens", type=click.IntRange(1), default=128, show_default=True, help="Tokens of the prompt.")
-@click.option(
-    "--new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens decoded in each repeat."
-)
+@click.option("--prompts", type=click.Path(path_type=Path), metavar="ROWS",
+              help="Ask the prompts of this data file, or of a run file's test rows, as they are.")
+@click.option("--prompt-tokens", type=click.IntRange(1), default=128, show_default=True,
+              help="Without --prompts: tokens of the prompt.")
+@click.option("--new-tokens", type=click.IntRange(1), metavar="N",
+              help="Tokens decoded in each repeat (64); with --prompts the most, by default the task's own limit.")
+@click.option("--schema", type=click.Path(path_type=Path), metavar="FILE",
+              help="JSON schema file that the answers satisfy; default: the task's own.")
 @click.option("--warmup", type=click.IntRange(0), default=2, show_default=True, help="Repeats that do not count.")
-@click.option("--repeats", type=click.IntRange(1), default=10, show_default=True, help="Repeats that count.")
+@click.option("--repeats", "--requests", "repeats", type=click.IntRange(1), default=10, show_default=True,
+              help="Requests that count; more are made where a gate's bound takes more.")
+@click.option("--sustained", default="0", callback=profiled.seconds, metavar="TIME",
+              help="Go on for so long, such as 10m: what is left of the speed, and when it fell.")
+@click.option("--gate", "gates", multiple=True, metavar="GATE",
+              help="A limit with 95 % certainty, such as 'ttft_ms.p95<=300'; may be repeated. Exit code 3 if it fails.")
+@click.option("--gates", "run_file", type=click.Path(path_type=Path), metavar="RUN.TOML",
+              help="Take the limits on numbers of the profile in a run file's [gates], too.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the gates as JUnit XML.")
+@click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the gates as Markdown, for a pull request.")
 @options.out_file("Also write the profile with its raw values to this JSON file.")
+@options.columns
+@options.skip_bad
 @options.threads
 @options.as_json
 @options.verbose
-def command(
-    artifact: Path,
-    prompt_tokens: int,
-    new_tokens: int,
-    warmup: int,
-    repeats: int,
-    out: Path | None,
-    threads: int,
-    as_json: bool,
-) -> None:
+def command(artifact: Path, prompts: Path | None, prompt_tokens: int, new_tokens: int | None, schema: Path | None,
+            warmup: int, repeats: int, sustained: float, gates: tuple[str, ...], run_file: Path | None,
+            junit: Path | None, markdown: Path | None, out: Path | None, columns: tuple[str, ...], skip_bad: bool,
+            threads: int, as_json: bool) -> None:
     """Measure latency, throughput and memory on this machine.
 
     Without --threads it first measures how many of them run the model fastest, and every verb takes them from then on.
@@ -45,9 +56,13 @@ def command(
     """
     from ...runtime import profile
 
+    path = named_models.model(artifact)
+    limits = profiled.read_limits(path, gates, run_file, bool(junit or markdown))
+    rows = inputs.read_rows(prompts, columns, skip_bad=skip_bad) if prompts else None
     with quiet.stdout_kept_clean():
-        found = profile(named_models.model(artifact), prompt_tokens=prompt_tokens, new_tokens=new_tokens, warmup=warmup,
-                        repeats=repeats, threads=threads)
+        found = profile(path, prompt_tokens=prompt_tokens, new_tokens=new_tokens, warmup=warmup, repeats=repeats,
+                        threads=threads, prompts=rows, held_to=[limit.name for limit in limits], seconds=sustained,
+                        options=profiled.answer_options(schema), say=output.note)
     if found.raw["per_s_by_threads"]:
         output.note(f"{found.threads} threads; steps/s by threads: " + ", ".join(
             f"{count}: {speed:,.0f}" for count, speed in found.raw["per_s_by_threads"].items()))
@@ -56,13 +71,10 @@ def command(
         from ...models import files
 
         files.write_json(out, table)
+    judged = profiled.judge(limits, table)
+    profiled.write(str(artifact), judged, table, junit, markdown)
     if as_json:
-        output.result(table)
-        return
-    lines = []
-    for name, value in table.items():
-        if isinstance(value, dict) and name not in ("machine", "raw"):
-            lines += [[f"{name} {key}", item] for key, item in value.items()]
-        elif value is not None and not isinstance(value, (list, dict)):
-            lines.append([name, value])
-    output.table(["measure", "value"], lines)
+        output.result(table | {"gates": judged})
+    else:
+        profiled.show(table, judged)
+    profiled.check(judged)

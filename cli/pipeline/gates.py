@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...models import kinds
 from ...models.errors import EdgestillError, MissingExtra, UsageError
 from ...models.runfile import Gates, RunFile
-from ...runtime.profiling import measures
+from ...runtime.profiling import limits, measures
 from ..report.ranking import RATIO, higher_is_better
 from ..report.summary import GateResult, ModelSummary
 from . import teachers
@@ -80,24 +80,29 @@ def judge(gates: Gates, models: Sequence[ModelSummary]) -> list[GateResult]:
             for model in shipped]
 
 
-def measured(model: ModelSummary, name: str) -> float | None:
-    """A number of a model by the name a gate gives it; the median where there are percentiles."""
+def requests(gates: Gates) -> int:
+    """The requests of a profile that the gates' bounds take."""
+    return limits.requests(name for _, _, name in _each(gates))
+
+
+def measured(model: ModelSummary, name: str) -> tuple[float | None, str]:
+    """What a gate of this name holds, and why it is that number or none: a metric, a number of the profile, or the
+    bound of its percentile."""
     if name in model.metrics:
-        return model.metrics[name].value
+        return model.metrics[name].value, ""
     if name == RATIO:
-        return model.ratio_to_teacher.value if model.ratio_to_teacher else None
+        return (model.ratio_to_teacher.value, "") if model.ratio_to_teacher else (
+            None, "has no value: the teacher's own answers measure 0")
     stem, part = measures.split(name)
-    value = model.model_bytes if stem == "model_bytes" else model.profile.get(stem)
-    if isinstance(value, dict):
-        value = value.get(part)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if stem == "model_bytes":
+        return (None, "") if model.model_bytes is None else (float(model.model_bytes), "")
+    return limits.bounded(model.profile, stem, part)[:2]
 
 
 def _result(model: ModelSummary, name: str, side: str, limit: float) -> GateResult:
-    value = measured(model, name)
+    value, reason = measured(model, name)
     if value is None:
-        reason = "was not measured" if name != RATIO else "has no value: the teacher's own answers measure 0"
-        return GateResult(model.name, name, None, limit, False, side, reason)
+        return GateResult(model.name, name, None, limit, False, side, reason or "was not measured")
     if math.isnan(value):
         return GateResult(model.name, name, None, limit, False, side, "is not a number")
     return GateResult(model.name, name, value, limit, value >= limit if side == "minimum" else value <= limit, side)

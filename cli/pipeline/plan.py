@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...models import files, progress, toml_text
 from ...models.artifact import open_artifact
 from ...models.errors import UsageError
-from ...models.runfile import Export, RunFile, Training
+from ...models.runfile import Export, Profile, RunFile, Training
 from ...models.scheme import CODED, Scheme
 from ...runtime.machine.processor import processor
 from . import evaluate, gates, packages, resolve, saved_prompts, teacher_answers, teachers
@@ -166,7 +166,7 @@ class Plan:
                               tests | {"threads": threads} | ({"metrics": wanted} if wanted else {}),
                               packages.of_engine(target, self.run.task.schema))
         profiled = self._add(f"profile {target}", profile_file(name), partial(self._profile, name), [packed],
-                             tests | {"profile": asdict(self.run.profile), "machine": processor()},
+                             tests | {"profile": asdict(self._profiling()), "machine": processor()},
                              packages.of_engine(target))
         if self.spared is None:
             return [packed, evaluated, profiled]
@@ -256,13 +256,18 @@ class Plan:
         parameters = artifact.manifest.dimensions.get("parameters")
         evaluate.Kept(target, "shipped", free, held, parameters, artifact.model_bytes()).write(path)
 
+    def _profiling(self) -> Profile:
+        """How shipped files are timed: with the requests that the gates' bounds take."""
+        return replace(self.run.profile, repeats=max(self.run.profile.repeats, gates.requests(self.run.gates)))
+
     def _profile(self, name: str, path: Path) -> None:
         from ...runtime import profile
         from ..output import plain
 
-        wanted = self.run.profile
+        wanted = self._profiling()
         found = profile(self.folder / name, prompt_tokens=wanted.prompt_tokens, new_tokens=wanted.new_tokens,
-                        warmup=wanted.warmup, repeats=wanted.repeats, threads=wanted.threads, rows=self.rows["test"])
+                        warmup=wanted.warmup, repeats=wanted.repeats, threads=wanted.threads, rows=self.rows["test"],
+                        say=lambda line: self.say(f"  {line}"))
         files.write_json(path, plain(found))
 
     def _measure_saved(self, name: str, path: Path) -> None:

@@ -19,7 +19,7 @@ PROFILE_COLUMNS = ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_
 COUNTED = ("rows", "exact_duplicates", "near_duplicates", "bad_rows")
 CURVE_POINTS = 60
 """Points of a training curve: single steps see batches of easy and of hard rows."""
-PERCENTILES = ("p50", "p90", "p99", "max")
+PERCENTILES = ("p50", "p90", "p95", "p99", "max")
 
 
 def render(summary: Summary) -> str:

@@ -21,7 +21,7 @@ from ...models.cloud_names import resource_name
 from ...models.errors import UsageError
 from ...models.scheme import Scheme
 from ...runtime.engines._base import DEFAULT_CONTEXT
-from ...runtime.profiling import jobs
+from ...runtime.profiling import jobs, prompts
 from . import _requirements, copy
 
 if TYPE_CHECKING:
@@ -102,14 +102,14 @@ def machine(measured: int) -> dict[str, Any]:
 def peak_bytes(packed: Artifact, codec: Codec, context: int) -> int:
     """Memory of a process that gives STREAMS answers at a time: measured where all are short, and where one fills its
     `context`; each of the others is taken to add as much as that one did."""
-    short, long = (jobs.prompt_of(codec, None, length, 0) for length in (_SHORT, context - _NEW_TOKENS))
+    short, long = ({"ids": ids, "text": codec.decode(ids)} for ids in (
+        prompts.of_length(codec, None, length, 0) for length in (_SHORT, context - _NEW_TOKENS)))
     if packed.manifest.task.kind != "generate":
-        return _peak_bytes(packed, [codec.decode(long)])
+        return _peak_bytes(packed, [long])
     before, after = (_peak_bytes(packed, [prompt, *[short] * (STREAMS - 1)]) for prompt in (short, long))
     return before + STREAMS * max(0, after - before)
 
 
-def _peak_bytes(packed: Artifact, prompts: list[Any]) -> int:
-    found = jobs.run({"path": str(packed.folder), "check_hashes": False, "threads": 2, "context": 0, "warmup": 0,
-                      "new_tokens": _NEW_TOKENS, "streams": STREAMS, "prompts": prompts})
-    return int(found["peak_rss_bytes"])
+def _peak_bytes(packed: Artifact, requests: list[dict[str, Any]]) -> int:
+    work = jobs.job(packed, 2, requests, streams=STREAMS, new_tokens=_NEW_TOKENS)
+    return int(jobs.run(work | {"check_hashes": False})["memory"]["peak_rss_bytes"])

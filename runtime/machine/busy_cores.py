@@ -62,16 +62,24 @@ class Width:
 
 def processor_seconds(root: Path = Path("/")) -> Counts | None:
     """See `Counts`; None where the system does not say it."""
+    seconds = core_seconds(root)
+    own = os.times()
+    return None if seconds is None else (sum(seconds), own.user + own.system)
+
+
+def core_seconds(root: Path = Path("/")) -> tuple[float, float] | None:
+    """Seconds of processor time on the cores allowed to this process that anybody used, and those that the hypervisor
+    gave to other machines; None where the system does not say it."""
     try:
         lines = (root / "proc/stat").read_text().splitlines()
     except OSError:
         return None
     tick = 1 / os.sysconf("SC_CLK_TCK")
-    allowed, busy = {f"cpu{number}" for number in allowed_cpus()}, 0
+    allowed, busy, stolen = {f"cpu{number}" for number in allowed_cpus()}, 0, 0
     for line in lines:
         name, *fields = line.split()
         if name in allowed:
             user, nice, system, _, _, interrupts, soft, steal = map(int, fields[:8])
-            busy += user + nice + system + interrupts + soft + steal
-    own = os.times()
-    return busy * tick, own.user + own.system
+            busy += user + nice + system + interrupts + soft
+            stolen += steal
+    return busy * tick, stolen * tick

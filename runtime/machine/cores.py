@@ -33,8 +33,8 @@ def allowed_cores(root: Path = _ROOT) -> int:
     cores = _physical(allowed, root / "sys/devices/system/cpu")
     if cores is None:
         cores = _physical_elsewhere(len(allowed))
-    quota = _quota(root)
-    return max(1, cores if quota is None else min(cores, math.floor(quota)))
+    limit = quota(root)
+    return max(1, cores if limit is None else min(cores, math.floor(limit)))
 
 
 def candidates(root: Path = _ROOT) -> list[int]:
@@ -84,21 +84,27 @@ def _physical_elsewhere(allowed: int) -> int:
     return max(1, min(physical, math.ceil(allowed * physical / logical)))
 
 
-def _quota(root: Path) -> float | None:
+def quota(root: Path = _ROOT) -> float | None:
     """The smallest CPU quota, in cores, of the control groups this process is in; None without a quota."""
+    limits = [limit for folder in group_folders("cpu", root) for limit in (
+        _read_quota(folder / "cpu.max"), _read_quota(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"))]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def group_folders(controller: str, root: Path = _ROOT) -> list[Path]:
+    """The folders of the control groups this process is in that limit `controller`, its own first."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return None
-    limits = []
+        return []
+    found = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            limits += [_read_quota(folder / "cpu.max") for folder in _upwards(root / "sys/fs/cgroup", path)]
-        elif "cpu" in controllers.split(","):
-            for folder in _upwards(root / "sys/fs/cgroup" / "cpu", path):
-                limits.append(_read_quota(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"))
-    return min((limit for limit in limits if limit is not None), default=None)
+            found += _upwards(root / "sys/fs/cgroup", path)
+        elif controller in controllers.split(","):
+            found += _upwards(root / "sys/fs/cgroup" / controller, path)
+    return found
 
 
 def _upwards(top: Path, path: str) -> list[Path]:

@@ -10,16 +10,10 @@ import time
 
 STARTED = time.perf_counter()
 
+import itertools  # noqa: E402
 import json  # noqa: E402
-import math  # noqa: E402
 import sys  # noqa: E402
-from typing import TYPE_CHECKING, Any  # noqa: E402
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..encoders.classifier import Classifier
-    from ..encoders.embedder import Embedder
+from typing import Any  # noqa: E402
 
 
 def main() -> None:
@@ -37,71 +31,30 @@ def main() -> None:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Load `path` and time its prompts (lists of ids) or texts: the first `warmup` of them are not counted.
-
-    Where `token_seconds` is given, a prompt's answer ends after that long. Where `streams` is, a generator is opened so
-    many times over the same weights, and prompts go to each in turn.
-    """
+    """Load `path` and make its `requests`; `ask` and `serve` are keywords of `timed_requests.asker` and `serve`. A
+    generator is opened `streams` times over the same weights, and requests go to each in turn."""
     from ..generation.generator import Generator
     from ..loading.load import load_streams
 
-    models = load_streams(job["path"], job.get("streams", 1), job["threads"], job["context"], job["check_hashes"])
-    model, result = models[0], dict[str, Any](load_ms=(time.perf_counter() - STARTED) * 1000)
-    if isinstance(model, Generator):
-        result |= _generate(models, job)
-    else:
-        result |= _read(model, job)
-    from .machine import peak_resident_bytes  # only now: nothing of ours but the model may be in the peak
+    models = load_streams(job["path"], job["streams"], job["threads"], job["context"], job["check_hashes"])
+    model = models[0]
+    loaded_at = time.perf_counter()
+    from . import timed_requests, watch
+    from .machine import affinity, memory  # only now: nothing of ours but the model may be in the peak
 
-    return result | {"peak_rss_bytes": peak_resident_bytes()}
-
-
-def _generate(models: Sequence[Any], job: dict[str, Any]) -> dict[str, Any]:
-    from ..generation.sampling import greedy
-
-    codec, clock = models[0].codec, time.perf_counter_ns
-    runs: list[dict[str, Any]] = []
-    first_token_at = None
-    for index, ids in enumerate(job["prompts"]):
-        engine = models[index % len(models)].engine
-        text = codec.decode(ids, skip_special_tokens=False)
-        engine.truncate(0)
-        engine.reserve(len(ids) + job["new_tokens"])
-        start = clock()
-        codec.encode(text)
-        encoded = clock()
-        token = greedy(engine.prefill(ids))
-        ready = clock()
-        first_token_at = first_token_at or time.monotonic()
-        stream, steps = codec.stream(), []
-        before = clock()
-        last = before + job.get("token_seconds", math.inf) * 1e9
-        for _ in range(job["new_tokens"] - 1):
-            stream.push(token)
-            token = greedy(engine.decode(token))
-            after = clock()
-            steps.append(after - before)
-            before = after
-            if after > last:
-                break
-        runs.append({"tokenize_ms": (encoded - start) / 1e6, "prefill_ms": (ready - encoded) / 1e6,
-                     "token_ms": [step / 1e6 for step in steps]})
-    return {"threads": engine.threads, "context": engine.context_length, "runs": runs[job["warmup"]:],
-            "first_token_at": first_token_at}
-
-
-def _read(model: Classifier | Embedder, job: dict[str, Any]) -> dict[str, Any]:
-    from ..encoders.classifier import Classifier
-
-    answer = model.classify if isinstance(model, Classifier) else model.embed
-    times: list[float] = []
-    first_token_at = None
-    for text in job["prompts"]:
-        start = time.perf_counter_ns()
-        answer(text)
-        times.append((time.perf_counter_ns() - start) / 1e6)
-        first_token_at = first_token_at or time.monotonic()
-    return {"threads": model.threads, "latency_ms": times[job["warmup"]:], "first_token_at": first_token_at}
+    loaded, looks = memory(), watch.Watch()
+    if isinstance(model, Generator) and "ids" in job["requests"][0]:
+        timed_requests.run_to_the_end(model)
+    asks = itertools.cycle([timed_requests.asker(one, **job["ask"]) for one in models])
+    requests = timed_requests.serve(lambda request: next(asks)(request), job["requests"], looks, **job["serve"])
+    first = requests[0]
+    # Without what was done here between the two. The parent reads the monotonic clock, too.
+    answered = loaded_at + (first.get("token_ns") or [first["end_ns"]])[0] / 1e9
+    return {
+        "threads": model.engine.threads if isinstance(model, Generator) else model.threads,
+        "context": model.engine.context_length if isinstance(model, Generator) else None,
+        "load_ms": (loaded_at - STARTED) * 1000, "first_token_at": time.monotonic() - time.perf_counter() + answered,
+        "affinity": affinity(), "loaded": loaded, "memory": memory(), "requests": requests, "looks": looks.looks}
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..loading.foreign import is_stranger, open_model, place, try_out
-from .jobs import run
+from ..loading.foreign import codec_of, is_stranger, open_model, try_out
+from .jobs import job, run
+from .views import first_token
 
 
 def first_token_ms(model: Path, prompts: Sequence[Sequence[int]], threads: int = 0) -> list[float]:
@@ -18,7 +19,7 @@ def first_token_ms(model: Path, prompts: Sequence[Sequence[int]], threads: int =
     artifact = open_model(model)
     if is_stranger(artifact):
         try_out(artifact)
-    longest = max(map(len, prompts))
-    found = run({"path": str(place(artifact)), "check_hashes": not is_stranger(artifact), "threads": threads,
-                 "warmup": 0, "new_tokens": 1, "context": longest + 1, "prompts": [list(ids) for ids in prompts]})
-    return [one["tokenize_ms"] + one["prefill_ms"] for one in found["runs"]]
+    codec = codec_of(artifact, artifact.manifest.task)
+    requests = [{"ids": list(ids), "text": codec.decode(ids, skip_special_tokens=False)} for ids in prompts]
+    found = run(job(artifact, threads, requests, max(map(len, prompts)) + 1, new_tokens=1))
+    return [first_token(one) / 1e6 for one in found["requests"]]

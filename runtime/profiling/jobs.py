@@ -1,42 +1,31 @@
-"""Jobs for the process that is measured: prompts of an exact length, and a fresh interpreter that runs them."""
+"""Jobs for the process that is measured, and the fresh interpreter that runs them."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ...models.errors import EdgestillError, UsageError
-from ..data import learned_tokens
+from ...models.errors import EdgestillError
 from ..files.limited_process import command, refused
+from ..loading.foreign import is_stranger, place
 
 if TYPE_CHECKING:
-    from ..data.reader import Row
-    from ..text.codec import Codec
+    from collections.abc import Mapping, Sequence
+
+    from ...models.artifact import Artifact
 
 
-def prompt_of(codec: Codec, rows: Sequence[Row] | None, length: int, index: int) -> list[int]:
-    """Exactly `length` ids: the rows from `index` on, one after the other, or a seeded draw from the vocabulary."""
-    if rows:
-        ids: list[int] = []
-        while len(ids) < length:
-            more = learned_tokens.prompt_ids(codec, rows[index % len(rows)])
-            if not more and index >= len(rows):
-                raise UsageError("the rows hold no tokens", "give rows with text, or none")
-            ids += more
-            index += 1
-        return ids[:length]
-    special = codec.tokenizer.get_added_tokens_decoder()
-    plain = np.array([token for token in range(codec.vocabulary_size) if token not in special])
-    drawn: list[int] = np.random.default_rng(index).choice(plain, length).tolist()
-    return drawn
+def job(artifact: Artifact, threads: int, requests: Sequence[Mapping[str, Any]], context: int = 0,
+        warmup: int = 0, seconds: float = 0.0, streams: int = 1, **ask: Any) -> dict[str, Any]:
+    """A job of child.run; `ask` are keywords of `timed_requests.asker`."""
+    return {"path": str(place(artifact)), "check_hashes": not is_stranger(artifact), "threads": threads,
+            "context": context, "requests": list(requests), "streams": streams, "ask": ask,
+            "serve": {"warmup": warmup, "seconds": seconds}}
 
 
-def run(job: dict[str, Any]) -> dict[str, Any]:
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
     """Run one job in a fresh interpreter; its error is raised here as what it was there."""
     name = f"{__package__}.child"
     started = time.monotonic()

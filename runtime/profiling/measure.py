@@ -1,35 +1,41 @@
-"""Time a shipped model in processes of its own: load, first token, prefill, decode, memory."""
+"""Time a shipped model in processes of its own: load, requests and their parts, memory, and what held it back."""
 
 from __future__ import annotations
 
+import os
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ...models.artifact import Artifact
 from ...models.errors import UsageError
-from ..engines._base import DEFAULT_CONTEXT
-from ..loading.foreign import codec_of, is_stranger, open_model, place, try_out
-from . import machine
-from .jobs import prompt_of, run
+from ..loading.foreign import codec_of, is_stranger, open_model, try_out
+from . import conditions, limits, machine, measures
+from .jobs import job, run
+from .other_programs import OtherPrograms
+from .prompts import Source
+from .sustained import sustained
 from .sweep import tune
+from .views import view
 
 if TYPE_CHECKING:
+    from ...models.artifact import Artifact
     from ..data.reader import Row
     from ..encoders.encoder import TextEncoder
     from ..generation.generator import Generator
 
 _LOADS = 3
 """Fresh processes whose start is timed."""
+_MORE = 4
+"""Times as many requests are made at most where a limit's bound lacks some because they are alike."""
+_LONG = 60.0
+"""Seconds from which on it is said before how long the requests will take."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured. Single numbers are medians; `raw` holds every value they come from."""
+    """What was measured. Single numbers are medians; `raw` holds every nanosecond they come from."""
 
     kind: str
     """generate, classify or embed."""
@@ -52,83 +58,152 @@ class Profile:
     prefill_tokens_per_s: float | None = None
     decode_tokens_per_s: float | None = None
     token_ms: dict[str, float] | None = None
-    """p50, p90, p99 and max of one token: choice, detokenizing and the model's step, over all repeats."""
+    """p50 to p99 and max of one token: choice, detokenizing and the model's step, over all requests."""
     latency_ms: dict[str, float] | None = None
-    """classify and embed: p50, p90, p99 and max of one text, tokenizing included."""
+    """classify and embed: p50 to p99 and max of one text, tokenizing included."""
     texts_per_s: float | None = None
+    request_ms: dict[str, float] | None = None
+    """generate: p50, p90, p95, p99 and max of a whole request, from the prompt to the last token."""
+    cold_load_ms: float | None = None
+    """`load_ms` with the file out of the system's cache; None where the system does not let go of it."""
+    steady_rss_bytes: int | None = None
+    """Memory of the measured process after its requests."""
+    steady_pss_bytes: int | None = None
+    """The same with its share of what other processes hold, too; None where the system does not say it."""
+    views: dict[str, Any] = field(default_factory=dict)
+    """`as_met` sums up all requests, for promises; `clean` the undisturbed ones, for comparisons. See views.view."""
+    conditions: dict[str, Any] = field(default_factory=dict)
+    """What was so while the requests ran; see conditions.summary."""
+    verdict: list[str] = field(default_factory=list)
+    """What held the figures back, in words."""
+    sustained: dict[str, Any] | None = None
+    """See sustained.sustained."""
 
 
-def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 128, new_tokens: int = 64,
-            warmup: int = 2, repeats: int = 10, rows: Sequence[Row] | None = None, threads: int = 0) -> Profile:
+def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 128, new_tokens: int | None = None,
+            warmup: int = 2, repeats: int = 10, rows: Sequence[Row] | None = None, threads: int = 0, *,
+            prompts: Sequence[Row] | None = None, held_to: Sequence[str] = (), seconds: float = 0.0,
+            options: Mapping[str, Any] | None = None, say: Callable[[str], object] = lambda line: None) -> Profile:
     """Measure an artifact, a .gguf file or an ONNX folder (or what a loaded model came from) on this machine.
 
-    Prompts have exactly `prompt_tokens` tokens, taken from `rows` where given, else drawn from the vocabulary; every
-    repeat has another prompt and an empty cache. Encoders read the rows' own texts where given. `threads` 0 means
+    `prompts` are asked as they are, with the answers' own ends and `options` of `Generator.stream`. Without them
+    prompts have exactly `prompt_tokens` tokens, taken from `rows` where given, else drawn from the vocabulary, and
+    answers exactly `new_tokens` (64). Every request has an empty cache. `held_to` names numbers that a limit will hold,
+    such as "ttft_ms.p95": there are then as many requests as its bound takes. With `seconds` requests are made for so
+    long at least. `threads` 0 means
     those of the loaded model, or those that a measurement of this model shows to be fastest; it is remembered, and
-    `load` takes them from then on. Raises UsageError for counts out of range or beyond the model's
-    context, and what `load` raises.
+    `load` takes them from then on. `say` is told what will take long. Raises UsageError for counts out of range or
+    beyond the model's context, and what `load` raises.
     """
-    counts = (("prompt_tokens", prompt_tokens, 1), ("new_tokens", new_tokens, 2), ("warmup", warmup, 0),
-              ("repeats", repeats, 1), ("threads", threads, 0))
+    counts = (("prompt_tokens", prompt_tokens, 1), ("new_tokens", new_tokens or 2, 2), ("warmup", warmup, 0),
+              ("repeats", repeats, 1), ("threads", threads, 0), ("seconds", seconds, 0))
     for name, value, least in counts:
         if value < least:
             raise UsageError(f"{name}: {value} is below the limit {least}", f"use {least} or more")
+    if prompts is not None and not prompts:
+        raise UsageError("prompts: there are no rows", "give one or more")
+    artifact, threads = _opened(model, threads)
+    source = Source(artifact.manifest.task, codec_of(artifact, artifact.manifest.task), prompts, rows, prompt_tokens,
+                    new_tokens)
+    speeds: dict[int, float] = {}
+    if not threads:
+        threads, speeds = tune(artifact)
+    before = machine.facts()
+    context = source.context(artifact)
+    ask = source.ask(options or {})
+    count = max(repeats, limits.requests(held_to))
+    first = source.requests(_LOADS)
+    starts = [run(job(artifact, threads, [request], context, **ask)) for request in first]
+    _tell(say, count, seconds, starts, held_to if count > repeats else ())
+
+    def measured(count: int) -> tuple[dict[str, Any], dict[str, float]]:
+        _let_go(artifact)
+        with OtherPrograms() as others:
+            found = run(job(artifact, threads, source.requests(count), context, warmup=warmup, seconds=seconds, **ask))
+        return found, others.busiest
+
+    found, others = measured(count)
+    views = _views(found)
+    lacking = max((limits.bounded({"views": views}, *measures.split(name))[2] for name in held_to), default=0)
+    if count < lacking <= _MORE * count:
+        say(f"the requests are alike, so {count} say too little: measured again with {lacking}")
+        found, others = measured(lacking)
+        views = _views(found)
+    return _profile(artifact, source, before, starts, found, others, views,
+                    {"warmup": warmup, "repeats": len(found["requests"]), "prompt_source": source.name,
+                     "per_s_by_threads": {str(count): speed for count, speed in speeds.items()}}, seconds > 0)
+
+
+def _opened(model: Path | str | Generator | TextEncoder, threads: int) -> tuple[Artifact, int]:
+    """The artifact to measure, and the threads of a loaded model where none were asked for."""
     if isinstance(model, (str, Path)):
         artifact = open_model(Path(model))
         if is_stranger(artifact):
             try_out(artifact)
-    else:
-        if model.artifact is None:
-            raise UsageError("the model was not loaded from an artifact", "give the path of an artifact")
-        artifact = model.artifact
-        threads = threads or model.threads
-    kind = artifact.manifest.task.kind
-    whole = kind != "generate"
-    codec = codec_of(artifact, artifact.manifest.task)
-    prompts: list[Any] = [prompt_of(codec, rows, prompt_tokens, index) for index in range(warmup + repeats)]
-    if whole:
-        prompts = [rows[index % len(rows)].question if rows else codec.decode(prompt) for index,
-                   prompt in enumerate(prompts)]
-    speeds: dict[int, float] = {}
-    if not threads:
-        threads, speeds = tune(artifact)
-    needed = prompt_tokens + new_tokens
-    job = {"path": str(place(artifact)), "check_hashes": not is_stranger(artifact), "threads": threads,
-           "warmup": warmup, "new_tokens": new_tokens,
-           "context": 0 if whole or needed <= _default_context(artifact) else needed}
-    before = machine.facts()
-    starts = [run(job | {"prompts": prompts[:1], "warmup": 0}) for _ in range(_LOADS)]
-    found = run(job | {"prompts": prompts})
-    raw: dict[str, Any] = {
-        "load_ms": [start["load_ms"] for start in starts], "start_ms": [start["start_ms"] for start in starts],
-        "start_peak_rss_bytes": [start["peak_rss_bytes"] for start in starts],
-        "prompt_source": "rows" if rows else "vocabulary", "warmup": warmup, "repeats": repeats,
-        "per_s_by_threads": {str(count): speed for count, speed in speeds.items()}}
-    common = {
-        "threads": found["threads"], "file_bytes": artifact.model_bytes(), "peak_rss_bytes": found["peak_rss_bytes"],
-        "load_ms": statistics.median(raw["load_ms"]), "start_ms": statistics.median(raw["start_ms"]), "machine": before}
-    if whole:
-        times = found["latency_ms"]
-        lengths = [len(codec.encode(text, add_special_tokens=True)) for text in prompts[warmup:]]
-        return Profile(kind, prompt_tokens=round(statistics.mean(lengths)),
-                       raw=raw | {"latency_ms": times, "tokens": lengths},
-                       latency_ms=_percentiles(times), texts_per_s=1000 / statistics.mean(times), **common)
-    runs = found["runs"]
-    tokens = [value for run in runs for value in run["token_ms"]]
+        return artifact, threads
+    if model.artifact is None:
+        raise UsageError("the model was not loaded from an artifact", "give the path of an artifact")
+    return model.artifact, threads or model.threads
+
+
+def _tell(say: Callable[[str], object], count: int, seconds: float, starts: Sequence[dict[str, Any]],
+          held_to: Sequence[str]) -> None:
+    """Say before how long the requests will take, where it is long or more than was asked for."""
+    one = statistics.mean(start["requests"][0]["end_ns"] for start in starts) / 1e9
+    expected = max(count * one, seconds)
+    if held_to or expected > _LONG:
+        reason = f", as many as a 95 % bound of {', '.join(held_to)} takes" if held_to else ""
+        say(f"{count} requests{reason}: about {expected / 60:.1f} minutes")
+
+
+def _let_go(artifact: Artifact) -> None:
+    """Ask the system to forget what it holds of the model's files, so that the next process reads them anew."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for name in artifact.manifest.files:
+        with (artifact.folder / name).open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _views(found: dict[str, Any]) -> dict[str, Any]:
+    """All requests summed up, and those that nothing disturbed; each is marked with what did."""
+    causes = conditions.causes(found["looks"], found["threads"])
+    for request in found["requests"]:
+        request["disturbed"] = causes[request["window"]]
+    return {"as_met": view(found["requests"]),
+            "clean": view([request for request in found["requests"] if not request["disturbed"]])}
+
+
+def _profile(artifact: Artifact, source: Source, before: dict[str, Any], starts: Sequence[dict[str, Any]],
+             found: dict[str, Any], others: dict[str, float], views: dict[str, Any], raw: dict[str, Any],
+             kept_busy: bool) -> Profile:
+    requests, met, size = found["requests"], views["as_met"], artifact.model_bytes()
+    during = conditions.summary(found["looks"][requests[0]["window"]:], others, len(requests))
+    read = found["loaded"].get("disk_bytes", 0)
+    raw |= {"load_ms": [start["load_ms"] for start in starts], "start_ms": [start["start_ms"] for start in starts],
+            "start_peak_rss_bytes": [start["memory"]["peak_rss_bytes"] for start in starts],
+            "load_rss_bytes": found["loaded"], "memory": found["memory"], "affinity": found["affinity"],
+            "cold_load": {"by": "posix_fadvise", "disk_bytes": read}, "requests": requests, "looks": found["looks"]}
+    ends = [request["end_ns"] / 1e6 for request in requests]
+
+    def middle(name: str) -> float | None:
+        return float(met[name]["p50"]) if name in met else None
+
+    def spread(name: str) -> dict[str, float] | None:
+        return {part: float(met[name][part]) for part in measures.SPREAD} if name in met else None
+
     return Profile(
-        "generate", prompt_tokens=prompt_tokens, new_tokens=new_tokens, context=found["context"],
-        raw=raw | {"runs": runs},
-        ttft_ms=statistics.median(run["tokenize_ms"] + run["prefill_ms"] for run in runs),
-        prefill_tokens_per_s=statistics.median(1000 * prompt_tokens / run["prefill_ms"] for run in runs),
-        decode_tokens_per_s=statistics.median(1000 * len(run["token_ms"]) / sum(run["token_ms"]) for run in runs),
-        token_ms=_percentiles(tokens), **common)
-
-
-def _default_context(artifact: Artifact) -> int:
-    """The context that `load` takes by itself; 0 where the manifest does not say, so that it is asked for."""
-    return min(artifact.manifest.dimensions.get("context", 0), DEFAULT_CONTEXT)
-
-
-def _percentiles(values: Sequence[float]) -> dict[str, float]:
-    p50, p90, p99 = (float(value) for value in np.percentile(values, (50, 90, 99)))
-    return {"p50": p50, "p90": p90, "p99": p99, "max": max(values)}
+        artifact.manifest.task.kind, threads=found["threads"], file_bytes=size,
+        peak_rss_bytes=found["memory"]["peak_rss_bytes"], load_ms=statistics.median(raw["load_ms"]),
+        start_ms=statistics.median(raw["start_ms"]), prompt_tokens=source.prompt_tokens(requests), machine=before,
+        raw=raw, new_tokens=source.new_tokens(requests), context=found["context"], ttft_ms=middle("ttft_ms"),
+        prefill_tokens_per_s=middle("prefill_tokens_per_s"), decode_tokens_per_s=middle("decode_tokens_per_s"),
+        token_ms=spread("token_ms"), latency_ms=spread("latency_ms"), request_ms=spread("request_ms"),
+        texts_per_s=1000 / statistics.mean(ends) if "latency_ms" in met else None,
+        # Files that the system did not let go of were not read from the disk.
+        cold_load_ms=found["load_ms"] if read >= size / 2 else None,
+        steady_rss_bytes=found["memory"]["rss_bytes"], steady_pss_bytes=found["memory"].get("pss_bytes"), views=views,
+        conditions=during | {"affinity": found["affinity"]},
+        verdict=conditions.verdict(during, [request["disturbed"] for request in requests], before, found["threads"],
+                                   found["affinity"]),
+        sustained=sustained(requests) if kept_busy else None)

@@ -10,10 +10,12 @@ import statistics
 from typing import Any
 
 from ...models.artifact import Artifact
-from ..loading.foreign import codec_of, is_stranger, place
+from ..loading.foreign import codec_of
 from ..machine.cores import candidates
 from ..machine.remembered_threads import remember
-from .jobs import prompt_of, run
+from .jobs import job, run
+from .prompts import of_length
+from .views import gaps
 
 _PROMPT, _TOKENS, _TEXTS = 8, 48, 12
 _SECONDS = 1.0
@@ -33,23 +35,23 @@ def tune(artifact: Artifact) -> tuple[int, dict[int, float]]:
     if len(counts) == 1:
         return counts[0], {}
     codec = codec_of(artifact, artifact.manifest.task)
-    ids = prompt_of(codec, None, _PROMPT, 0)
-    generates = artifact.manifest.task.kind == "generate"
-    job = {"path": str(place(artifact)), "check_hashes": not is_stranger(artifact), "warmup": 0, "context": 0,
-           "new_tokens": _TOKENS, "token_seconds": _SECONDS,
-           "prompts": [ids] if generates else [codec.decode(ids)] * _TEXTS}
+    ids = of_length(codec, None, _PROMPT, 0)
+    text = codec.decode(ids)
+    work = (job(artifact, 0, [{"ids": ids, "text": text}], new_tokens=_TOKENS, token_seconds=_SECONDS)
+            if artifact.manifest.task.kind == "generate" else job(artifact, 0, [{"text": text}] * _TEXTS))
     speeds: dict[int, float] = {}
     for count in counts:
-        speeds[count] = _speed(job, count)
+        speeds[count] = _speed(work, count)
         if speeds[count] < _HOPELESS * max(speeds.values()):
             break
     for count in reversed(speeds):
-        speeds[count] = max(speeds[count], _speed(job, count))
+        speeds[count] = max(speeds[count], _speed(work, count))
     return remember(artifact, speeds), speeds
 
 
-def _speed(job: dict[str, Any], threads: int) -> float:
+def _speed(work: dict[str, Any], threads: int) -> float:
     """Steps/s of the median step; the first ones, which warm up, are among the slow half."""
-    found = run(job | {"threads": threads})
-    times: list[float] = found["latency_ms"] if "latency_ms" in found else found["runs"][0]["token_ms"]
+    requests = run(work | {"threads": threads})["requests"]
+    whole: list[float] = [request["end_ns"] / 1e6 for request in requests]
+    times = gaps(requests[0]) or whole if "token_ns" in requests[0] else whole
     return 1000 / statistics.median(times)

@@ -28,7 +28,9 @@ from .browser import in_chromium
 from .cases import QUESTIONS, Case
 
 HERE = Path(__file__).resolve().parent
-KEYS = {field.name for field in dataclasses.fields(Profile)}
+KEYS = {field.name for field in dataclasses.fields(Profile)} - {
+    "request_ms", "cold_load_ms", "steady_rss_bytes", "steady_pss_bytes", "views", "conditions", "verdict", "sustained"}
+"""What apps print: all that `edgestill profile` does but what only its own process notes."""
 INCLUDE = HERE / "include"
 PLAIN = "{{ bos_token }}{% for message in messages %}{{ message['role'] }}: {{ message['content'] | trim }}\nEND\n" \
         "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
