@@ -196,8 +196,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Gates:
-    """Limits on measured numbers, by metric name; one that does not hold ends the run with exit code 3. Of a percentile
-    its upper 95 % bound is held to the limit, and as many requests are made as that takes: 59 for p95, 299 for p99."""
+    """Limits on numbers by metric name, of percentiles on their upper 95 % bounds; one that fails: exit code 3."""
 
     minimum: dict[str, float] = field(default_factory=dict)
     """Of numbers where higher is better, such as {exact_match = 0.9, ratio_to_teacher = 0.97}."""
