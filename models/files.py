@@ -28,7 +28,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step: a reader sees the old content or the new, never a part."""
+    """Replace `path` by `content` in one step: a reader sees the old content or the new, never a part.
+
+    A device or a pipe, such as /dev/null and /dev/stdout, is written to: it must not become a file.
+    """
+    if path.exists() and (path.parent == Path("/dev") or not (path.is_file() or path.is_dir())):
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
