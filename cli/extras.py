@@ -29,6 +29,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "peft": "peft",
         "datasets": "datasets",
         "pyarrow": "pyarrow",
+        "regex": "regex",
         "safetensors": "safetensors",
         "sklearn": "scikit-learn",
         "tensorboard": "tensorboard",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,16 @@ def resolved(folder: Path, settings: Mapping[str, Any], names: Sequence[str]) ->
 
     def matching(key: str, pattern: str) -> list[str]:
         return _matching(folder / ADAPTER, key, pattern, names)
+
+    def of_endings(key: str, pattern: str) -> list[str]:
+        return matching(key, rf"(?:.*\.)?(?:{pattern})")
     found = dict(settings)
     for key in ("target_modules", "exclude_modules"):
         if isinstance(found.get(key), str) and found[key] != ALL_LINEAR:
             found[key] = matching(key, found[key])
     for key in ("rank_pattern", "alpha_pattern"):
         if found.get(key):
-            found[key] = _by_name(found[key], lambda pattern, key=key: matching(key, rf"(?:.*\.)?(?:{pattern})"))
+            found[key] = _by_name(found[key], partial(of_endings, key))
     for key in ("modules_to_save", "layers_pattern"):
         given = found.get(key) or []
         odd = next((each for each in ([given] if isinstance(given, str) else given)
