@@ -222,9 +222,9 @@ def _whole_names(family: Family, entries: dict[str, Entry]) -> dict[str, Entry]:
 def _files(folder: Path) -> list[Path]:
     """The safetensors files of a folder: every shard of the index, or the single file."""
     if (folder / INDEX).is_file():
-        if (folder / SINGLE).is_file():  # transformers would read that one alone
-            raise ArtifactError(f"{folder}: {SINGLE} and {INDEX} in it, two models", "remove the one that is not meant")
         files = sorted({folder / shard for shard in _index(folder / INDEX).values()})
+        if (folder / SINGLE).is_file() and files != [folder / SINGLE]:  # transformers would read that one alone
+            raise ArtifactError(f"{folder}: {SINGLE} and {INDEX} in it, two models", "remove the one that is not meant")
         for file in files:
             if not file.is_file():
                 raise ArtifactError(f"{file}: a shard that {INDEX} lists and that is not there",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ def _whole(path: Path) -> bytes:
             raise DataError(f"{path}: longer than {LIMIT // 2**20} MiB, and an array is held whole",
                             "write one object a line, in a .jsonl file")
         parts.append(chunk)
-    content = b"".join(parts)
+    content = b"".join(parts).removeprefix(codecs.BOM_UTF8)
     refuse_other(path, content)
     return content
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...models.errors import DataError
 
 _MARKS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF8, "UTF-8"),
+    (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 _SPREADSHEET = "unpack it; in a spreadsheet, save as plain UTF-8 CSV"
@@ -31,9 +31,8 @@ def refuse_other(path: Path, start: bytes) -> None:
     """DataError for a file whose first bytes, unpacked, are a byte order mark or those of another format than text."""
     for mark, name in _MARKS:
         if start.startswith(mark):
-            remedy = ("remove the mark: sed -i '1s/^\\xEF\\xBB\\xBF//' FILE (in a spreadsheet, save as plain UTF-8)"
-                      if name == "UTF-8" else f"convert it: iconv -f {name} -t UTF-8 FILE > NEW")
-            raise DataError(f"{path}:1: the file starts with a {name} byte order mark", remedy)
+            raise DataError(f"{path}:1: the file starts with a {name} byte order mark",
+                            f"convert it: iconv -f {name} -t UTF-8 FILE > NEW; in a spreadsheet, save as UTF-8")
     for mark, what, remedy in _STARTS:
         if start.startswith(mark):
             raise DataError(f"{path}: holds {what}", remedy)

@@ -6,6 +6,7 @@ place. A fault that makes all later rows doubtful (encoding of a CSV file, an op
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import math
@@ -112,12 +113,18 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
         for line in whole:
             number += 1
             _check_line(path, number, line)
-            yield number, offset, line + b"\n"
+            yield number, *_unmarked(offset, line + b"\n")
             offset += len(line) + 1
         _check_line(path, number + 1, pending if len(pending) > LINE_LIMIT else b"")
     if pending:
         _check_line(path, number + 1, pending)
-        yield number + 1, offset, pending
+        yield number + 1, *_unmarked(offset, pending)
+
+
+def _unmarked(offset: int, line: bytes) -> tuple[int, bytes]:
+    """A line without the UTF-8 byte order mark that spreadsheets write before the first one."""
+    mark = len(codecs.BOM_UTF8) if offset == 0 and line.startswith(codecs.BOM_UTF8) else 0
+    return offset + mark, line[mark:]
 
 
 def _check_line(path: Path, number: int, line: bytes) -> None:
