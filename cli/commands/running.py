@@ -143,7 +143,7 @@ def _tell_costs(plan: Plan) -> None:
 
 def _line(model: ModelSummary, summary: Summary, held: bool) -> list[Any]:
     timed = ("decode_tokens_per_s", "ttft_ms") if summary.task == "generate" else ("latency_ms",)
-    numbers = [measured(model, name) for name in timed]
+    numbers = [measured(model, name)[0] for name in timed]
     share = output.is_share(summary.metric)
     proven = {True: "passed", False: "failed", None: ""}[model.certified]
     if model.certified and model.grade:
