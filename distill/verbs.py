@@ -86,7 +86,11 @@ def fill_cache(run: RunFile | Path | str, out: Path | str, overrides: Sequence[s
 
 def _distillation(run: RunFile | Path | str, out: Path, overrides: Sequence[str], base: Path | None,
                   student: Path | None, teacher: Path | None, splits: Splits | None) -> Job:
-    run, base, splits = read_run(run, overrides, base, out, splits)
+    run, base = _opened(run, overrides, base)
+    if splits is None and any(getattr(entry.kind, "IN_ROWS", False) for entry in teachers(run, teacher)):
+        raise UsageError("teacher.kind: 'api' answers rows in a stage of edgestill run alone",
+                         "edgestill run RUN.toml -o OUT; or edgestill data label, and edgestill tune")
+    run, base, splits = read_run(run, (), base, out, splits)
     kind_of(run.task).check_distilled(run.task)
     if teacher is None and getattr(teachers(run)[0].config, "tune", False):
         teacher = tune_teacher(run, out.with_name(out.name + "-teacher"), base=base, splits=splits)
@@ -138,17 +142,19 @@ def read_run(run: RunFile | Path | str, overrides: Sequence[str], base: Path | N
              splits: Splits | None = None) -> tuple[RunFile, Path, Splits]:
     """The run file, the folder its paths are relative to and its rows (`splits`, where they were read before); bad rows
     are listed beside `out`."""
-    if isinstance(run, RunFile):
-        if overrides:
-            raise UsageError("overrides need the path of a run file", "give the path, or change the RunFile yourself")
-        folder, run = base or Path(), runfile.with_private(run)
-    else:
-        folder = base or Path(run).parent
-        run = runfile.read(Path(run), overrides)
+    run, folder = _opened(run, overrides, base)
     if splits is None:
         splits = load_splits(run.data, folder, Path(out).parent / "bad-rows.jsonl")
     task, splits = _fill_task(run.task, splits)
     return replace(run, task=task), folder, splits
+
+
+def _opened(run: RunFile | Path | str, overrides: Sequence[str], base: Path | None) -> tuple[RunFile, Path]:
+    if not isinstance(run, RunFile):
+        return runfile.read(Path(run), overrides), base or Path(run).parent
+    if overrides:
+        raise UsageError("overrides need the path of a run file", "give the path, or change the RunFile yourself")
+    return runfile.with_private(run), base or Path()
 
 
 def settle(run: RunFile, source: Source, splits: Splits) -> RunFile:

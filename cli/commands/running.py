@@ -32,12 +32,16 @@ def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json:
     SkyPilot file with `sky`. `yes`: rows may be sent to the teacher of the run file.
 
     Raises CheckFailed when a gate does not hold, after everything else is written and shown; UsageError for a SkyPilot
-    file of a run whose rows have no answers yet.
+    file of a run whose teacher is behind an address.
     """
     resolved, folder, before = resolve.read(path, overrides), out.resolve(), list[Stage]()
     if asked := labels.of(resolved, folder, output.note):
+        if sky:
+            raise UsageError("--sky: a teacher of the kind 'api' is asked from this machine alone, where its key is",
+                             f"let edgestill run answer the rows here; then name {out / labels.ROWS} in data.train of "
+                             "a run file without [teacher], and its [distill] [tune]")
         resolved, before = asked.run, [asked.stage]
-        if not _labelled(asked, folder, out, dry_run, as_json, sky, yes):
+        if not _labelled(asked, folder, out, dry_run, as_json, yes):
             return
     plan = Plan(resolved, folder, title, output.note,
                 teachers.shown(runfile.read(path, overrides), path.parent), fetch=not dry_run, first=before)
@@ -68,8 +72,7 @@ def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json:
         )
 
 
-def _labelled(asked: labels.Labels, folder: Path, out: Path, dry_run: bool, as_json: bool, sky: bool,
-              yes: bool) -> bool:
+def _labelled(asked: labels.Labels, folder: Path, out: Path, dry_run: bool, as_json: bool, yes: bool) -> bool:
     """Whether the rows have their answers, after they were asked for; when `dry_run` what that takes is shown alone.
 
     Other stages are planned from the rows, so there are none before.
@@ -77,9 +80,6 @@ def _labelled(asked: labels.Labels, folder: Path, out: Path, dry_run: bool, as_j
     ((name, state, _),) = engine.plan([asked.stage], folder)
     if state == "kept":
         return True
-    if sky:
-        raise UsageError("--sky: rows have no answers yet, so nobody knows what the run takes",
-                         "let edgestill run answer them here, or edgestill data label")
     plan = asked.labelling.plan()
     if dry_run and as_json:
         output.result({"out": out, "labelling": plan.to_json(), "stages": [

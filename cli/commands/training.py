@@ -10,7 +10,6 @@ import click
 
 from ...models import runfile, toml_text
 from ...models.artifact import open_artifact
-from ...models.errors import UsageError
 from .. import output, progress_lines, quiet
 from ..pipeline import teachers
 
@@ -29,9 +28,6 @@ def train(verb: str, run_file: Path, out: Path, overrides: Sequence[str], dry_ru
         else:
             click.echo(toml_text.to_toml(run), nl=False)
         return
-    if verb != "tune" and any(table.get("kind") == "api" for table in run.teachers):
-        raise UsageError("teacher.kind: 'api' answers rows in a stage of edgestill run alone",
-                         f"edgestill run {run_file} -o OUT; or edgestill data label, and edgestill tune")
     from ... import distill
     from ...distill.training.world import world
 

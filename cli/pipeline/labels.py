@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...models.errors import UsageError
 from ...models.runfile import RunFile
+from ...runtime.data.builders import BESIDE
 from . import teachers
 from .engine import Stage
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ...distill.labelling import Labelling
 
 NAME, ROWS, LEDGER = "label the rows", "labelled.jsonl", "labelled.ledger.jsonl"
+BAD = "labelled.bad-rows.jsonl"
+"""Rows that could not be asked; those of all files that could not be learned are listed elsewhere."""
 
 
 class Labels:
@@ -38,8 +41,9 @@ class Labels:
             raise UsageError("data.train: is required and was not given", "name the file of training rows")
         self._run, self._folder, self._say = run, folder, say
         self._source = Path(locate(run.data.train, Path(run.data.dir)))
+        self._check_private()
         items = read_items(self._source, run.data.columns, self.config.private, settings.labels, run.data.skip_bad,
-                           folder / "bad-rows.jsonl")
+                           folder / BAD)
         self.labelling: Labelling = Labelling(items, settings, folder / LEDGER)
         asked = [[item.record, item.answer, dict(item.private)] for item in items]
         rows = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
@@ -49,6 +53,16 @@ class Labels:
     def run(self) -> RunFile:
         """The run that learns the labelled rows."""
         return replace(self._run, data=replace(self._run.data, train=str(self._folder / ROWS)))
+
+    def _check_private(self) -> None:
+        """UsageError for a column that the teacher alone is to read, and that test or validation rows would be read
+        with."""
+        data = self._run.data
+        read = next((f"{key} = {name!r}" for key, names in BESIDE.items() for name in self.config.private
+                     if name in names and key not in data.columns), "")
+        if read and (data.test or data.validation):
+            raise UsageError(f"teacher.private: rows of data.test and data.validation are read with it as {read}",
+                             "rename the column, or leave it out there: an empty name in data.columns")
 
     def _label(self, path: Path) -> None:
         """Ask, and write the rows; beside them what `data label` writes. Raises what ended the asking early."""

@@ -51,10 +51,10 @@ def read_items(path: Path, columns: Mapping[str, str], private: Sequence[str], l
                skip_bad: bool = False, ledger: Path | None = None) -> list[Item]:
     """The rows of a file, with or without answers, in their order; with `labels`, texts to label.
 
-    `columns` maps our names to the file's. Raises DataError as `read_rows` does, and for a row without a column in
-    `private` or with a label of its own that is none of `labels`.
+    `columns` maps our names to the file's; an empty name leaves a column out. Raises DataError as `read_rows` does, and
+    for a row without a column in `private` or with a label of its own that is none of `labels`.
     """
-    shaper = Shaper({}, {}, set())
+    shaper = Shaper({} if labels else {name: "" for name, theirs in columns.items() if not theirs}, {}, set())
     items: list[Item] = []
     bad: list[BadRow] = []
     for line, record in records(str(path)):

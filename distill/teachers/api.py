@@ -104,7 +104,7 @@ def settings(config: Config, run: RunFile) -> Settings:
     return Settings(**given | {
         "key": os.environ.get(config.key_variable, ""), "schema": schema,
         "system": system_of(config.system, Path()) or task.system,
-        "examples": read_rows(config.examples) if config.examples else (),
+        "examples": read_rows(config.examples, run.data.columns) if config.examples else (),
         "labels": task.labels if task.kind == "classify" else ()})
 
 

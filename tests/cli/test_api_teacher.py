@@ -16,7 +16,7 @@ from edgestill.cli import main
 from edgestill.cli.pipeline import engine, labels, resolve
 from edgestill.models.artifact import open_artifact
 from edgestill.models.errors import EdgestillError, UsageError
-from edgestill.runtime.data.reader import read_rows
+from edgestill.runtime.data.reader import load_splits, read_rows
 
 from ..fault_server import Asked, FaultServer
 from ..runtime.test_rows import jsonl
@@ -139,7 +139,7 @@ def test_nothing_is_sent_before_somebody_agrees(home: Path, capsys: Capture) -> 
         assert run(home, server, "--dry-run", yes=False) == 0
         assert "the other stages are planned once the rows have their answers" in capsys.readouterr().out
         assert run(home, server, "--dry-run", "--sky", yes=False) == 2
-        assert "--sky: rows have no answers yet" in capsys.readouterr().err
+        assert "--sky: a teacher of the kind 'api' is asked from this machine" in capsys.readouterr().err
         jsonl(home / "rows.jsonl", [{"frage": "write to ada@example.org", "antwort": None, "note": ""}])
         assert run(home, server) == 1 and "set allow_personal_data = true in [teacher]" in capsys.readouterr().err
         assert server.calls == []
@@ -214,10 +214,37 @@ def test_what_it_cannot_teach_is_refused_by_name(home: Path, override: str, mess
     (["teacher.url=http://llm.example.org/v1"], "llm.example.org: rows would travel there unencrypted"),
     (["teacher.private=['gold']"], "'gold', which the teacher alone reads, is missing"),
     (["teacher.max_cost=1"], "no price is known"), (["data.train="], "data.train: is required"),
+    (["teacher.private=['note', 'context']"], "teacher.private: rows of data.test .* are read with it as input"),
 ])
 def test_what_cannot_be_asked_is_refused_before_a_call(home: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(EdgestillError, match=message):
         labels.of(resolve.read(home / "run.toml", ["teacher.url=http://127.0.0.1:9/v1", *overrides]), home, print)
+
+
+def test_columns_of_the_run_file_hold_for_examples_too_and_what_it_leaves_out_is_not_asked(home: Path) -> None:
+    jsonl(home / "rows.jsonl", [{"frage": "light 1", "input": "left", "context": "seen"}])
+    jsonl(home / "examples.jsonl", [{"frage": "lamp", "antwort": "on"}])
+    with FaultServer(answer=answer) as server:
+        found = labels.of(resolve.read(home / "run.toml", [
+            f"teacher.url={server.url}", "teacher.private=['context']", "teacher.examples=examples.jsonl",
+            "data.columns.input="]), home, print)
+        assert found is not None
+        found.stage.work(home / labels.ROWS)
+    (call,) = server.calls
+    assert [message["content"] for message in call.body["messages"][1:]] == ["lamp", "on", "light 1\n\ncontext:\nseen"]
+    assert json.loads((home / labels.ROWS).read_text()) == {"frage": "light 1", "input": "left", "antwort": "LIGHT 1"}
+
+
+def test_rows_that_were_left_out_stay_listed_when_the_others_are_learned(home: Path) -> None:
+    with (home / "rows.jsonl").open("a") as file:
+        file.write('{"frage": "", "note": ""}\n')
+    found = labels.of(resolve.read(home / "run.toml", ["teacher.url=http://127.0.0.1:9/v1", "data.skip_bad=true"]),
+                      home, print)
+    assert found is not None
+    jsonl(home / labels.ROWS, [{"frage": f"light {row}", "antwort": "ON"} for row in range(3)])
+    load_splits(found.run.data, home, home / "bad-rows.jsonl")
+    (left,) = [json.loads(line) for path in home.glob("*bad-rows.jsonl") for line in path.open()]
+    assert left["line"] == 13
 
 
 def test_other_verbs_say_who_asks(home: Path, capsys: Capture) -> None:
