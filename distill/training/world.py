@@ -134,10 +134,15 @@ _LAUNCH = "accelerate launch --multi_gpu --num_processes N …, which starts the
 
 def check_launcher(environment: Mapping[str, str]) -> None:
     """UsageError for what `accelerate launch` was told, as its `environment` says, and what does not come of it."""
-    for name, asked in (("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed")):
+    for name, asked in (("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed"), ("MEGATRON_LM", "Megatron-LM"),
+                        ("PARALLELISM_CONFIG", "a parallelism config")):
         if environment.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
             raise UsageError(f"accelerate launch was told to use {asked}, and here each process trains the whole model",
                              f"use {_LAUNCH}")
+    compiler = environment.get("ACCELERATE_DYNAMO_BACKEND", "NO")
+    if compiler.upper() != "NO":
+        raise UsageError(f"accelerate launch was told to compile with {compiler}, and nothing is compiled here",
+                         "leave --dynamo_backend out")
     alone = "WORLD_SIZE" not in environment and "MASTER_PORT" in environment
     if alone and environment.get("ACCELERATE_USE_CPU", "").lower() == "true":
         raise UsageError("accelerate launch --cpu was told to start several processes, and has started this one alone",

@@ -118,12 +118,15 @@ def test_accelerate_starts_as_many_on_processors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("environment", "message"), [
     ({"ACCELERATE_USE_FSDP": "true", "WORLD_SIZE": "2"}, "told to use FSDP, and here each process trains the whole"),
     ({"ACCELERATE_USE_DEEPSPEED": "true", "WORLD_SIZE": "2"}, "told to use DeepSpeed"),
+    ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "told to use Megatron-LM"),
+    ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "told to use a parallelism config"),
+    ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "told to compile with INDUCTOR, and nothing is compiled here"),
     ({"ACCELERATE_USE_CPU": "True", "MASTER_PORT": "29500"}, "has started this one alone")])
 def test_what_accelerate_is_told_in_vain_is_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         world_module.check_launcher(environment)
     world_module.check_launcher({"ACCELERATE_USE_CPU": "True", "WORLD_SIZE": "2", "MASTER_PORT": "1"})
-    world_module.check_launcher({"ACCELERATE_USE_CPU": "True"})
+    world_module.check_launcher({"ACCELERATE_USE_CPU": "True", "ACCELERATE_DYNAMO_BACKEND": "no"})
 
 
 def test_when_one_process_is_asked_to_stop_all_do(folder: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
