@@ -117,9 +117,16 @@ def test_what_is_no_text_is_refused_by_name(name: str, content: bytes | str, wor
     assert refused.value.message.startswith(f"{path}: {words}")
 
 
-def test_files_are_found_and_others_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_found_and_others_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
     paths = [file(tmp_path, name, "x") for name in ("b.md", "a.PDF", "c.docx")]
     assert find([tmp_path, paths[0]]) == [paths[1], paths[0]]
+    assert f"{tmp_path}: not read, since their kinds are not known here: 1 files, as {paths[2]}" in \
+        capsys.readouterr().err
+    linked = tmp_path / "elsewhere" / "linked"
+    linked.parent.mkdir()
+    linked.symlink_to(tmp_path, target_is_directory=True)
+    assert find([linked.parent]) == [linked / "a.PDF", linked / "b.md"]
     with pytest.raises(UsageError, match=r"c.docx: '.docx' is no kind of document"):
         find([paths[2]])
     (tmp_path / "empty").mkdir()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,14 +56,18 @@ class Document:
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """The files, and those below the folders whose names end as documents do, in the order of their names. UsageError
-    for a file of another kind, and for a folder without any."""
+    """The files, and those below the folders whose names end as documents do, by name; says how many
+    others are there. UsageError for a file of another kind, and for a folder without any."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            every = sorted(_below(path))
+            inside = [file for file in every if file.suffix.lower() in SUFFIXES]
             if not inside:
                 raise UsageError(f"{path}: no document in this folder", f"known: {', '.join(SUFFIXES)}")
+            if others := [file for file in every if file.suffix.lower() not in SUFFIXES]:
+                sys.stderr.write(f"{path}: not read, since their kinds are not known here: {len(others)} files, as "
+                                 f"{others[0]}\n")
             found += inside
         elif path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{path}: {path.suffix or 'a name without a suffix'!r} is no kind of document known here",
@@ -69,6 +75,17 @@ def find(paths: Sequence[Path]) -> list[Path]:
         else:
             found.append(path)
     return list(dict.fromkeys(found))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and those in it, also behind links, of which circles are gone through once."""
+    seen = set[str]()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        if (place := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        yield from (file for file in (Path(here, name) for name in names) if file.is_file())
 
 
 def read(path: Path) -> Document:

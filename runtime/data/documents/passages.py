@@ -40,11 +40,14 @@ def passages(document: Document, longest: int) -> Iterator[Passage]:
     """The document's text in pieces of at most `longest` characters, in their order and without gaps: no piece reaches
     over the end of a page, and short sections under headings that follow each other stand together."""
     groups: list[list[Section]] = []
+    held = 0
     for section in document.sections:
-        if groups and section.page is None and sum(len(one.text) for one in groups[-1]) + len(section.text) <= longest:
+        held += len(section.text)
+        if groups and section.page is None and held <= longest:
             groups[-1].append(section)
         else:
             groups.append([section])
+            held = len(section.text)
     start = 0
     for group in groups:
         heading = next((section.heading for section in group if section.heading), "")
