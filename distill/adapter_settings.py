@@ -14,7 +14,7 @@ from ..quantize.source.folder_checks import ADAPTER, ADAPTER_WEIGHTS
 from ..runtime.files.model_files import read_table
 
 IGNORED = {"base_model_name_or_path", "revision", "auto_mapping", "peft_version", "inference_mode", "task_type",
-           "peft_type", "megatron_core", "qalora_group_size", "lora_dropout"}
+           "peft_type", "megatron_core", "qalora_group_size", "lora_dropout", "eva_config"}
 """Keys that change nothing in the merged weights."""
 CARRIED = {"r", "lora_alpha", "target_modules", "exclude_modules", "fan_in_fan_out", "bias", "use_rslora", "use_dora",
            "modules_to_save", "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern",

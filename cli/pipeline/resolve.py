@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ...distill.training import optimizers
 from ...models import runfile
 from ...models.errors import UsageError
 from ...models.runfile import RunFile, Training
@@ -39,6 +38,8 @@ def check(run: RunFile) -> None:
 
     Raises UsageError with the key's full name.
     """
+    from ...distill.training import optimizers
+
     for name, settings in (("tune", run.tune), ("distill", run.distill)):
         runfile.kind_config("distill.adapters", settings.adapter, f"{name}.adapter")
     for name, each in (("tune", run.tune), ("distill", run.distill), ("grid_aware", run.grid_aware)):

@@ -194,7 +194,7 @@ def test_what_a_gate_names_is_measured_and_else_fails(
     shutil.copytree(made[1], tmp_path / "out")
     run = ["run", str(made[0]), "-o", str(tmp_path / "out"), "--json"]
     gates = ["gates.maximum.nats_per_token=0.001", "gates.minimum.ratio_to_teacher=0.5",
-             "gates.maximum.token_ms_p99=1e9", "gates.maximum.start_ms=1e9"]
+             "gates.maximum.token_ms_p50=1e9", "gates.maximum.token_ms_p99=1e9", "gates.maximum.start_ms=1e9"]
     assert main.call([*run, *(word for gate in gates for word in ("--set", gate))]) == 3
     summary = json.loads(capsys.readouterr().out)
     found = {gate["name"]: gate for gate in summary["gates"]}
@@ -204,7 +204,9 @@ def test_what_a_gate_names_is_measured_and_else_fails(
     # An untrained teacher answers nothing right, so there is no ratio: that is no pass.
     assert shipped["ratio_to_teacher"] is None and not found["ratio_to_teacher"]["passed"]
     assert "teacher's own answers measure 0" in found["ratio_to_teacher"]["reason"]
-    assert found["token_ms_p99"]["passed"] and found["start_ms"]["passed"]
+    assert found["token_ms_p50"]["passed"] and found["start_ms"]["passed"]
+    # Beside other work requests are alike, and then 299 of them may promise no p99.
+    assert found["token_ms_p99"]["passed"] or "too few requests" in found["token_ms_p99"]["reason"]
     by_role = {model["role"]: model["metrics"] for model in summary["models"]}
     assert all(("nats_per_token" in metrics) is (role != "baseline") for role, metrics in by_role.items())
 

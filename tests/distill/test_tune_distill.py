@@ -340,7 +340,7 @@ def test_a_teacher_that_is_no_folder_is_neither_cut_nor_trained(house: Path, tmp
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(local, "source")
     for verb in (prepare_student, tune_teacher):
-        with pytest.raises(UsageError, match="teacher.kind: 'local' is no model folder"):
+        with pytest.raises(UsageError, match="teacher: 'local' is no model folder"):
             verb(run_file(house, CHAT), tmp_path / "out")
 
 

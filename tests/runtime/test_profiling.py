@@ -120,7 +120,7 @@ def test_counts_out_of_range_are_refused(options: dict[str, Any], match: str, pa
 def test_failures_of_the_measured_process_are_reported(packed_llama: dict[str, Path], tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ArtifactError, match="no such folder") as error:
-        jobs.run({"path": str(tmp_path / "nothing"), "check_hashes": True, "threads": 1, "context": 0})
+        jobs.run({"path": str(tmp_path / "nothing"), "check_hashes": True, "threads": 1, "context": 0, "streams": 1})
     assert error.value.hint
     monkeypatch.setattr(sys, "executable", "/bin/false" if os.name == "posix" else sys.executable)
     if os.name == "posix":
