@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -83,6 +84,7 @@ def _run(checkpoint: Checkpoint, folder: Path) -> None:
         for key, value in rules.config.items():
             setattr(config, key, getattr(config, value) if isinstance(value, str) else value)
         builder.create_model("", str(source), str(folder), "fp32", "cpu", str(folder), **options)
+    gc.collect()  # the model that it loaded is in circles of references, with its file mapped
 
 
 @contextmanager
