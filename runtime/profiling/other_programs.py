@@ -31,11 +31,16 @@ class OtherPrograms:
 
 
 def _seconds() -> dict[tuple[int, str], float]:
-    """Processor time of every other process that may be looked at, by its number and name."""
+    """Processor time of every other process that may be looked at, by its number and name; none where the system lists
+    no process, as in some sandboxes."""
     import psutil
 
-    found = {}
-    for process in psutil.process_iter(["pid", "name", "cpu_times"]):
+    found: dict[tuple[int, str], float] = {}
+    try:
+        listed = list(psutil.process_iter(["pid", "name", "cpu_times"]))
+    except (IndexError, OSError):  # psutil takes the first of the numbers for granted
+        return found
+    for process in listed:
         times = process.info["cpu_times"]
         if times is not None and process.info["pid"] != os.getpid():
             found[process.info["pid"], str(process.info["name"])] = float(times.user + times.system)

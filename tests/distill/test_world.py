@@ -107,7 +107,8 @@ def test_two_processes_reach_what_one_reaches(folder: Path, alone: Path) -> None
 
 
 def test_accelerate_starts_as_many_on_processors(tmp_path: Path) -> None:
-    script = "import os\nprint(*(os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR')), flush=True)\n"
+    # One write each: two processes' parts of a line may be mixed.
+    script = "import os\nos.write(1, '{RANK} {WORLD_SIZE} {MASTER_ADDR}\\n'.format(**os.environ).encode())\n"
     (tmp_path / "say.py").write_text(script)
     done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
                            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",

@@ -132,3 +132,12 @@ def test_a_busy_loop_started_half_way_is_found_out(packed_llama: dict[str, Path]
     late = [causes[request["window"]] for request in found[len(found) // 2:]]
     assert sum("others" in mark for mark in late) > 0.7 * len(late)
     assert any(f"({hog.pid})" in name for hog in hogs for name in others.busiest)
+
+
+def test_a_system_that_lists_no_process_is_profiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    monkeypatch.setattr(psutil, "pids", lambda: list[int]()[0])
+    with other_programs.OtherPrograms() as others:
+        pass
+    assert others.busiest == {}
