@@ -56,20 +56,14 @@ def label(rows: Path, private: tuple[str, ...], schema: Path | None, allow_perso
     """
     from ...distill.labelling import Labelling
     from ...distill.labelling.items import read_items
-    from ...models.errors import UsageError
     from ...models.task import Task
     from ...runtime.data.calls import task_file
-    from .logged_calls import check_name
 
-    ledger = out.with_suffix(".ledger.jsonl")
-    check_name(out)
-    if out.exists():
-        raise UsageError(f"{out}: already exists", "choose another -o/--out, or remove it first: the ledger beside it "
-                         "keeps what was answered")
+    teacher.check_out(out)
     task = task_file.read(rows) or Task()
     settings = _settings(task, schema, given)
     items = read_items(rows, inputs.read_columns(columns), private, settings.labels, skip_bad, inputs.LEDGER)
-    labelling = Labelling(items, settings, ledger)
+    labelling = Labelling(items, settings, out.with_suffix(".ledger.jsonl"))
     plan = labelling.plan()
     if dry_run:
         output.result(plan.to_json()) if as_json else click.echo("\n".join(plan.lines()))
@@ -95,19 +89,10 @@ def label(rows: Path, private: tuple[str, ...], schema: Path | None, allow_perso
 def _settings(task: Task, schema: Path | None, given: dict[str, Any]) -> Settings:
     """What the options say, and the table beside the rows where they say nothing."""
     from ...distill.labelling import Settings
-    from ...models.errors import UsageError
-    from ...models.json_values import read_object
     from ...runtime.data.reader import read_rows
 
     system, examples = given.pop("system"), given.pop("examples")
-    labels = list(dict.fromkeys(given.pop("labels") or task.labels))
-    form = schema or (Path(task.schema) if task.schema else None)
-    if labels and form is not None:
-        raise UsageError("labels and a schema: answers are one of the two", "leave --label or --schema out")
-    if len(labels) == 1:
-        raise UsageError(f"--label {labels[0]}: one label alone says nothing", "give all labels that rows can have")
+    labels, form = teacher.form(given.pop("labels") or task.labels, schema, task)
     return Settings(
         labels=labels, system=teacher.text(system, "the system message") if system else task.system,
-        examples=read_rows(examples) if examples else (),
-        schema=read_object(form, UsageError, "give a file with a JSON schema") if form else None,
-        **teacher.told(given))
+        examples=read_rows(examples) if examples else (), schema=form, **teacher.told(given))

@@ -60,15 +60,10 @@ def generate(seeds: Path | None, allow_personal_data: bool, yes: bool, out: Path
     """
     from ...distill.generating import Generating
     from ...distill.labelling import Settings
-    from ...models.errors import UsageError
     from ...models.task import Task
     from ...runtime.data.calls import task_file
-    from .logged_calls import check_name
 
-    check_name(out)
-    if out.exists():
-        raise UsageError(f"{out}: already exists", "choose another -o/--out, or remove it first: the ledger beside it "
-                         "keeps what was answered")
+    teacher.check_out(out)
     task = (task_file.read(seeds) if seeds else None) or Task()
     about = given.pop("about")
     wanted = _wanted(seeds, task, given)
@@ -100,22 +95,16 @@ def generate(seeds: Path | None, allow_personal_data: bool, yes: bool, out: Path
 def _wanted(path: Path | None, task: Task, given: dict[str, Any]) -> Wanted:
     """What the options say, and the table beside the seeds where they say nothing."""
     from ...distill.generating import Wanted
-    from ...models.errors import UsageError
-    from ...models.json_values import read_object
     from ...runtime.data.reader import read_rows
 
     columns, skip_bad = inputs.read_columns(given.pop("columns")), given.pop("skip_bad")
     seeds = read_rows(path, columns, skip_bad, inputs.LEDGER) if path else []
-    labels = given.pop("labels") or task.labels or sorted({row.label for row in seeds if row.label})
-    form, test = given.pop("schema") or (Path(task.schema) if task.schema else None), given.pop("test")
-    if labels and form is not None:
-        raise UsageError("labels and a schema: answers are one of the two", "leave --label or --schema out")
-    if len(set(labels)) == 1:
-        raise UsageError(f"{labels[0]}: one label alone says nothing", "give all labels that rows can have")
+    labels, form = teacher.form(given.pop("labels") or task.labels or sorted({row.label for row in seeds if row.label}),
+                                given.pop("schema"), task)
+    test = given.pop("test")
     return Wanted(
         rows=given.pop("rows"), seeds=seeds, passages=_passages(given.pop("documents"), given.pop("longest"), skip_bad),
-        test=read_rows(test, columns) if test else [], labels=list(dict.fromkeys(labels)),
-        schema=read_object(form, UsageError, "give a file with a JSON schema") if form else None,
+        test=read_rows(test, columns) if test else [], labels=labels, schema=form,
         answers=not given.pop("inputs_only"), per_call=given.pop("per_call"), seed=given.pop("seed"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ from .. import output
 
 if TYPE_CHECKING:
     from ...distill.labelling.plan import Calls
+    from ...models.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 KEY = "EDGESTILL_TEACHER_KEY"
@@ -63,6 +64,32 @@ def told(given: dict[str, Any]) -> dict[str, Any]:
     if not key:
         output.note(f"no key is sent: {variable} is not set")
     return {"url": given.pop("teacher_url"), "model": given.pop("teacher_model"), "key": key, **given}
+
+
+def check_out(out: Path) -> None:
+    """UsageError for an output that is no new .jsonl file."""
+    from ...models.errors import UsageError
+    from .logged_calls import check_name
+
+    check_name(out)
+    if out.exists():
+        raise UsageError(f"{out}: already exists", "choose another -o/--out, or remove it first: the ledger beside it "
+                         "keeps what was answered")
+
+
+def form(labels: Sequence[str], schema: Path | None, task: Task) -> tuple[list[str], dict[str, Any] | None]:
+    """The labels or the JSON schema that answers must be of; those of `task` where none is given. UsageError for both,
+    for a label alone, and for a schema that cannot be read."""
+    from ...models.errors import UsageError
+    from ...models.json_values import read_object
+
+    path = schema or (Path(task.schema) if task.schema else None)
+    if labels and path is not None:
+        raise UsageError("labels and a schema: answers are one of the two", "leave --label or --schema out")
+    known = list(dict.fromkeys(labels))
+    if len(known) == 1:
+        raise UsageError(f"{known[0]}: one label alone says nothing", "give all labels that rows can have")
+    return known, read_object(path, UsageError, "give a file with a JSON schema") if path else None
 
 
 def agree(plan: Calls, lines: list[str], allow_personal_data: bool, yes: bool,

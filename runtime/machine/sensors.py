@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path("/")
@@ -18,12 +17,7 @@ def celsius(root: Path = _ROOT) -> dict[str, float]:
     zones = {zone: _text(zone / "type") or zone.name for zone in (root / "sys/class/thermal").glob("thermal_zone*")}
     found = {name: value / 1000 for zone, name in sorted(zones.items())
              if (value := number(zone / "temp")) is not None}
-    for monitor in _monitors(root):
-        for path in sorted(monitor.glob("temp*_input")):
-            value = number(path)
-            if value is not None:
-                found[f"{_text(monitor / 'name') or monitor.name} {path.name[:-6]}"] = value / 1000
-    return found
+    return found | _meters(root, "temp", 1000)
 
 
 def megahertz(cpus: set[int], root: Path = _ROOT) -> float | None:
@@ -54,22 +48,12 @@ def joules(root: Path = _ROOT) -> dict[str, float]:
         value = number(zone / "energy_uj")
         if value is not None:
             found[f"{_text(zone / 'name') or zone.name} ({zone.name})"] = value / 1e6
-    for monitor in _monitors(root):
-        for path in sorted(monitor.glob("energy*_input")):
-            value = number(path)
-            if value is not None:
-                found[f"{_text(monitor / 'name') or monitor.name} {path.name[:-6]}"] = value / 1e6
-    return found
+    return found | _meters(root, "energy", 1e6)
 
 
 def watts(root: Path = _ROOT) -> dict[str, float]:
     """Power drawn now, by the name of its meter: INA and others on the board, the battery where it is discharged."""
-    found = {}
-    for monitor in _monitors(root):
-        for path in sorted(monitor.glob("power*_input")):
-            value = number(path)
-            if value is not None:
-                found[f"{_text(monitor / 'name') or monitor.name} {path.name[:-6]}"] = value / 1e6
+    found = _meters(root, "power", 1e6)
     for battery in sorted((root / "sys/class/power_supply").glob("*")):
         if _text(battery / "status") == "Discharging":
             value = number(battery / "power_now")
@@ -89,8 +73,11 @@ def number(path: Path) -> float | None:
         return None
 
 
-def _monitors(root: Path) -> Iterator[Path]:
-    yield from sorted((root / "sys/class/hwmon").glob("hwmon*"))
+def _meters(root: Path, what: str, unit: float) -> dict[str, float]:
+    """What chips on the board measure, in units of which the kernel counts `unit`ths, by chip and place."""
+    return {f"{_text(path.parent / 'name') or path.parent.name} {path.name[:-6]}": value / unit
+            for path in sorted((root / "sys/class/hwmon").glob(f"hwmon*/{what}*_input"))
+            if (value := number(path)) is not None}
 
 
 def _text(path: Path) -> str:
