@@ -66,7 +66,8 @@ class Several:
             part = None if not len(rows) else examples.only(rows) if routed else examples
             parts.append(part)
             if part is not None:
-                member.prepare(part, codec, wants, cache)
+                with self.entries[place].named():
+                    member.prepare(part, codec, wants, cache)
         self._divided[examples.tokens] = examples.groups, ranks, parts
 
     def signal(self, batch: Batch, wants: Wants) -> AnySignal:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 from ...models import kinds
-from ...models.errors import DataError, UsageError
+from ...models.errors import DataError, EdgestillError, UsageError
 from ...models.runfile import RunFile, kind_config
 from ...models.strict import build, limited
 from ...runtime.data.reader import Row
@@ -49,21 +51,33 @@ class Entry:
         """Whether what it says is kept on disk."""
         return getattr(self.config, "cache", None) is not None
 
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors that say "teacher" say which of several it is."""
+        try:
+            yield
+        except EdgestillError as error:
+            error.message = re.sub(r"^teacher(?=[.:])", lambda _: self.name, error.message)
+            raise
+
     def provides(self, base: Path) -> frozenset[str]:
         """The parts that its signal can have, without its being opened; errors as of its kind's `open`."""
-        found: frozenset[str] = self.kind.provides(self.config, base)
+        with self.named():
+            found: frozenset[str] = self.kind.provides(self.config, base)
         found = told_provides(found) if is_told(self.config) else found
         return frozenset({self.config.cache.keep}) if self.kept else found
 
     def told(self, run: RunFile, base: Path, train: Sequence[Row]) -> Told | None:
         """What it alone is told; errors as of _prompt.read."""
-        return read(self.config, run, base, train)
+        with self.named():
+            return read(self.config, run, base, train)
 
     def open(self, run: RunFile, splits: Mapping[str, Sequence[Row]], base: Path, device: str) -> tuple[Teacher, str]:
         """The teacher, with all that it is told, behind its cache where it has one, and the key of what it says; errors
         as of its kind's `open` and of `told`."""
-        teacher: Teacher = self.kind.open(self.config, base, device)
-        key: str = self.kind.key(self.config, base)
+        with self.named():
+            teacher: Teacher = self.kind.open(self.config, base, device)
+            key: str = self.kind.key(self.config, base)
         told = self.told(run, base, splits["train"])
         if told is not None:
             teacher = PromptedTeacher(cast(Reader, teacher), told, run.data.learn)

@@ -167,6 +167,22 @@ def test_tables_that_cannot_be_are_refused(tables: Any, route: str, message: str
         entries(RunFile(data=Data(route=route), teacher=tables))
 
 
+def test_what_is_wrong_with_one_of_several_names_its_table(tmp_path: Path) -> None:
+    run = RunFile(teacher=[table(), {"kind": "local", "model": "m", "system": " "}])
+    with pytest.raises(UsageError, match=r"^teacher\[1\].system: is blank"):
+        entries(run)[1].told(run, tmp_path, [])
+    run = RunFile(teacher=[table(), {"kind": "local", "model": "no/such/folder"}])
+    with pytest.raises(UsageError, match=r"^teacher\[1\].model: no/such/folder"):
+        entries(run)[1].open(run, {"train": []}, tmp_path, "cpu")
+
+    class Refuses(Says):
+        def prepare(self, examples: Schedule, codec: Any, wants: Wants, cache: Path) -> None:
+            raise UsageError("teacher: is for decoders")
+
+    with pytest.raises(UsageError, match=r"^teacher\[1\]: is for decoders"):
+        made(MIXED, Says(1), Refuses(2))
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
     """A model, the same once more, one of other weights, and rows of two languages."""
