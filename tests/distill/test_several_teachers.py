@@ -172,7 +172,7 @@ def test_what_is_wrong_with_one_of_several_names_its_table(tmp_path: Path) -> No
     with pytest.raises(UsageError, match=r"^teacher\[1\].system: is blank"):
         entries(run)[1].told(run, tmp_path, [])
     run = RunFile(teacher=[table(), {"kind": "local", "model": "no/such/folder"}])
-    with pytest.raises(UsageError, match=r"^teacher\[1\].model: no/such/folder"):
+    with pytest.raises(UsageError, match=r"^teacher\[1\].model: 'no/such/folder'"):
         entries(run)[1].open(run, {"train": []}, tmp_path, "cpu")
 
     class Refuses(Says):
