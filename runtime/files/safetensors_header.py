@@ -70,7 +70,8 @@ def _place(path: Path, name: str, item: Any) -> tuple[int, int]:
     shape: Any = told.get("shape")
     offsets: Any = told.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in BYTES:
-        raise _refused(path, f"{name!r:.80} is of the type {dtype!r:.40}, known are {', '.join(BYTES)}")
+        raise _refused(path, f"{name!r:.80} is of the type {dtype!r:.40}, known are {', '.join(BYTES)}",
+                       "save the model in float32 or bfloat16 first")
     if not _sizes(shape) or len(shape) > MOST_DIMENSIONS or not _sizes(offsets) or len(offsets) != 2:
         raise _refused(path, f"{name!r:.80} has the shape {shape!r:.60} and the place {offsets!r:.60}")
     begin, end = offsets
@@ -83,5 +84,5 @@ def _sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(each) is int and 0 <= each < 2**63 for each in value)
 
 
-def _refused(path: Path, why: str) -> ArtifactError:
-    return ArtifactError(f"{path}: cannot be read as safetensors: {why}", _HINT)
+def _refused(path: Path, why: str, hint: str = _HINT) -> ArtifactError:
+    return ArtifactError(f"{path}: cannot be read as safetensors: {why}", hint)
