@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .. import inputs, options, output, quiet
-from . import named_models, profiled
+from . import named_models, profiled, sweeping
 
 
 @click.command(
@@ -16,9 +16,10 @@ from . import named_models, profiled
         "edgestill profile out/gguf-Q4_0",
         "edgestill profile out/gguf-Q4_0 --prompts rows.jsonl --gate 'ttft_ms.p95<=300' --junit gates.xml",
         "edgestill profile out/onnx-int4 --prompt-tokens 64 --repeats 30 -o profile.json",
+        "edgestill profile out/gguf-Q4_0 out/onnx-int4 --threads 1,2 --context 256,1024 --streams 1,4 -o sweep.json",
     ),
 )
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--prompts", type=click.Path(path_type=Path), metavar="ROWS",
               help="Ask the prompts of this data file, or of a run file's test rows, as they are.")
 @click.option("--prompt-tokens", type=click.IntRange(1), default=128, show_default=True,
@@ -32,6 +33,13 @@ from . import named_models, profiled
               help="Requests that count; more are made where a gate's bound takes more.")
 @click.option("--sustained", default="0", callback=profiled.seconds, metavar="TIME",
               help="Go on for so long, such as 10m: what is left of the speed, and when it fell.")
+@click.option("--threads", callback=sweeping.counts, default="0", metavar="N[,N...]",
+              help="CPU threads, several for a sweep; 0 measures how many are fastest.")
+@click.option("--context", "contexts", callback=sweeping.counts, default="", metavar="N[,N...]",
+              help="Sweep: tokens of a prompt and its answer together.")
+@click.option("--streams", callback=sweeping.counts, default="", metavar="N[,N...]",
+              help="Sweep: requests that are answered at the same time.")
+@click.option("--csv", "table", type=click.Path(path_type=Path), metavar="FILE", help="Also write a sweep as CSV.")
 @click.option("--gate", "gates", multiple=True, metavar="GATE",
               help="A limit with 95 % certainty, such as 'ttft_ms.p95<=300'; may be repeated. Exit code 3 if it fails.")
 @click.option("--gates", "run_file", type=click.Path(path_type=Path), metavar="RUN.TOML",
@@ -42,39 +50,48 @@ from . import named_models, profiled
 @options.out_file("Also write the profile with its raw values to this JSON file.")
 @options.columns
 @options.skip_bad
-@options.threads
 @options.as_json
 @options.verbose
-def command(artifact: Path, prompts: Path | None, prompt_tokens: int, new_tokens: int | None, schema: Path | None,
-            warmup: int, repeats: int, sustained: float, gates: tuple[str, ...], run_file: Path | None,
-            junit: Path | None, markdown: Path | None, out: Path | None, columns: tuple[str, ...], skip_bad: bool,
-            threads: int, as_json: bool) -> None:
+def command(artifacts: tuple[Path, ...], prompts: Path | None, prompt_tokens: int, new_tokens: int | None,
+            schema: Path | None, warmup: int, repeats: int, sustained: float, threads: tuple[int, ...],
+            contexts: tuple[int, ...], streams: tuple[int, ...], table: Path | None, gates: tuple[str, ...],
+            run_file: Path | None, junit: Path | None, markdown: Path | None, out: Path | None,
+            columns: tuple[str, ...], skip_bad: bool, as_json: bool) -> None:
     """Measure latency, throughput and memory on this machine.
 
     Without --threads it first measures how many of them run the model fastest, and every verb takes them from then on.
     Memory and load time are those of fresh processes. `edgestill compare` takes the files that -o writes.
+
+    Several models, numbers of threads, contexts or streams are a sweep: each combination in five rounds over all of
+    them, kept in a file beside -o, so that the same call goes on after a crash.
     """
     from ...runtime import profile
 
+    if len(artifacts) > 1 or len(threads) > 1 or contexts or streams:
+        sweeping.run(artifacts, threads, contexts, streams, prompt_tokens, new_tokens, warmup, repeats, out, table,
+                     as_json)
+        return
+    sweeping.refuse(("table",), "a profile of one model")
+    artifact = artifacts[0]
     path = named_models.model(artifact)
     limits = profiled.read_limits(path, gates, run_file, bool(junit or markdown))
     rows = inputs.read_rows(prompts, columns, skip_bad=skip_bad) if prompts else None
     with quiet.stdout_kept_clean():
         found = profile(path, prompt_tokens=prompt_tokens, new_tokens=new_tokens, warmup=warmup, repeats=repeats,
-                        threads=threads, prompts=rows, held_to=[limit.name for limit in limits], seconds=sustained,
+                        threads=threads[0], prompts=rows, held_to=[limit.name for limit in limits], seconds=sustained,
                         options=profiled.answer_options(schema), say=output.note)
     if found.raw["per_s_by_threads"]:
         output.note(f"{found.threads} threads; steps/s by threads: " + ", ".join(
             f"{count}: {speed:,.0f}" for count, speed in found.raw["per_s_by_threads"].items()))
-    table = output.plain(found)
+    told = output.plain(found)
     if out is not None:
         from ...models import files
 
-        files.write_json(out, table)
-    judged = profiled.judge(limits, table)
-    profiled.write(str(artifact), judged, table, junit, markdown)
+        files.write_json(out, told)
+    judged = profiled.judge(limits, told)
+    profiled.write(str(artifact), judged, told, junit, markdown)
     if as_json:
-        output.result(table | {"gates": judged})
+        output.result(told | {"gates": judged})
     else:
-        profiled.show(table, judged)
+        profiled.show(told, judged)
     profiled.check(judged)

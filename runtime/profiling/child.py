@@ -10,7 +10,7 @@ import time
 
 STARTED = time.perf_counter()
 
-import itertools  # noqa: E402
+import copy  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 from typing import Any  # noqa: E402
@@ -32,21 +32,29 @@ def main() -> None:
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Load `path` and make its `requests`; `ask` and `serve` are keywords of `timed_requests.asker` and `serve`. A
-    generator is opened `streams` times over the same weights, and requests go to each in turn."""
+    generator is opened `streams` times over the same weights, and as many requests are then made at once."""
+    from ...models.errors import UsageError
     from ..generation.generator import Generator
     from ..loading.load import load_streams
 
     models = load_streams(job["path"], job["streams"], job["threads"], job["context"], job["check_hashes"])
     model = models[0]
     loaded_at = time.perf_counter()
+    if len(models) < job["streams"]:
+        raise UsageError(f"{job['path']}: answers one request at a time, not {job['streams']}", "use 1 stream")
     from . import timed_requests, watch
     from .machine import affinity, memory  # only now: nothing of ours but the model may be in the peak
 
     loaded, looks = memory(), watch.Watch()
-    if isinstance(model, Generator) and "ids" in job["requests"][0]:
-        timed_requests.run_to_the_end(model)
-    asks = itertools.cycle([timed_requests.asker(one, **job["ask"]) for one in models])
-    requests = timed_requests.serve(lambda request: next(asks)(request), job["requests"], looks, **job["serve"])
+    asks = []
+    for one in models:
+        if isinstance(one, Generator):
+            one.codec = copy.copy(one.codec)  # each stream's parts are timed by themselves
+            if "ids" in job["requests"][0].get("together", job["requests"])[0]:
+                timed_requests.run_to_the_end(one)
+        asks.append(timed_requests.asker(one, **job["ask"]))
+    ask = asks[0] if len(asks) == 1 else timed_requests.together(asks)
+    requests = timed_requests.serve(ask, job["requests"], looks, **job["serve"])
     first = requests[0]
     # Without what was done here between the two. The parent reads the monotonic clock, too.
     answered = loaded_at + (first.get("token_ns") or [first["end_ns"]])[0] / 1e9

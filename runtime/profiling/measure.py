@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ...models.errors import UsageError
 from ..loading.foreign import codec_of, is_stranger, open_model, try_out
 from . import conditions, limits, machine, measures
+from .fastest_threads import tune
 from .jobs import job, run
 from .other_programs import OtherPrograms
 from .prompts import Source
 from .sustained import sustained
-from .sweep import tune
 from .views import view
 
 if TYPE_CHECKING:

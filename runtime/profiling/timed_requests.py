@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from .watch import Watch
@@ -60,6 +61,19 @@ def asker(model: Generator | Classifier | Embedder, new_tokens: int | None = Non
     from ..generation.generator import Generator
 
     return _generate(model, new_tokens, token_seconds, options or {}) if isinstance(model, Generator) else _read(model)
+
+
+def together(asks: Sequence[Ask]) -> Ask:
+    """What makes the requests {"together": [...]} at once, each with an asker and a thread of its own: `streams` are
+    what each of them gives, `end_ns` when the last was there."""
+    pool = ThreadPoolExecutor(len(asks))
+
+    def ask(group: Request) -> dict[str, Any]:
+        begun = clock()
+        streams = list(pool.map(lambda one, request: one(request), asks, group["together"]))
+        return {"end_ns": clock() - begun, "streams": streams}
+
+    return ask
 
 
 def serve(ask: Ask, requests: Sequence[Request], watch: Watch, warmup: int = 0,

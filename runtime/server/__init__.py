@@ -91,7 +91,7 @@ def _fastest(path: Path) -> int:
     """The number of threads that a measurement of the model speaks for."""
     from ..loading.foreign import open_model
     from ..machine.remembered_threads import recall
-    from ..profiling.sweep import tune
+    from ..profiling.fastest_threads import tune
 
     artifact = open_model(path)
     return recall(artifact) or tune(artifact)[0]

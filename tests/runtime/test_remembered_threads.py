@@ -11,7 +11,7 @@ from edgestill.models import kinds
 from edgestill.models.artifact import open_artifact
 from edgestill.runtime import load, profile
 from edgestill.runtime.machine import remembered_threads
-from edgestill.runtime.profiling import measure, sweep
+from edgestill.runtime.profiling import fastest_threads, measure
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "threads.json"
     monkeypatch.setattr(remembered_threads, "_file", lambda: path)
     monkeypatch.setattr(remembered_threads, "allowed_cores", lambda: 4)
-    monkeypatch.setattr(sweep, "candidates", lambda: [1, 2, 4])
+    monkeypatch.setattr(fastest_threads, "candidates", lambda: [1, 2, 4])
     return path
 
 
@@ -41,7 +41,7 @@ def test_a_profile_measures_the_threads_and_load_takes_them(name: str, packed_ll
         return {1: 100.0, 2: 180.0, 4: 70.0}[threads]
 
     monkeypatch.setattr(measure, "_LOADS", 1)
-    monkeypatch.setattr(sweep, "_speed", fake)
+    monkeypatch.setattr(fastest_threads, "_speed", fake)
     path = packed_llama[name]
     found = profile(path, prompt_tokens=8, new_tokens=2, warmup=0, repeats=1)
     assert tried == [1, 2, 4, 4, 2, 1]
@@ -53,8 +53,8 @@ def test_a_profile_measures_the_threads_and_load_takes_them(name: str, packed_ll
 
 def test_more_threads_are_not_tried_beyond_a_cliff(packed_llama: dict[str, Path],
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "_speed", lambda job, threads: {1: 100.0, 2: 4.0}[threads])
-    assert sweep.tune(open_artifact(packed_llama["gguf"])) == (1, {1: 100.0, 2: 4.0})
+    monkeypatch.setattr(fastest_threads, "_speed", lambda job, threads: {1: 100.0, 2: 4.0}[threads])
+    assert fastest_threads.tune(open_artifact(packed_llama["gguf"])) == (1, {1: 100.0, 2: 4.0})
 
 
 @pytest.mark.parametrize("name", ["packed_llama", "packed_bert"])
@@ -62,16 +62,16 @@ def test_what_is_measured_are_real_steps(name: str, request: pytest.FixtureReque
                                          monkeypatch: pytest.MonkeyPatch) -> None:
     found = request.getfixturevalue(name)
     artifact = open_artifact(found["onnx"] if isinstance(found, dict) else found)
-    monkeypatch.setattr(sweep, "candidates", lambda: [1, 2])
-    threads, speeds = sweep.tune(artifact)
+    monkeypatch.setattr(fastest_threads, "candidates", lambda: [1, 2])
+    threads, speeds = fastest_threads.tune(artifact)
     assert sorted(speeds) == [1, 2] and all(speed > 1 for speed in speeds.values())
     assert remembered_threads.recall(artifact) == threads == remembered_threads.fewest(speeds)
 
 
 def test_one_core_needs_no_measurement(packed_llama: dict[str, Path], cache: Path,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "candidates", lambda: [1])
-    assert sweep.tune(open_artifact(packed_llama["gguf"])) == (1, {})
+    monkeypatch.setattr(fastest_threads, "candidates", lambda: [1])
+    assert fastest_threads.tune(open_artifact(packed_llama["gguf"])) == (1, {})
     assert not cache.exists()
 
 

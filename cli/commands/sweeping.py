@@ -1,0 +1,109 @@
+"""`edgestill profile` over several models, numbers of threads, contexts and streams."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ...models.errors import UsageError
+from .. import output, quiet
+from . import named_models
+
+_OTHERS = ("prompts", "schema", "sustained", "gates", "run_file", "junit", "markdown", "columns", "skip_bad")
+"""Options of a profile of one model."""
+_AXES = ("model", "threads", "context", "streams")
+_SHOWN = {"generate": ("ttft_ms", "decode_tokens_per_s", "tokens_per_s", "peak_rss_bytes")}
+_SHOWN_ELSE = ("latency_ms", "texts_per_s", "peak_rss_bytes")
+
+
+def counts(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """One or several numbers as an option's value: 1,2,4. Of threads 0 alone may stand, too; empty: none."""
+    found = tuple(int(part) if part.strip().isdecimal() else -1 for part in value.split(",")) if value else ()
+    if any(count < 1 for count in found) and (found != (0,) or parameter.name != "threads"):
+        raise click.BadParameter(f"{value!r}: write numbers from 1 on, such as 1,2,4", context, parameter)
+    if len(set(found)) < len(found):
+        raise click.BadParameter(f"{value!r}: a number is given twice", context, parameter)
+    return found
+
+
+def refuse(names: Sequence[str], of: str) -> None:
+    """UsageError for the first of these options that was given, which does not go with `of`."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) == ParameterSource.COMMANDLINE:
+            raise UsageError(f"{parameter.opts[-1]} does not go with {of}", f"leave it out, or leave {of} out")
+
+
+def run(models: Sequence[Path], threads: Sequence[int], contexts: Sequence[int], streams: Sequence[int],
+        prompt_tokens: int, new_tokens: int | None, warmup: int, repeats: int, out: Path | None, table: Path | None,
+        as_json: bool) -> None:
+    """Sweep, and tell what was found; `table` is a CSV file. UsageError for options that do not go with it."""
+    from ...models import files
+    from ...runtime.profiling.prompts import DEFAULT_NEW_TOKENS
+    from ...runtime.profiling.sweep import sweep
+
+    refuse(_OTHERS + (("prompt_tokens",) if contexts else ()), "a sweep")
+    if out is None:
+        raise UsageError("a sweep keeps every round as it goes", "give -o sweep.json; the same call goes on after a "
+                         "crash")
+    if len(set(models)) < len(models):
+        raise UsageError("an artifact is given twice", "name every artifact once")
+    new = new_tokens or DEFAULT_NEW_TOKENS
+    with quiet.stdout_kept_clean():
+        found = output.plain(sweep([named_models.model(path) for path in models],
+                                   out.with_name(f"{out.name}.rounds.jsonl"), [count for count in threads if count],
+                                   contexts or (prompt_tokens + new,), streams or (1,), new, warmup, repeats,
+                                   output.note))
+    files.write_json(out, found)
+    if table is not None:
+        files.write_text(table, csv_of(found))
+    if as_json:
+        output.result(found)
+    else:
+        show(found)
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print a sweep for a human: medians of undisturbed requests, of all where none was undisturbed."""
+    for task in sorted({model["task"] for model in found["models"].values()}):
+        names = _SHOWN.get(task, _SHOWN_ELSE)
+        rows = [[*(cell[axis] for axis in _AXES), *(_told((cell["clean"] or cell["as_met"])[name]) for name in names),
+                 _disturbed(cell)] for cell in found["cells"] if found["models"][cell["model"]]["task"] == task]
+        output.table([*_AXES, *names, "disturbed"], rows)
+    for line in found["verdict"]:
+        click.echo(line)
+
+
+def csv_of(found: Mapping[str, Any]) -> str:
+    """A sweep as CSV: a line for every number of every cell, as met and clean."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow([*_AXES, "view", "number", "p50", "lower", "upper", "rounds"])
+    for cell in found["cells"]:
+        for view in ("as_met", "clean"):
+            for name, one in cell[view].items():
+                writer.writerow([*(cell[axis] for axis in _AXES), view, name, one["p50"], one["lower"], one["upper"],
+                                 len(one["values"])])
+    return lines.getvalue()
+
+
+def _told(number: Mapping[str, Any]) -> str:
+    """A median with its bounds, where the rounds were enough for them."""
+    if number["lower"] is None or number["upper"] is None:
+        return output.cell(float(number["p50"]))
+    return f"{output.cell(float(number['p50']))} [{output.cell(number['lower'])}, {output.cell(number['upper'])}]"
+
+
+def _disturbed(cell: Mapping[str, Any]) -> str:
+    if not cell["disturbed_rounds"]:
+        return ""
+    causes = ", ".join(cell["causes"])
+    busy = "".join(f" ({name} {cores:.2f})" for name, cores in list(cell["programs"].items())[:1])
+    alone = "" if cell["clean"] else ", so all count"
+    return f"{cell['disturbed_rounds']} of {cell['rounds']}: {causes}{busy}{alone}"
