@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .. import inputs, options, output, quiet
-from . import named_models, profiled, sweeping
+from . import named_models, operator_times, profiled, sweeping
 
 
 @click.command(
@@ -40,6 +40,9 @@ from . import named_models, profiled, sweeping
 @click.option("--streams", callback=sweeping.counts, default="", metavar="N[,N...]",
               help="Sweep: requests that are answered at the same time.")
 @click.option("--csv", "table", type=click.Path(path_type=Path), metavar="FILE", help="Also write a sweep as CSV.")
+@click.option("--per-op", "per_operator", is_flag=True, help="Time each operator instead, as the engine itself does.")
+@click.option("--trace", "traced", type=click.Path(path_type=Path), metavar="FILE",
+              help="Operators: also write them for Perfetto (ui.perfetto.dev) or chrome://tracing.")
 @click.option("--gate", "gates", multiple=True, metavar="GATE",
               help="A limit with 95 % certainty, such as 'ttft_ms.p95<=300'; may be repeated. Exit code 3 if it fails.")
 @click.option("--gates", "run_file", type=click.Path(path_type=Path), metavar="RUN.TOML",
@@ -54,25 +57,29 @@ from . import named_models, profiled, sweeping
 @options.verbose
 def command(artifacts: tuple[Path, ...], prompts: Path | None, prompt_tokens: int, new_tokens: int | None,
             schema: Path | None, warmup: int, repeats: int, sustained: float, threads: tuple[int, ...],
-            contexts: tuple[int, ...], streams: tuple[int, ...], table: Path | None, gates: tuple[str, ...],
-            run_file: Path | None, junit: Path | None, markdown: Path | None, out: Path | None,
-            columns: tuple[str, ...], skip_bad: bool, as_json: bool) -> None:
+            contexts: tuple[int, ...], streams: tuple[int, ...], table: Path | None, per_operator: bool,
+            traced: Path | None, gates: tuple[str, ...], run_file: Path | None, junit: Path | None,
+            markdown: Path | None, out: Path | None, columns: tuple[str, ...], skip_bad: bool, as_json: bool) -> None:
     """Measure latency, throughput and memory on this machine.
 
     Without --threads it first measures how many of them run the model fastest, and every verb takes them from then on.
     Memory and load time are those of fresh processes. `edgestill compare` takes the files that -o writes.
 
     Several models, numbers of threads, contexts or streams are a sweep: each combination in five rounds over all of
-    them, kept in a file beside -o, so that the same call goes on after a crash.
+    them, kept in a file beside -o, so that the same call goes on after a crash. --per-op tells where the time goes.
     """
     from ...runtime import profile
 
     if len(artifacts) > 1 or len(threads) > 1 or contexts or streams:
+        sweeping.refuse(("per_operator", "traced"), "a sweep")
         sweeping.run(artifacts, threads, contexts, streams, prompt_tokens, new_tokens, warmup, repeats, out, table,
                      as_json)
         return
-    sweeping.refuse(("table",), "a profile of one model")
     artifact = artifacts[0]
+    if per_operator:
+        operator_times.run(artifact, prompt_tokens, new_tokens, threads[0], out, traced, as_json)
+        return
+    sweeping.refuse(("table", "traced"), "a profile of one model")
     path = named_models.model(artifact)
     limits = profiled.read_limits(path, gates, run_file, bool(junit or markdown))
     rows = inputs.read_rows(prompts, columns, skip_bad=skip_bad) if prompts else None

@@ -32,10 +32,11 @@ _FROM = "logits_from"
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
-def session(path: Path, threads: int, *, patterns: bool = False) -> Any:
+def session(path: Path, threads: int, *, patterns: bool = False, profile: Path | None = None) -> Any:
     """An InferenceSession on the CPU that makes no connection and is quiet when idle.
 
     `patterns` plans memory per input shape: right for few shapes, a leak for a mask that grows with every token.
+    `profile` is where the name begins of a file for the times of its operators; its `end_profiling` writes it.
     Raises ArtifactError when onnxruntime refuses the file, MissingExtra when it is not installed.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library initialises, so before the import
@@ -51,6 +52,8 @@ def session(path: Path, threads: int, *, patterns: bool = False) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.enable_mem_pattern = patterns
     options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, os.fspath(profile)
     # Workers may spin inside a run, where the next operator comes at once, but not after it: an idle model is idle.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:

@@ -27,9 +27,15 @@ def job(artifact: Artifact, threads: int, requests: Sequence[Mapping[str, Any]],
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
     """Run one job in a fresh interpreter; its error is raised here as what it was there."""
-    name = f"{__package__}.child"
     started = time.monotonic()
-    done = subprocess.run(command(name), input=json.dumps(job), capture_output=True, text=True, check=False)
+    result = answer_of(f"{__package__}.child", job)
+    # The monotonic clock counts from the machine's start, so both processes read the same one.
+    return result | {"start_ms": (result["first_token_at"] - started) * 1000}
+
+
+def answer_of(module: str, job: Mapping[str, Any]) -> dict[str, Any]:
+    """What a module says to a job, in a fresh interpreter."""
+    done = subprocess.run(command(module), input=json.dumps(job), capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise EdgestillError(f"the measured process ended with code {done.returncode}: {last}",
@@ -37,5 +43,4 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     if "error" in result:
         raise refused(result)
-    # The monotonic clock counts from the machine's start, so both processes read the same one.
-    return result | {"start_ms": (result["first_token_at"] - started) * 1000}
+    return result
