@@ -157,7 +157,7 @@ def _type(hint: Any, field: Field[Any]) -> str:
     if field.name in KINDS:
         return f"{'list of tables' if origin is list else 'table'} with a `kind`: {_link(KINDS[field.name])}"
     if table := next(filter(is_dataclass, typing.get_args(hint)), None):
-        return f"table: {table.__name__.lower()} below"
+        return "tables by name" if origin is dict else f"table: {table.__name__.lower()} below"
     if origin is types.UnionType:
         return " or ".join(inner)
     if origin is not None:

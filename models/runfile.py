@@ -15,6 +15,7 @@ from typing import Any
 from . import kinds
 from . import overrides as overrides_of
 from .errors import UsageError
+from .gates import Gates
 from .scheme import MIXED, Scheme
 from .strict import build, limited
 from .task import Task
@@ -192,16 +193,6 @@ class Profile:
     """Repeats that count, each with another prompt."""
     threads: int = limited(0, minimum=0)
     """0: the physical cores this process may use."""
-
-
-@dataclass(frozen=True)
-class Gates:
-    """Limits on numbers by metric name, of percentiles on their upper 95 % bounds; one that fails: exit code 3."""
-
-    minimum: dict[str, float] = field(default_factory=dict)
-    """Of numbers where higher is better, such as {exact_match = 0.9, ratio_to_teacher = 0.97}."""
-    maximum: dict[str, float] = field(default_factory=dict)
-    """Of numbers where lower is better, such as {token_ms_p99 = 20, peak_rss_bytes = 200e6}."""
 
 
 @dataclass(frozen=True)

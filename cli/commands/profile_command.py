@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .. import inputs, options, output, quiet
-from . import named_models, operator_times, profiled, sweeping
+from . import named_models, operator_times, profile_gates, profile_targets, profiled, sweeping
 
 
 @click.command(
@@ -17,9 +17,12 @@ from . import named_models, operator_times, profiled, sweeping
         "edgestill profile out/gguf-Q4_0 --prompts rows.jsonl --gate 'ttft_ms.p95<=300' --junit gates.xml",
         "edgestill profile out/onnx-int4 --prompt-tokens 64 --repeats 30 -o profile.json",
         "edgestill profile out/gguf-Q4_0 out/onnx-int4 --threads 1,2 --context 256,1024 --streams 1,4 -o sweep.json",
+        "edgestill profile model.gguf --target local --target pi5=ssh://pi@pi5.local --gate 'pi5:ttft_ms.p95<=900'",
     ),
 )
-@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("artifacts", metavar="[ARTIFACT]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--target", "places", multiple=True, default=("local",), metavar="[NAME=]ADDRESS",
+              help=profile_targets.HELP)
 @click.option("--prompts", type=click.Path(path_type=Path), metavar="ROWS",
               help="Ask the prompts of this data file, or of a run file's test rows, as they are.")
 @click.option("--prompt-tokens", type=click.IntRange(1), default=128, show_default=True,
@@ -44,9 +47,10 @@ from . import named_models, operator_times, profiled, sweeping
 @click.option("--trace", "traced", type=click.Path(path_type=Path), metavar="FILE",
               help="Operators: also write them for Perfetto (ui.perfetto.dev) or chrome://tracing.")
 @click.option("--gate", "gates", multiple=True, metavar="GATE",
-              help="A limit with 95 % certainty, such as 'ttft_ms.p95<=300'; may be repeated. Exit code 3 if it fails.")
+              help="A limit with 95 % certainty, such as 'ttft_ms.p95<=300', of one target 'NAME:ttft_ms.p95<=300'; "
+              "may be repeated. Exit code 3 if it fails.")
 @click.option("--gates", "run_file", type=click.Path(path_type=Path), metavar="RUN.TOML",
-              help="Take the limits on numbers of the profile in a run file's [gates], too.")
+              help="Take the limits on numbers of the profile in a run file's [gates] and [gates.device.NAME], too.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the gates as JUnit XML.")
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the gates as Markdown, for a pull request.")
@@ -55,12 +59,13 @@ from . import named_models, operator_times, profiled, sweeping
 @options.skip_bad
 @options.as_json
 @options.verbose
-def command(artifacts: tuple[Path, ...], prompts: Path | None, prompt_tokens: int, new_tokens: int | None,
-            schema: Path | None, warmup: int, repeats: int, sustained: float, threads: tuple[int, ...],
-            contexts: tuple[int, ...], streams: tuple[int, ...], table: Path | None, per_operator: bool,
-            traced: Path | None, gates: tuple[str, ...], run_file: Path | None, junit: Path | None,
-            markdown: Path | None, out: Path | None, columns: tuple[str, ...], skip_bad: bool, as_json: bool) -> None:
-    """Measure latency, throughput and memory on this machine.
+def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path | None, prompt_tokens: int,
+            new_tokens: int | None, schema: Path | None, warmup: int, repeats: int, sustained: float,
+            threads: tuple[int, ...], contexts: tuple[int, ...], streams: tuple[int, ...], table: Path | None,
+            per_operator: bool, traced: Path | None, gates: tuple[str, ...], run_file: Path | None,
+            junit: Path | None, markdown: Path | None, out: Path | None, columns: tuple[str, ...], skip_bad: bool,
+            as_json: bool) -> None:
+    """Measure latency, throughput and memory, here or on other machines.
 
     Without --threads it first measures how many of them run the model fastest, and every verb takes them from then on.
     Memory and load time are those of fresh processes. `edgestill compare` takes the files that -o writes.
@@ -68,37 +73,44 @@ def command(artifacts: tuple[Path, ...], prompts: Path | None, prompt_tokens: in
     Several models, numbers of threads, contexts or streams are a sweep: each combination in five rounds over all of
     them, kept in a file beside -o, so that the same call goes on after a crash. --per-op tells where the time goes.
     """
-    from ...runtime import profile
-
     if len(artifacts) > 1 or len(threads) > 1 or contexts or streams:
         sweeping.refuse(("per_operator", "traced"), "a sweep")
         sweeping.run(artifacts, threads, contexts, streams, prompt_tokens, new_tokens, warmup, repeats, out, table,
                      as_json)
         return
-    artifact = artifacts[0]
+    artifact = artifacts[0] if artifacts else None
+    targets = profile_targets.parse(places, artifact)
     if per_operator:
+        sweeping.refuse(("places",), "--per-op")
+        assert artifact is not None  # this machine needs one
         operator_times.run(artifact, prompt_tokens, new_tokens, threads[0], out, traced, as_json)
         return
     sweeping.refuse(("table", "traced"), "a profile of one model")
-    path = named_models.model(artifact)
-    limits = profiled.read_limits(path, gates, run_file, bool(junit or markdown))
+    path = named_models.model(artifact) if artifact is not None else None
+    names = [target.name for target in targets]
+    limits = profile_gates.read(profile_targets.task(path), gates, run_file, bool(junit or markdown), names)
     rows = inputs.read_rows(prompts, columns, skip_bad=skip_bad) if prompts else None
     with quiet.stdout_kept_clean():
-        found = profile(path, prompt_tokens=prompt_tokens, new_tokens=new_tokens, warmup=warmup, repeats=repeats,
-                        threads=threads[0], prompts=rows, held_to=[limit.name for limit in limits], seconds=sustained,
-                        options=profiled.answer_options(schema), say=output.note)
-    if found.raw["per_s_by_threads"]:
-        output.note(f"{found.threads} threads; steps/s by threads: " + ", ".join(
-            f"{count}: {speed:,.0f}" for count, speed in found.raw["per_s_by_threads"].items()))
-    told = output.plain(found)
-    if out is not None:
+        found, failed = profile_targets.measure(
+            targets, {name: [limit.name for limit in some] for name, some in limits.items()}, model=path,
+            prompt_tokens=prompt_tokens, new_tokens=new_tokens, warmup=warmup, repeats=repeats, threads=threads[0],
+            prompts=rows, seconds=sustained, options=profiled.answer_options(schema))
+    if out is not None and found:
         from ...models import files
 
-        files.write_json(out, told)
-    judged = profiled.judge(limits, told)
-    profiled.write(str(artifact), judged, told, junit, markdown)
+        files.write_json(out, next(iter(found.values())) if len(targets) == 1 else {"targets": found})
+    judged = {name: profile_gates.judge(limits[name], told) for name, told in found.items()}
+    titles = {name: profile_targets.title(artifact, name) for name in found}
+    profile_gates.write({titles[name]: some for name, some in judged.items()},
+                        {titles[name]: told for name, told in found.items()}, junit, markdown)
     if as_json:
-        output.result(told | {"gates": judged})
+        tables = {name: told | {"gates": judged[name]} for name, told in found.items()}
+        if found:
+            output.result(next(iter(tables.values())) if len(targets) == 1 else {"targets": tables})
+    elif len(found) > 1:
+        profiled.show_several(found, judged)
     else:
-        profiled.show(told, judged)
-    profiled.check(judged)
+        for name, told in found.items():
+            profiled.show(told, judged[name])
+    profile_targets.check(failed, len(targets))
+    profile_gates.check(judged)

@@ -1,4 +1,4 @@
-"""What `edgestill profile` does around a measurement: gates read and held, tables, files for others."""
+"""What `edgestill profile` does around measurements: their options, and tables of one or several."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...models.errors import CheckFailed, DataError, UsageError
+from ...models.errors import DataError
 from .. import output
 
 if TYPE_CHECKING:
-    from ...runtime.profiling.limits import Judged, Limit
+    from ...runtime.profiling.limits import Judged
 
 _PARTS = ("p50", "p90", "p95", "p99", "max", "jitter")
 
@@ -26,35 +26,6 @@ def seconds(context: click.Context, parameter: click.Parameter, value: str) -> f
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-def read_limits(path: Path, gates: Sequence[str], run_file: Path | None, written: bool) -> list[Limit]:
-    """The limits to hold the model at `path` to; errors as in `Limit.parse`, and UsageError for a run file that has
-    none on a profile, or where there are none and they are to be `written`."""
-    if not gates and run_file is None:
-        if written:
-            raise UsageError("--junit and --markdown: there is no gate to write about",
-                             "add --gate 'ttft_ms.p95<=300'")
-        return []
-    from ...models import runfile
-    from ...runtime.loading.foreign import open_model
-    from ...runtime.profiling import measures
-    from ...runtime.profiling.limits import Limit
-
-    task = open_model(path).manifest.task.kind
-    found = [Limit.parse(gate, task) for gate in gates]
-    if run_file is not None:
-        limits = runfile.read(run_file).gates
-        named = [(name, side == "maximum", value) for side in ("minimum", "maximum")
-                 for name, value in getattr(limits, side).items()]
-        ours = [one for one in named if measures.split(one[0])[0] in measures.NUMBERS]
-        if not ours:
-            raise UsageError(f"--gates {run_file}: its [gates] limit no number of a profile",
-                             "for example [gates.maximum] ttft_ms_p95 = 300")
-        if left := [name for name, _, _ in named if name not in {one[0] for one in ours}]:
-            output.note(f"{run_file}: no numbers of a profile, so not held here: {', '.join(left)}")
-        found += [Limit.of(*one, task, f"{run_file}: [gates]") for one in ours]
-    return found
-
-
 def answer_options(schema: Path | None) -> dict[str, Any]:
     """Options of the answers."""
     if schema is None:
@@ -64,46 +35,9 @@ def answer_options(schema: Path | None) -> dict[str, Any]:
     return {"schema": read_object(schema, DataError, "a JSON schema is a JSON object")}
 
 
-def judge(limits: Sequence[Limit], profile: Mapping[str, Any]) -> list[Judged]:
-    """Every limit held against the profile."""
-    if not limits:
-        return []
-    from ...runtime.profiling.limits import judge as hold
-
-    return [hold(limit, profile) for limit in limits]
-
-
-def write(name: str, judged: Sequence[Judged], profile: Mapping[str, Any], junit: Path | None,
-          markdown: Path | None) -> None:
-    """Write the files for continuous integration."""
-    if junit is None and markdown is None:
-        return
-    from ..report import gate_files
-
-    if junit is not None:
-        gate_files.junit(junit, name, judged)
-    if markdown is not None:
-        gate_files.markdown(markdown, name, judged, profile)
-
-
-def check(judged: Sequence[Judged]) -> None:
-    """CheckFailed (exit code 3) for gates that do not hold: which, and by how much."""
-    broken = [one for one in judged if not one.passed]
-    if not broken:
-        return
-    from ..report.gate_files import told
-
-    few = max(one.needed for one in broken)
-    raise CheckFailed(f"{len(broken)} of {len(judged)} gates do not hold: " + "; ".join(map(told, broken)),
-                      f"--requests {few} would be enough, or a machine that does nothing else" if few else
-                      "the verdict above says what held the model back; edgestill profile -o keeps every value")
-
-
 def show(profile: Mapping[str, Any], judged: Sequence[Judged]) -> None:
     """Print a profile for a human."""
-    single = [[name, value] for name, value in profile.items()
-              if isinstance(value, (int, float, str)) and not isinstance(value, bool)]
-    output.table(["measure", "value"], single)
+    output.table(["measure", "value"], _single(profile))
     met, clean = profile["views"]["as_met"], profile["views"]["clean"]
     for view, title in ((met, "as met"), (clean, "clean, undisturbed requests alone")):
         rows = [[name, *(spread[part] for part in _PARTS), *(_bound(spread, part) for part in ("p95", "p99"))]
@@ -112,6 +46,33 @@ def show(profile: Mapping[str, Any], judged: Sequence[Judged]) -> None:
             click.echo()
             output.table([f"{view['requests']} requests", *_PARTS, "p95 at most", "p99 at most"], rows, title)
     click.echo()
+    _say(profile, judged)
+
+
+def show_several(profiles: Mapping[str, Mapping[str, Any]], judged: Mapping[str, Sequence[Judged]]) -> None:
+    """Print one table of the profiles, and below it what is said of each."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, profile in profiles.items():
+        for measure, value in _single(profile):
+            rows.setdefault(measure, {})[name] = value
+        for measure, spread in profile["views"]["as_met"].items():
+            if isinstance(spread, Mapping) and "p95" in spread:
+                for part in ("p50", "p95"):
+                    rows.setdefault(f"{measure} {part}", {})[name] = spread[part]
+                rows.setdefault(f"{measure} p95 at most", {})[name] = _bound(spread, "p95")
+    output.table(["measure", *profiles], [[measure, *(found.get(name) for name in profiles)]
+                                          for measure, found in rows.items()])
+    for name, profile in profiles.items():
+        click.echo(f"\n{name}")
+        _say(profile, judged[name])
+
+
+def _single(profile: Mapping[str, Any]) -> list[list[Any]]:
+    return [[name, value] for name, value in profile.items()
+            if isinstance(value, (int, float, str)) and not isinstance(value, bool)]
+
+
+def _say(profile: Mapping[str, Any], judged: Sequence[Judged]) -> None:
     kept = profile["sustained"]
     if kept:
         fell = kept["slowed_after_s"]

@@ -56,6 +56,9 @@ def run(path: Path, out: Path, overrides: Sequence[str], dry_run: bool, as_json:
         _tell_costs(plan)
         engine.run(plan.stages, plan.folder, output.note)
     summary = read_summary(plan.folder)
+    if devices := plan.run.gates.device:
+        output.note("a run measures this machine alone; gates of devices are held by edgestill profile FILE --gates "
+                    f"{path} " + " ".join(f"--target {name}=ADDRESS" for name in devices))
     if as_json:
         output.result(summary)
     else:

@@ -15,7 +15,7 @@ from ...models.errors import UsageError
 from .. import output, quiet
 from . import named_models
 
-_OTHERS = ("prompts", "schema", "sustained", "gates", "run_file", "junit", "markdown", "columns", "skip_bad")
+_OTHERS = ("places", "prompts", "schema", "sustained", "gates", "run_file", "junit", "markdown", "columns", "skip_bad")
 """Options of a profile of one model."""
 _AXES = ("model", "threads", "context", "streams")
 _SHOWN = {"generate": ("ttft_ms", "decode_tokens_per_s", "tokens_per_s", "peak_rss_bytes")}
@@ -49,6 +49,8 @@ def run(models: Sequence[Path], threads: Sequence[int], contexts: Sequence[int],
     from ...runtime.profiling.sweep import sweep
 
     refuse(_OTHERS + (("prompt_tokens",) if contexts else ()), "a sweep")
+    if not models:
+        raise UsageError("a sweep needs a model that lies here, and none is named", "edgestill profile ARTIFACT …")
     if out is None:
         raise UsageError("a sweep keeps every round as it goes", "give -o sweep.json; the same call goes on after a "
                          "crash")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...models import kinds
 from ...models.errors import EdgestillError, MissingExtra, UsageError
-from ...models.runfile import Gates, RunFile
+from ...models.gates import Gates
+from ...models.runfile import RunFile
 from ...runtime.profiling import limits, measures
 from ..report.ranking import RATIO, higher_is_better
 from ..report.summary import GateResult, ModelSummary
@@ -26,7 +27,8 @@ METRICS = "runtime.metrics"
 
 
 def check(run: RunFile) -> None:
-    """UsageError for a gate that no run like this one could measure, or that limits the wrong side of a number."""
+    """UsageError for a gate that no run like this one, or for a device's no profile, could measure, or that limits the
+    wrong side of a number."""
     for full, side, name in _each(run.gates):
         metric = name.partition(":")[0]
         profiled = measures.split(name)[0] in measures.NUMBERS
@@ -51,6 +53,10 @@ def check(run: RunFile) -> None:
         if profiled and measures.split(name)[0] not in _measured_for(run.task.kind):
             raise UsageError(f"{full}: is not measured for task.kind = {run.task.kind!r}",
                              _hint(name, measures.names(run.task.kind)))
+    for device, gates in run.gates.device.items():
+        for side in ("minimum", "maximum"):
+            for name, value in getattr(gates, side).items():
+                limits.Limit.of(name, side == "maximum", value, run.task.kind, f"gates.device.{device}.{side}")
 
 
 def check_rows(run: RunFile, rows: Sequence[Row], schema: dict[str, Any] | None) -> None:

@@ -15,7 +15,8 @@ from edgestill.cli.pipeline import gates as gating
 from edgestill.cli.report import ranking, render
 from edgestill.cli.report.summary import FILE, GateResult, Measure, ModelSummary, Summary, read_summary
 from edgestill.models.errors import UsageError
-from edgestill.models.runfile import Export, Gates, RunFile
+from edgestill.models.gates import DeviceGates, Gates
+from edgestill.models.runfile import Export, RunFile
 from edgestill.runtime.data.reader import Row
 from edgestill.runtime.evaluation.evaluate import Evaluation, evaluate_answers
 from edgestill.runtime.evaluation.intervals import Interval
@@ -133,3 +134,11 @@ def test_the_gates_that_init_proposes_can_be_measured(rows: list[Row], tmp_path:
     assert run.gates.minimum or run.gates.maximum
     gating.check(run)
     gating.check_rows(run, rows, None)
+
+
+def test_gates_of_devices_are_held_to_what_a_profile_measures() -> None:
+    for limits, refusal in ((DeviceGates({"ttft_ms": 5.0}), "gates.device.pi5.minimum: of ttft_ms lower is better"),
+                            (DeviceGates({}, {"accuracy": 1.0}), "pi5.maximum: accuracy is not measured for models")):
+        with pytest.raises(UsageError, match=refusal):
+            gating.check(RunFile(gates=Gates(device={"pi5": limits})))
+    gating.check(RunFile(gates=Gates(device={"pi5": DeviceGates({"decode_tokens_per_s": 1.0}, {"ttft_ms_p95": 9.0})})))

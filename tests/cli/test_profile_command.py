@@ -8,11 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
-import edgestill.runtime
 import pytest
 from edgestill.cli import main
+from edgestill.models.errors import EdgestillError
 from edgestill.runtime.loading import foreign
+from edgestill.runtime.profiling import measure
 from edgestill.runtime.profiling.measure import Profile
+from edgestill.runtime.profiling.targets import local
 from edgestill.runtime.profiling.views import view
 
 Capture = pytest.CaptureFixture[str]
@@ -36,7 +38,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         return measured(asked["repeats"])
 
     manifest = SimpleNamespace(task=SimpleNamespace(kind="generate"))
-    monkeypatch.setattr(edgestill.runtime, "profile", profile, raising=False)
+    monkeypatch.setattr(measure, "profile", profile)
     monkeypatch.setattr(foreign, "open_model", lambda path: SimpleNamespace(manifest=manifest))
 
 
@@ -71,7 +73,10 @@ def test_gates_that_hold_are_told_as_json_too(tmp_path: Path, capsys: Capture) -
 
 @pytest.mark.parametrize(("words", "refusal"), [
     (["--junit", "x.xml"], "there is no gate to write about"), (["--sustained", "soon"], "'soon' is no span of time"),
-    (["--gate", "speed>=3"], "speed is not measured"), (["--schema", "none.json"], "none.json")])
+    (["--gate", "speed>=3"], "speed is not measured"), (["--schema", "none.json"], "none.json"),
+    (["--target", "loca"], "targets: 'loca' is not known"), (["--target", "local://x"], "this machine has no address"),
+    (["--target", "local", "--target", "local"], "local is named twice"),
+    (["--gate", "pi5:ttft_ms<=3"], "there is no target 'pi5'")])
 def test_what_cannot_be_asked_is_refused_before_anything_is_measured(words: list[str], refusal: str,
                                                                     capsys: Capture) -> None:
     ASKED.clear()
@@ -83,3 +88,47 @@ def test_a_run_file_without_such_gates_is_refused(tmp_path: Path, capsys: Captur
     (tmp_path / "run.toml").write_text("[gates.minimum]\nexact_match = 0.9\n")
     assert main.call(["profile", "model", "--gates", str(tmp_path / "run.toml")]) == 2
     assert "its [gates] limit no number of a profile" in capsys.readouterr().err
+
+
+def test_a_model_that_lies_here_must_be_named(capsys: Capture) -> None:
+    assert main.call(["profile", "--target", "here=local"]) == 2
+    assert "--target here: measures a model that lies here, and none is named" in capsys.readouterr().err
+
+
+def test_every_target_is_held_to_its_own_gates(tmp_path: Path, capsys: Capture) -> None:
+    run, xml, text, out = (tmp_path / name for name in ("run.toml", "gates.xml", "gates.md", "profile.json"))
+    run.write_text("[gates.maximum]\nttft_ms = 50\n[gates.device.slow.maximum]\nttft_ms = 2\n"
+                   "[gates.device.pi5.maximum]\nttft_ms = 2\n")
+    words = ["profile", "model", "--target", "slow=local", "--target", "fast=local", "--gates", str(run), "--gate",
+             "fast:file_bytes<=1e3", "--junit", str(xml), "--markdown", str(text), "-o", str(out)]
+    assert main.call(words) == 3
+    printed, error = capsys.readouterr()
+    assert "1 of 3 gates do not hold: slow: ttft_ms.p50 <= 2: 95 % bound 4, 2 (100.0%) too much" in error
+    assert "devices that are no target here, so their gates are not held: pi5" in error
+    head = printed.splitlines()[0].split()
+    assert head == ["measure", "slow", "fast"] and "ttft_ms p95 at most" in printed
+    suites = ElementTree.parse(xml).getroot()
+    assert [(suite.get("name"), suite.get("tests"), suite.get("failures")) for suite in suites] == [
+        ("edgestill profile model on slow", "1", "1"), ("edgestill profile model on fast", "2", "0")]
+    assert text.read_text(encoding="utf-8").count("### model on ") == 2
+    assert list(json.loads(out.read_text())["targets"]) == ["fast", "slow"]
+    assert main.call([*words, "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["targets"]["fast"]["gates"][0]["bound"] == 1000
+
+
+def test_a_target_that_fails_keeps_no_other_from_being_measured(monkeypatch: pytest.MonkeyPatch,
+                                                                capsys: Capture) -> None:
+    working = local.profile
+
+    def profile(place: str, asked: Any, say: Any) -> dict[str, Any]:
+        if asked.held_to:
+            raise EdgestillError("the cable is out", "put it in")
+        return working(place, asked, say)
+
+    monkeypatch.setattr(local, "profile", profile)
+    words = ["profile", "model", "--target", "one=local", "--target", "two=local", "--gate", "one:ttft_ms<=1e9"]
+    assert main.call(words) == 1
+    printed, error = capsys.readouterr()
+    assert "ttft_ms" in printed and "1 of 2 targets could not be measured: one: the cable is out" in error
+    assert main.call(["profile", "model", "--gate", "ttft_ms<=1e9"]) == 1
+    assert "error: the cable is out\nhint: put it in" in capsys.readouterr().err
