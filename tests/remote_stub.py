@@ -18,6 +18,7 @@ class Stub(ThreadingHTTPServer):
         self.reply: Callable[[dict[str, Any]], Answer] = lambda body: said(body["messages"][-1]["content"].upper())
         self.requests: list[tuple[str, str | None, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
+        self.models = ["big-1"]
 
     @property
     def url(self) -> str:
@@ -27,6 +28,14 @@ class Stub(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Stub
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, self.headers["Authorization"], {}))
+        content = json.dumps({"object": "list", "data": [{"id": name} for name in self.server.models]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from .. import output
 if TYPE_CHECKING:
     from ...runtime.profiling.targets._base import Target
 
-HELP = "Where to measure: local (the default), ssh://user@host. May be repeated; gates and tables call it NAME."
+HELP = ("Where to measure: local (default), ssh://user@host, http://localhost:8080 (OpenAI's API). May be repeated: "
+        "gates and tables call it NAME.")
 
 
 def parse(places: Sequence[str], artifact: Path | None) -> list[Target]:
@@ -23,6 +25,12 @@ def parse(places: Sequence[str], artifact: Path | None) -> list[Target]:
     if artifact is None and (needy := [target.name for target in targets if target.kind.NEEDS_MODEL]):
         raise UsageError(f"--target {needy[0]}: measures a model that lies here, and none is named",
                          "edgestill profile ARTIFACT --target …")
+    from ...runtime.profiling.targets import http
+
+    servers = [target.place for target in targets if target.kind is http]
+    if len(servers) > 1 and os.environ.get(http.KEY):
+        raise UsageError(f"the key in {http.KEY} would be sent to each of {len(servers)} servers",
+                         "profile one server at a time")
     return targets
 
 

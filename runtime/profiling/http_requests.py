@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
@@ -35,6 +36,8 @@ class TimedAnswer:
     finish: str = ""
     prompt_tokens: int | None = None
     """As the server says it; None where it does not."""
+    cached_tokens: int = 0
+    """Of them, those that it says it had read before."""
     new_tokens: int = 0
     counted: str = "pieces"
     """What `new_tokens` comes from: the server's usage, or the pieces."""
@@ -60,8 +63,25 @@ def ask(url: str, request: Mapping[str, Any], key: str = "", path: str = CHAT, t
     RemoteError where the server cannot be reached, refuses, breaks off or answers in another form; nothing is tried
     again.
     """
-    parts = base_of(url)
     asked = dict(request) | ({"stream": True, "stream_options": {"include_usage": True}} if path == CHAT else {})
+    with _answered(url, "POST", path, key, timeout, json.dumps(asked).encode()) as (response, begun, start):
+        return _read(url, response, begun, start, timeout)
+
+
+def model_names(url: str, key: str = "", timeout: float = 30.0) -> list[str]:
+    """What a server calls its models; errors as in `ask`."""
+    with _answered(url, "GET", "models", key, timeout) as (response, _, _):
+        table = _table(url, response.read(_LIMIT))
+    listed = table.get("data")
+    return [str(one["id"]) for one in listed if isinstance(one, dict) and "id" in one] if isinstance(
+        listed, list) else []
+
+
+@contextmanager
+def _answered(url: str, method: str, path: str, key: str, timeout: float,
+              body: bytes | None = None) -> Iterator[tuple[HTTPResponse, int, int]]:
+    """The response to a request, when connecting began, and when it was sent."""
+    parts = base_of(url)
     headers = {"Content-Type": "application/json", "User-Agent": "edgestill"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -72,12 +92,12 @@ def ask(url: str, request: Mapping[str, Any], key: str = "", path: str = CHAT, t
     try:
         connection.connect()
         start = clock()
-        connection.request("POST", f"{parts.path}/{path}", json.dumps(asked).encode(), headers)
+        connection.request(method, f"{parts.path}/{path}", body, headers)
         response = connection.getresponse()
         if response.status != 200:
             raise RemoteError(url, f"answered {response.status}", _shown(response.read(_LIMIT)),
                               busy=response.status == 429)
-        return _read(url, response, begun, start, timeout)
+        yield response, begun, start
     except (OSError, HTTPException) as error:
         raise RemoteError(url, "cannot be reached, or broke off", str(error) or type(error).__name__,
                           "check that the server runs, and its address") from error
@@ -105,7 +125,8 @@ def _read(url: str, response: HTTPResponse, begun: int, start: int, timeout: flo
             text, finish = text + said, choice.get("finish_reason") or finish
     end = clock() - start
     counted = usage.get("completion_tokens")
-    return TimedAnswer(start, start - begun, end, tuple(times), text, finish, usage.get("prompt_tokens"),
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or timings.get("cache_n") or 0
+    return TimedAnswer(start, start - begun, end, tuple(times), text, finish, usage.get("prompt_tokens"), cached,
                        len(times) if counted is None else counted, "pieces" if counted is None else "usage", timings)
 
 

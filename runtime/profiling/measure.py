@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...models.errors import UsageError
 from ..loading.foreign import codec_of, is_stranger, open_model, try_out
 from . import conditions, limits, machine, measures
+from .enough import enough, tell
 from .fastest_threads import tune
 from .jobs import job, run
 from .other_programs import OtherPrograms
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 
 _LOADS = 3
 """Fresh processes whose start is timed."""
-_MORE = 4
-"""Times as many requests are made at most where a limit's bound lacks some because they are alike."""
-_LONG = 60.0
-"""Seconds from which on it is said before how long the requests will take."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +36,15 @@ class Profile:
 
     kind: str
     """generate, classify or embed."""
-    threads: int
-    file_bytes: int
+    threads: int | None
+    """None, as all that follows may be, where a server tells nothing of itself."""
+    file_bytes: int | None
     """The model file and its external data."""
-    peak_rss_bytes: int
+    peak_rss_bytes: int | None
     """The most memory the measured process ever had in RAM, interpreter and libraries included."""
-    load_ms: float
+    load_ms: float | None
     """From the interpreter's first line to a model ready to run, in a fresh process: imports, hashes, weights."""
-    start_ms: float
+    start_ms: float | None
     """From the start of a fresh process to the first token (or label) of its first prompt."""
     prompt_tokens: int
     machine: dict[str, Any]
@@ -70,7 +68,7 @@ class Profile:
     """Memory of the measured process after its requests."""
     steady_pss_bytes: int | None = None
     """The same with its share of what other processes hold, too; None where the system does not say it."""
-    views: dict[str, Any] = field(default_factory=dict)
+    views: Mapping[str, Any] = field(default_factory=dict)
     """`as_met` sums up all requests, for promises; `clean` the undisturbed ones, for comparisons. See views.view."""
     conditions: dict[str, Any] = field(default_factory=dict)
     """What was so while the requests ran; see conditions.summary."""
@@ -114,21 +112,16 @@ def profile(model: Path | str | Generator | TextEncoder, prompt_tokens: int = 12
     count = max(repeats, limits.requests(held_to))
     first = source.requests(_LOADS)
     starts = [run(job(artifact, threads, [request], context, **ask)) for request in first]
-    _tell(say, count, seconds, starts, held_to if count > repeats else ())
+    one = statistics.mean(start["requests"][0]["end_ns"] for start in starts) / 1e9
+    tell(say, count, seconds, one, held_to if count > repeats else ())
 
-    def measured(count: int) -> tuple[dict[str, Any], dict[str, float]]:
+    def measured(count: int) -> tuple[tuple[dict[str, Any], dict[str, float]], dict[str, Any]]:
         _let_go(artifact)
         with OtherPrograms() as others:
             found = run(job(artifact, threads, source.requests(count), context, warmup=warmup, seconds=seconds, **ask))
-        return found, others.busiest
+        return (found, others.busiest), _views(found)
 
-    found, others = measured(count)
-    views = _views(found)
-    lacking = max((limits.bounded({"views": views}, *measures.split(name))[2] for name in held_to), default=0)
-    if count < lacking <= _MORE * count:
-        say(f"the requests are alike, so {count} say too little: measured again with {lacking}")
-        found, others = measured(lacking)
-        views = _views(found)
+    (found, others), views = enough(measured, count, held_to, say)
     return _profile(artifact, source, before, starts, found, others, views,
                     {"warmup": warmup, "repeats": len(found["requests"]), "prompt_source": source.name,
                      "per_s_by_threads": {str(count): speed for count, speed in speeds.items()}}, seconds > 0)
@@ -144,16 +137,6 @@ def _opened(model: Path | str | Generator | TextEncoder, threads: int) -> tuple[
     if model.artifact is None:
         raise UsageError("the model was not loaded from an artifact", "give the path of an artifact")
     return model.artifact, threads or model.threads
-
-
-def _tell(say: Callable[[str], object], count: int, seconds: float, starts: Sequence[dict[str, Any]],
-          held_to: Sequence[str]) -> None:
-    """Say before how long the requests will take, where it is long or more than was asked for."""
-    one = statistics.mean(start["requests"][0]["end_ns"] for start in starts) / 1e9
-    expected = max(count * one, seconds)
-    if held_to or expected > _LONG:
-        reason = f", as many as a 95 % bound of {', '.join(held_to)} takes" if held_to else ""
-        say(f"{count} requests{reason}: about {expected / 60:.1f} minutes")
 
 
 def _let_go(artifact: Artifact) -> None:
@@ -175,7 +158,7 @@ def _views(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _profile(artifact: Artifact, source: Source, before: dict[str, Any], starts: Sequence[dict[str, Any]],
-             found: dict[str, Any], others: dict[str, float], views: dict[str, Any], raw: dict[str, Any],
+             found: dict[str, Any], others: dict[str, float], views: Mapping[str, Any], raw: dict[str, Any],
              kept_busy: bool) -> Profile:
     requests, met, size = found["requests"], views["as_met"], artifact.model_bytes()
     during = conditions.summary(found["looks"][requests[0]["window"]:], others, len(requests))

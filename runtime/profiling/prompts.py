@@ -33,15 +33,10 @@ class Source:
         self.name = "prompts" if prompts is not None else "rows" if rows else "vocabulary"
 
     def requests(self, count: int) -> list[dict[str, Any]]:
-        """`count` requests; prompts of the user's as often each as the others, in an order that says nothing, since a
-        file is often sorted."""
+        """`count` requests; prompts of the user's in the order of `order`."""
         if self._prompts is not None:
             made = [_request(row, self._task.kind) for row in self._prompts]
-            drawn = np.random.default_rng(0)
-            order: list[int] = []
-            while len(order) < count:
-                order += drawn.permutation(len(made)).tolist()
-            return [made[place] for place in order[:count]]
+            return [made[place] for place in order(len(made), count)]
         if self._rows and self._task.kind != "generate":
             return [{"text": self._rows[index % len(self._rows)].question} for index in range(count)]
         ids = [of_length(self._codec, self._rows, self._length, index) for index in range(count)]
@@ -78,6 +73,15 @@ class Source:
         if self._task.kind != "generate":
             return None
         return round(float(np.mean([request["new_tokens"] for request in made])))
+
+
+def order(size: int, count: int) -> list[int]:
+    """`count` places of `size`, as often each as the others, in an order that says nothing: a file is often sorted."""
+    drawn = np.random.default_rng(0)
+    found: list[int] = []
+    while len(found) < count:
+        found += drawn.permutation(size).tolist()
+    return found[:count]
 
 
 def _request(row: Row, task: str) -> dict[str, Any]:

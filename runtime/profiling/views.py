@@ -29,14 +29,15 @@ def view(requests: Sequence[Request]) -> dict[str, Any]:
         found["texts_per_s"] = _rate([1000 / value for value in whole])
         return found
     found["ttft_ms"] = distribution([first_token(request) / 1e6 for request in requests])
-    found["prefill_tokens_per_s"] = _rate([1e9 * request["prompt_tokens"] / request["prefill_ns"]
-                                           for request in requests])
+    if "prefill_ns" in requests[0]:
+        found["prefill_tokens_per_s"] = _rate([1e9 * request["prompt_tokens"] / request["prefill_ns"]
+                                               for request in requests])
     several = [request for request in requests if len(request["token_ns"]) > 1]
     if several:
         pooled = [gaps(request) for request in several]
         found["token_ms"] = distribution([float(np.mean(some)) for some in pooled], pooled)
         found["decode_tokens_per_s"] = _rate([1000 / float(np.mean(some)) for some in pooled])
-    steps = [[step / 1e6 for step in request["decode_ns"]] for request in requests if request["decode_ns"]]
+    steps = [[step / 1e6 for step in request["decode_ns"]] for request in requests if request.get("decode_ns")]
     if steps:
         found["decode_ms"] = distribution([float(np.mean(some)) for some in steps], steps)
     return found
@@ -61,7 +62,9 @@ def first_token(request: Request) -> int:
 
 
 def gaps(request: Request) -> list[float]:
-    """Milliseconds between each token and the one before it."""
+    """Milliseconds between each token and the one before it; where a server's pieces hold several, their mean."""
+    if request.get("several_a_piece"):
+        return [(request["token_ns"][-1] - request["token_ns"][0]) / 1e6 / (request["new_tokens"] - 1)]
     return [gap / 1e6 for gap in np.diff(request["token_ns"]).tolist()]
 
 
