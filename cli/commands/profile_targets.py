@@ -25,11 +25,11 @@ def parse(places: Sequence[str], artifact: Path | None) -> list[Target]:
     if artifact is None and (needy := [target.name for target in targets if target.kind.NEEDS_MODEL]):
         raise UsageError(f"--target {needy[0]}: measures a model that lies here, and none is named",
                          "edgestill profile ARTIFACT --target …")
-    from ...runtime.profiling.targets import http
+    from ...runtime.profiling.targets import server
 
-    servers = [target.place for target in targets if target.kind is http]
-    if len(servers) > 1 and os.environ.get(http.KEY):
-        raise UsageError(f"the key in {http.KEY} would be sent to each of {len(servers)} servers",
+    servers = [target.place for target in targets if target.kind is server]
+    if len(servers) > 1 and os.environ.get(server.KEY):
+        raise UsageError(f"the key in {server.KEY} would be sent to each of {len(servers)} servers",
                          "profile one server at a time")
     return targets
 

@@ -58,7 +58,7 @@ class Target:
     def kind(self) -> ModuleType:
         """The file that measures there; UsageError where there is none."""
         scheme = self.place.partition("://")[0]
-        return kinds.load(PACKAGE, "http" if scheme == "https" else scheme)
+        return kinds.load(PACKAGE, "server" if scheme in ("http", "https") else scheme)
 
 
 def parse(texts: Sequence[str]) -> list[Target]:
