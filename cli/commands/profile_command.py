@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .. import inputs, options, output, quiet
-from . import named_models, operator_times, profile_gates, profile_targets, profiled, sweeping
+from . import named_models, operator_times, profile_gates, profile_targets, profiled, sweeping, under_load
 
 
 @click.command(
@@ -17,6 +17,7 @@ from . import named_models, operator_times, profile_gates, profile_targets, prof
         "edgestill profile out/gguf-Q4_0 --prompts rows.jsonl --gate 'ttft_ms.p95<=300' --junit gates.xml",
         "edgestill profile out/onnx-int4 --prompt-tokens 64 --repeats 30 -o profile.json",
         "edgestill profile out/gguf-Q4_0 out/onnx-int4 --threads 1,2 --context 256,1024 --streams 1,4 -o sweep.json",
+        "edgestill profile out/gguf-Q4_0 --rate 5,10,20 --gate 'ttft_ms.p95<=300' --cost-per-hour 0.50",
         "edgestill profile model.gguf --target local --target pi5=ssh://pi@pi5.local --gate 'pi5:ttft_ms.p95<=900'",
     ),
 )
@@ -41,11 +42,18 @@ from . import named_models, operator_times, profile_gates, profile_targets, prof
 @click.option("--context", "contexts", callback=sweeping.counts, default="", metavar="N[,N...]",
               help="Sweep: tokens of a prompt and its answer together.")
 @click.option("--streams", callback=sweeping.counts, default="", metavar="N[,N...]",
-              help="Sweep: requests that are answered at the same time.")
+              help="Sweep: requests that are answered at the same time; load: how many the server answers so.")
 @click.option("--csv", "table", type=click.Path(path_type=Path), metavar="FILE", help="Also write a sweep as CSV.")
 @click.option("--per-op", "per_operator", is_flag=True, help="Time each operator instead, as the engine itself does.")
 @click.option("--trace", "traced", type=click.Path(path_type=Path), metavar="FILE",
               help="Operators: also write them for Perfetto (ui.perfetto.dev) or chrome://tracing.")
+@click.option("--rate", "rates", callback=under_load.rates, default="", metavar="N[,N...]",
+              help="Load: requests a second, sent whether or not earlier ones were answered, to the model as serve "
+              "serves it or to --target http://….")
+@click.option("--arrivals", type=click.Choice(("poisson", "fixed")), default="poisson", show_default=True,
+              help="Load: when they come.")
+@click.option("--cost-per-hour", type=click.FloatRange(0, min_open=True), metavar="MONEY",
+              help="Load: what the machine costs, for the cost of a million calls.")
 @click.option("--gate", "gates", multiple=True, metavar="GATE",
               help="A limit with 95 % certainty, such as 'ttft_ms.p95<=300', of one target 'NAME:ttft_ms.p95<=300'; "
               "may be repeated. Exit code 3 if it fails.")
@@ -62,19 +70,26 @@ from . import named_models, operator_times, profile_gates, profile_targets, prof
 def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path | None, prompt_tokens: int,
             new_tokens: int | None, schema: Path | None, warmup: int, repeats: int, sustained: float,
             threads: tuple[int, ...], contexts: tuple[int, ...], streams: tuple[int, ...], table: Path | None,
-            per_operator: bool, traced: Path | None, gates: tuple[str, ...], run_file: Path | None,
-            junit: Path | None, markdown: Path | None, out: Path | None, columns: tuple[str, ...], skip_bad: bool,
-            as_json: bool) -> None:
+            per_operator: bool, traced: Path | None, rates: tuple[float, ...], arrivals: str,
+            cost_per_hour: float | None, gates: tuple[str, ...], run_file: Path | None, junit: Path | None,
+            markdown: Path | None, out: Path | None, columns: tuple[str, ...], skip_bad: bool, as_json: bool) -> None:
     """Measure latency, throughput and memory, here or on other machines.
 
     Without --threads it first measures how many of them run the model fastest, and every verb takes them from then on.
     Memory and load time are those of fresh processes. `edgestill compare` takes the files that -o writes.
 
     Several models, numbers of threads, contexts or streams are a sweep: each combination in five rounds over all of
-    them, kept in a file beside -o, so that the same call goes on after a crash. --per-op tells where the time goes.
+    them, kept in a file beside -o, so that the same call goes on after a crash. --per-op tells where the time goes,
+    --rate how a server bears requests that come on their own.
     """
+    if rates:
+        rows = inputs.read_rows(prompts, columns, skip_bad=skip_bad) if prompts else None
+        under_load.run(artifacts, places, rates, arrivals, cost_per_hour, rows, prompt_tokens, new_tokens, warmup,
+                       repeats, sustained, threads, streams, gates, out, as_json)
+        return
+    sweeping.refuse(("arrivals", "cost_per_hour"), "a profile without --rate")
     if len(artifacts) > 1 or len(threads) > 1 or contexts or streams:
-        sweeping.refuse(("per_operator", "traced"), "a sweep")
+        sweeping.refuse(("places", "per_operator", "traced"), "a sweep")
         sweeping.run(artifacts, threads, contexts, streams, prompt_tokens, new_tokens, warmup, repeats, out, table,
                      as_json)
         return

@@ -32,11 +32,15 @@ def counts(context: click.Context, parameter: click.Parameter, value: str) -> tu
     return found
 
 
+def given(name: str) -> bool:
+    """Whether an option or argument of the command that runs was given."""
+    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
 def refuse(names: Sequence[str], of: str) -> None:
     """UsageError for the first of these options that was given, which does not go with `of`."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        if parameter.name in names and context.get_parameter_source(parameter.name) == ParameterSource.COMMANDLINE:
+    for parameter in click.get_current_context().command.params:
+        if parameter.name in names and given(parameter.name):
             raise UsageError(f"{parameter.opts[-1]} does not go with {of}", f"leave it out, or leave {of} out")
 
 

@@ -47,11 +47,16 @@ def distribution(times: Sequence[float], pooled: Sequence[Sequence[float]] = ())
     """Percentiles of `times` [requests], or of the values of each request in `pooled`; jitter as the distance between
     the quartiles; `upper` the bounds of the percentiles, and `why` there is none or what widened them."""
     values = np.concatenate([np.asarray(some) for some in pooled]) if pooled else np.asarray(times)
-    bounds = {name: percentile_bounds.upper(times, share, pooled) for name, share in PERCENTILES.items()}
     quarter, three_quarters = np.percentile(values, (25, 75))
     return {**{name: float(np.quantile(values, share)) for name, share in PERCENTILES.items()},
             "max": float(values.max()), "jitter": float(three_quarters - quarter), "values": len(values),
-            "upper": {name: bound.value for name, bound in bounds.items()},
+            **upper_bounds(times, pooled)}
+
+
+def upper_bounds(times: Sequence[float], pooled: Sequence[Sequence[float]] = ()) -> dict[str, Any]:
+    """The bounds in a `distribution`."""
+    bounds = {name: percentile_bounds.upper(times, share, pooled) for name, share in PERCENTILES.items()}
+    return {"upper": {name: bound.value for name, bound in bounds.items()},
             "why": {name: bound.reason for name, bound in bounds.items() if bound.reason},
             "needed": {name: bound.needed for name, bound in bounds.items() if bound.needed}}
 

@@ -68,6 +68,7 @@ def test_one_axis_alone_is_a_sweep_over_the_prompt_that_a_profile_takes(tmp_path
     (["--threads", "1,2"], "a sweep keeps every round as it goes"), (["m", "-o", "x"], "an artifact is given twice"),
     (["--threads", "1,2", "--gate", "ttft_ms<=1", "-o", "x"], "--gate does not go with a sweep"),
     (["--context", "9", "--prompt-tokens", "3", "-o", "x"], "--prompt-tokens does not go with a sweep"),
+    (["--threads", "1,2", "--target", "http://localhost:1", "-o", "x"], "--target does not go with a sweep"),
     (["--csv", "x"], "--csv does not go with a profile of one model")])
 def test_what_cannot_be_swept_is_refused(words: list[str], told: str, capsys: Capture) -> None:
     assert main.call(["profile", "m", *words]) == 2

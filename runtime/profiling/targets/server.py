@@ -50,9 +50,9 @@ def profile(place: str, asked: Asked, say: Say) -> dict[str, Any]:
     key = os.environ.get(KEY, "")
     if asked.threads:
         say(f"{place}: --threads is for models that are run, and this server has its own")
-    model = model or _only(model_names(url, key), place)
+    model = model or only_model(place)
     task = open_model(asked.model).manifest.task if asked.model is not None else Task()
-    requests = _Requests(asked, task, model)
+    requests = Requests(asked, task, model)
 
     def request(body: timed_requests.Request) -> dict[str, Any]:
         answer = ask(url, body, key)
@@ -82,7 +82,7 @@ def profile(place: str, asked: Asked, say: Say) -> dict[str, Any]:
     return asdict(_profile(place, model, asked, task, requests, found, views))
 
 
-class _Requests:
+class Requests:
     """Bodies of requests, without `stream`."""
 
     def __init__(self, asked: Asked, task: Task, model: str) -> None:
@@ -130,14 +130,16 @@ class _Unwatched(Watch):
         """Nothing."""
 
 
-def _only(names: Sequence[str], place: str) -> str:
+def only_model(place: str) -> str:
+    """What the server at an address calls its one model; UsageError where it has several or none."""
+    names = model_names(place, os.environ.get(KEY, ""))
     if len(names) != 1:
         raise UsageError(f"--target {place}: the server has {len(names)} models, and none is named",
                          f"write {place}#MODEL, one of: {', '.join(names[:20])}" if names else f"write {place}#MODEL")
     return names[0]
 
 
-def _profile(place: str, model: str, asked: Asked, task: Task, source: _Requests, found: Sequence[Mapping[str, Any]],
+def _profile(place: str, model: str, asked: Asked, task: Task, source: Requests, found: Sequence[Mapping[str, Any]],
              views: Mapping[str, Any]) -> Profile:
     met = views["as_met"]
 
