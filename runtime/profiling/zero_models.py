@@ -1,4 +1,4 @@
-"""Decoders of any size whose weights are all zero: files with holes that cost no disk, for measuring engines with.
+"""Decoders of any size whose weights are all zero: files of holes that take next to no disk, for measuring engines.
 
 An engine's time does not depend on what its weights are, but on how many there are and how they are stored.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +80,13 @@ def _up(size: int) -> int:
     return -(-size // _ALIGNED) * _ALIGNED
 
 
-def _write(path: Path, head: bytes, rest: int) -> None:
+def _write(path: Path, head: bytes, rest: int, marks: Sequence[int] = ()) -> None:
+    """`marks` are places behind the head where a number of its own stands."""
     with path.open("wb") as file:
         file.write(head)
+        for number, place in enumerate(marks):
+            file.seek(len(head) + place)
+            file.write(struct.pack("<I", number))
         file.truncate(len(head) + rest)
 
 
@@ -132,7 +136,8 @@ def write_onnx(path: Path, model: Decoder, bits: int) -> None:
     graph.product("logits", "sliced", model.vocabulary, model.hidden)
     graph.output("logits", _FLOAT, "batch_size", "rows", model.vocabulary)
     path.write_bytes(graph.model())
-    _write(path.with_name(path.name + ".data"), b"", graph.bytes)
+    # onnxruntime keeps one of tensors that are all the same. Codes may differ: their scales are zeros.
+    _write(path.with_name(path.name + ".data"), b"", graph.bytes, graph.codes)
 
 
 class _Graph:
@@ -140,6 +145,8 @@ class _Graph:
 
     def __init__(self, data: str, bits: int) -> None:
         self.data, self.bits, self.bytes = data, bits, 0
+        self.codes: list[int] = []
+        """Where matrices begin in the other file."""
         self.fields: list[tuple[int, int | bytes]] = [(2, b"zero")]
 
     def model(self) -> bytes:
@@ -157,6 +164,7 @@ class _Graph:
     def product(self, name: str, source: str, outputs: int, inputs: int) -> None:
         """`name` = source · weightᵀ."""
         blocks = -(-inputs // _BLOCK)
+        self.codes.append(self.bytes)
         self.weight(name + ".codes", _UINT8, outputs, blocks, _BLOCK * self.bits // 8)
         self.weight(name + ".scales", _FLOAT, outputs, blocks)
         self.node("MatMulNBits", [source, name + ".codes", name + ".scales"], [name], K=inputs, N=outputs,
