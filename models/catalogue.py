@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass
 
 from . import kinds
+from .shape import Shape
 from .strict import build, limited
 
 PACKAGE = "models.catalog"
@@ -27,6 +28,8 @@ class Entry:
     learning_rate_full: float = limited(minimum=0.0)
     learning_rate_lora: float = limited(minimum=0.0)
     note: str = ""
+    shape: Shape | None = None
+    """Of a decoder whose layers are all attention, what `edgestill estimate` computes with."""
 
 
 def names() -> list[str]:
