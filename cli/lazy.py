@@ -22,6 +22,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "export": "Quantize and pack a trained model, then prove it.",
     },
     "prove": {
+        "estimate": "Foretell bytes, memory, speed and the largest context of a model on a device.",
         "verify": "Prove an artifact again: hashes, tokens, template, agreement.",
         "evaluate": "Measure task metrics on the file that ships.",
         "profile": "Measure latency, throughput and memory on this machine.",

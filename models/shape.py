@@ -58,13 +58,13 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     """The shape that a Hugging Face config says. Raises UsageError for an architecture that is not known, that is no
     decoder, or that has layers of other kinds, and ArtifactError for a config that lacks a size."""
     family = of_config(config, training=True)
-    layers = int(family.of(config, "layers"))
     others = set(config.get("layer_types") or family.layer_kinds) - {*_ATTENTION}
     if family.gguf is not None and family.gguf.attends:  # some of its layers have no keys, whatever the config lists
         others = others or {"convolution"}
     if "generate" not in family.tasks or others:
         what = f"has layers of the kind {', '.join(sorted(others))}" if others else "is an encoder"
         raise UsageError(f"the {family.name} family {what}", _HINT)
+    layers = int(family.of(config, "layers"))
     hidden, heads = int(family.of(config, "hidden")), int(family.of(config, "heads"))
     return Shape(layers, hidden, int(family.of(config, "feed_forward", 4 * hidden)), heads,
                  int(family.of(config, "heads_kv", heads)), family.head_size(config), int(config["vocab_size"]),

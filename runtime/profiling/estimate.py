@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ...models import kv_cache
 from ...models.device import Device, Kernel, Rates
 from ...models.errors import UsageError
 from ...models.shape import Shape
@@ -27,7 +28,6 @@ LAYER_BYTES = {"gguf": 45e3, "onnx": 80e3}
 REPACKED = {"x86": ("Q4_0", "Q4_K", "IQ4_NL"), "wasm": (),
             "arm": ("Q4_0", "Q4_K", "IQ4_NL", "Q8_0", "Q5_K", "Q6_K")}
 """Types that llama.cpp keeps a second time, in another order. x86 was measured; arm is what its source says."""
-KV_BITS = {"f32": 32.0, "f16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
 PASS = 512
 """Most tokens of a pass over a prompt."""
 SCRATCH_BYTES = {"gguf": 1e6, "onnx": 7e6}
@@ -70,9 +70,10 @@ def estimate(shape: Shape, variant: Variant, device: Device, context: int = 0, p
     """
     from ..engines._base import chosen_context
 
-    if kv and (kv not in KV_BITS or variant.format == "onnx"):
-        raise UsageError(f"kv: {kv!r} is no type of keys and values of {variant.format}",
-                         f"gguf has {', '.join(KV_BITS)}, onnx f32 alone")
+    if kv and variant.format == "onnx":
+        raise UsageError(f"kv: {kv!r}, and onnxruntime keeps keys and values in f32", "leave --kv out, or take gguf")
+    if kv:
+        kv_cache.check(kv, shape.head_size)
     context = chosen_context(context, shape.context)
     parts = memory(shape, variant, device, context, prompt_tokens, new_tokens, kv)
     whole = sum(parts.values())
@@ -113,10 +114,10 @@ def memory(shape: Shape, variant: Variant, device: Device, context: int, prompt_
         # While a matrix is put in the engine's order it is there twice, and the table is not touched yet.
         peak = variant.widest - table
     places = 1 << (shape.vocabulary * 8 // 7).bit_length()
-    run = rows * tokens * KV_BITS[kv] / 8 + buffers
+    run = rows * tokens * kv_cache.BYTES[kv] + buffers
     return {"process": round(PROCESS_BYTES[format] + SCRATCH_BYTES[format] + LAYER_BYTES[format] * shape.layers),
             "tokenizer": round(BUCKET_BYTES * places + TOKEN_BYTES[format] * shape.vocabulary),
-            "weights": round(weights), "keys and values": round(rows * tokens * KV_BITS[kv] / 8),
+            "weights": round(weights), "keys and values": round(rows * tokens * kv_cache.BYTES[kv]),
             "buffers": round(buffers + max(0.0, peak - run))}
 
 

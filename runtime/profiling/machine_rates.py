@@ -7,6 +7,7 @@ that was can be taken apart.
 
 from __future__ import annotations
 
+import platform
 import statistics
 import tempfile
 import time
@@ -16,8 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...models.device import Device, Figure, Kernel, Rates
 from ...models.errors import MissingExtra
 from ..files.gguf_header import TYPES
+from ..machine.cores import allowed_cores
+from ..machine.processor import processor
+from .machine import facts as machine_facts
 from .zero_models import Decoder, write_gguf, write_onnx
 
 if TYPE_CHECKING:
@@ -40,32 +45,6 @@ _MOST_REPEATS = 40
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """How fast an engine multiplies with matrices of one type."""
-
-    read_bytes_per_s: float
-    """Stored bytes that a step for one token gets through."""
-    multiply_adds_per_s: float
-    """Of a prompt's many tokens together."""
-
-
-@dataclass(frozen=True)
-class EngineRates:
-    """One engine's."""
-
-    kernels: dict[str, Kernel]
-    """By the type's name, see KERNELS."""
-    layer_s: float
-    """Of a step, for each layer, besides its weights."""
-    step_s: float
-    """Of a step, besides its layers."""
-    attention_multiply_adds_per_s: float
-    """Of one token's queries with all keys, and of the weights they get with all values."""
-    prompt_attention_multiply_adds_per_s: float
-    """The same, of a prompt's tokens together."""
-
-
-@dataclass(frozen=True)
 class MachineRates:
     """What was measured with `threads` threads."""
 
@@ -73,7 +52,7 @@ class MachineRates:
     read_bytes_per_s: float
     """Plain reading of memory that no cache holds."""
     read_bytes_per_s_by_threads: dict[str, float]
-    engines: dict[str, EngineRates]
+    engines: dict[str, Rates]
     """By format, gguf and onnx; an engine that is not installed is missing."""
 
 
@@ -95,6 +74,22 @@ def measure_rates(threads: int, seconds: float = 20.0) -> MachineRates:
     return MachineRates(threads, reading[str(threads)], reading, engines)
 
 
+def this_device(threads: int = 0, seconds: float = 20.0) -> Device:
+    """This machine as a device, measured for about so many seconds; `threads` 0 means the cores that this process may
+    use. Raises MissingExtra where no engine is installed."""
+    rates = measure_rates(threads or allowed_cores(), seconds)
+    if not rates.engines:
+        raise MissingExtra("llama-cpp-python or onnxruntime", "gguf")
+    machine = platform.machine().lower()
+    facts = machine_facts()
+    memory = min(filter(None, (facts["memory_bytes"], facts["memory_limit_bytes"])))
+    today, source = time.strftime("%Y-%m"), "edgestill estimate --calibrate"
+    return Device(processor(), "arm" if machine.startswith(("arm", "aarch")) else "x86", rates.threads,
+                  Figure(memory, memory, "measured", source, today),
+                  Figure(rates.read_bytes_per_s, rates.read_bytes_per_s, "measured", source, today),
+                  engines=rates.engines)
+
+
 def read_rate(threads: int, seconds: float) -> float:
     """Bytes/s that so many threads read together of an array larger than caches: the fastest round."""
     import numpy as np
@@ -104,7 +99,7 @@ def read_rate(threads: int, seconds: float) -> float:
         return _READ_BYTES / _fastest(lambda: list(pool.map(np.max, parts)), seconds)
 
 
-def _engine_rates(format: str, folder: Path, threads: int, seconds: float) -> EngineRates:
+def _engine_rates(format: str, folder: Path, threads: int, seconds: float) -> Rates:
     """Measure one engine, each of its models for some `seconds`; MissingExtra where it is not installed."""
     first = KERNELS[format][0]
     shallow, deep = (_step(format, folder, model, first, threads, seconds) for model in (_SHALLOW, _DEEP))
@@ -115,13 +110,13 @@ def _engine_rates(format: str, folder: Path, threads: int, seconds: float) -> En
     # A prompt's time is a·n + b·n², and b is attention's: on average a token has half of the others before it.
     square = (prompts[_FAR] / _FAR - prompts[_PROMPT] / _PROMPT) / (_FAR - _PROMPT)
     prompt_attention = products / 2 / max(square, 1e-15)
-    found = EngineRates({}, layer, step, products * (_FAR - _PROMPT) / max(far - near, 1e-9), prompt_attention)
+    found = Rates({}, layer, step, products * (_FAR - _PROMPT) / max(far - near, 1e-9), prompt_attention)
     for type in KERNELS[format]:
         found.kernels[type] = _kernel(format, folder, type, threads, seconds, found)
     return found
 
 
-def _kernel(format: str, folder: Path, type: str, threads: int, seconds: float, known: EngineRates) -> Kernel:
+def _kernel(format: str, folder: Path, type: str, threads: int, seconds: float, known: Rates) -> Kernel:
     engine = _opened(format, folder, _WIDE, type, threads)
     prompt = _fastest(lambda: _read(engine, _PROMPT), seconds / 2)
     prompt -= _WIDE.layers * _WIDE.hidden * _PROMPT**2 / known.prompt_attention_multiply_adds_per_s
