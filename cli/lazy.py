@@ -22,9 +22,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "export": "Quantize and pack a trained model, then prove it.",
     },
     "prove": {
-        "estimate": "Foretell bytes, memory, speed and the largest context of a model on a device.",
         "verify": "Prove an artifact again: hashes, tokens, template, agreement.",
         "evaluate": "Measure task metrics on the file that ships.",
+        "estimate": "Foretell bytes, memory, speed and the largest context of a model on a device.",
         "profile": "Measure latency, throughput and memory on this machine.",
         "compare": "Compare artifacts on the same rows, or saved profiles.",
         "cascade": "Fit how sure a small model must be to answer in a bigger one's place.",

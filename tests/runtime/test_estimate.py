@@ -1,6 +1,6 @@
 """What is foretold of a file: its bytes, its memory's terms, rates within what others have published."""
 
-import tomllib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from edgestill.models.shape import Shape
 from edgestill.runtime.profiling import estimate, model_shape, variants
 
 SHAPE = Shape(layers=4, hidden=256, inner=512, heads=4, heads_kv=2, head_size=64, vocabulary=1000, context=4096)
-PUBLISHED = tomllib.loads((Path(__file__).parents[2] / "benchmarks/llama_bench.toml").read_text("utf-8"))
+PUBLISHED = json.loads((Path(__file__).parents[2] / "benchmarks/llama_bench.json").read_text("utf-8"))
 MEASURED = Rates({"Q4_0": Kernel(4e9, 5e10), "Q8_0": Kernel(8e9, 4e10)}, 1e-5, 1e-4, 1e9, 1e10)
 
 
@@ -92,10 +92,12 @@ def test_measured_rates_make_times_of_bytes_products_and_overhead():
     step = 1e-4 + 4e-5 + file.read_bytes["Q4_0"] / 4e9 + file.read_bytes["Q8_0"] / 8e9 + 2 * 4 * 4 * 64 * held / 1e9
     assert estimate.step_s(SHAPE, file, machine, held) == pytest.approx(
         (step * (1 - estimate.DECODE_SPREAD), step * (1 + estimate.DECODE_SPREAD)))
-    prompt = 2 * 1.4e-4 + 600 * file.layers["Q4_0"] / 5e10 + file.read_bytes["Q8_0"] / 8e9 + 4 * 4 * 64 * 600**2 / 1e10
+    attention, head = 4 * 4 * 64 * 600**2 / 1e10, file.read_bytes["Q8_0"] / 8e9
+    prompt = 2 * 1.4e-4 + 600 * file.layers["Q4_0"] / 5e10 + head + attention
     assert estimate.prefill_s(SHAPE, file, machine, 600) == pytest.approx(
         (prompt * (1 - estimate.PREFILL_SPREAD), prompt * (1 + estimate.PREFILL_SPREAD)))
-    assert estimate.step_s(SHAPE, variants.planned(SHAPE, "onnx:int4"), machine, held) is None, "no rates of that engine"
+    other = variants.planned(SHAPE, "onnx:int4")
+    assert estimate.step_s(SHAPE, other, machine, held) is None, "no rates of that engine"
     assert estimate.kernel(MEASURED, "Q6_K").read_bytes_per_s == 8e9, "the nearest by bits"
 
 
@@ -119,8 +121,8 @@ def test_published_rates_lie_within_what_is_foretold(row):
 
 
 CONFIG = """{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4, "hidden_size": 256,
-"intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000, "tie_word_embeddings": true,
-"max_position_embeddings": 4096}"""
+"intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000,
+"tie_word_embeddings": true, "max_position_embeddings": 4096}"""
 
 
 def test_a_config_alone_says_the_shape(tmp_path):
