@@ -12,8 +12,8 @@ import click
 from .. import output, quiet
 from . import named_models, sweeping
 
-_OTHERS = ("prompts", "schema", "warmup", "repeats", "sustained", "gates", "run_file", "junit", "markdown", "columns",
-           "skip_bad", "table")
+_OTHERS = ("explains", "prompts", "schema", "warmup", "repeats", "sustained", "gates", "run_file", "junit", "markdown",
+           "columns", "skip_bad", "table")
 """Options of other measurements."""
 _SHOWN = 12
 """Lines of a table."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .. import inputs, options, output, quiet
-from . import named_models, operator_times, profile_gates, profile_targets, profiled, sweeping, under_load
+from . import explained, named_models, operator_times, profile_gates, profile_targets, profiled, sweeping, under_load
 
 
 @click.command(
@@ -54,6 +54,8 @@ from . import named_models, operator_times, profile_gates, profile_targets, prof
               help="Load: when they come.")
 @click.option("--cost-per-hour", type=click.FloatRange(0, min_open=True), metavar="MONEY",
               help="Load: what the machine costs, for the cost of a million calls.")
+@click.option("--roofline", "explains", is_flag=True,
+              help="Also measure for 20 seconds what this machine can do, and say what holds the model back.")
 @click.option("--gate", "gates", multiple=True, metavar="GATE",
               help="A limit with 95 % certainty, such as 'ttft_ms.p95<=300', of one target 'NAME:ttft_ms.p95<=300'; "
               "may be repeated. Exit code 3 if it fails.")
@@ -71,8 +73,9 @@ def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path 
             new_tokens: int | None, schema: Path | None, warmup: int, repeats: int, sustained: float,
             threads: tuple[int, ...], contexts: tuple[int, ...], streams: tuple[int, ...], table: Path | None,
             per_operator: bool, traced: Path | None, rates: tuple[float, ...], arrivals: str,
-            cost_per_hour: float | None, gates: tuple[str, ...], run_file: Path | None, junit: Path | None,
-            markdown: Path | None, out: Path | None, columns: tuple[str, ...], skip_bad: bool, as_json: bool) -> None:
+            cost_per_hour: float | None, explains: bool, gates: tuple[str, ...], run_file: Path | None,
+            junit: Path | None, markdown: Path | None, out: Path | None, columns: tuple[str, ...], skip_bad: bool,
+            as_json: bool) -> None:
     """Measure latency, throughput and memory, here or on other machines.
 
     Without --threads it first measures how many of them run the model fastest, and every verb takes them from then on.
@@ -102,6 +105,7 @@ def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path 
         return
     sweeping.refuse(("table", "traced"), "a profile of one model")
     path = named_models.model(artifact) if artifact is not None else None
+    known = explained.read(path, targets) if explains else None
     names = [target.name for target in targets]
     limits = profile_gates.read(profile_targets.task(path), gates, run_file, bool(junit or markdown), names)
     rows = inputs.read_rows(prompts, columns, skip_bad=skip_bad) if prompts else None
@@ -110,6 +114,9 @@ def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path 
             targets, {name: [limit.name for limit in some] for name, some in limits.items()}, model=path,
             prompt_tokens=prompt_tokens, new_tokens=new_tokens, warmup=warmup, repeats=repeats, threads=threads[0],
             prompts=rows, seconds=sustained, options=profiled.answer_options(schema))
+        if known is not None:
+            for told in found.values():
+                explained.explain(told, *known)
     if out is not None and found:
         from ...models import files
 

@@ -15,7 +15,8 @@ from ...models.errors import UsageError
 from .. import output, quiet
 from . import named_models
 
-_OTHERS = ("places", "prompts", "schema", "sustained", "gates", "run_file", "junit", "markdown", "columns", "skip_bad")
+_OTHERS = ("explains", "places", "prompts", "schema", "sustained", "gates", "run_file", "junit", "markdown",
+           "columns", "skip_bad")
 """Options of a profile of one model."""
 _AXES = ("model", "threads", "context", "streams")
 _SHOWN = {"generate": ("ttft_ms", "decode_tokens_per_s", "tokens_per_s", "peak_rss_bytes")}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...runtime.profiling.limits import Limit
     from ...runtime.profiling.targets._base import Asked
 
-_OTHERS = ("schema", "run_file", "junit", "markdown", "contexts", "table", "per_operator", "traced")
+_OTHERS = ("explains", "schema", "run_file", "junit", "markdown", "contexts", "table", "per_operator", "traced")
 """Options of other measurements."""
 _OF_MODELS = ("threads", "streams")
 """Options of a model that is served here."""
