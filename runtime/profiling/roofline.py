@@ -86,15 +86,19 @@ def _words(found: Mapping[str, Mapping[str, Any]], rates: MachineRates, tokens: 
 
 
 def _line(what: str, one: Mapping[str, Any], advice: Mapping[str, str], disturbed: bool) -> str:
-    parts = ", ".join(f"{name} {ms:.3g}" for name, ms in one["parts"].items())
-    told = f"{what} takes {one['achieved_ms']:.3g} ms ({parts})"
+    parts = ", ".join(f"{name} {_shown(ms)}" for name, ms in one["parts"].items())
+    told = f"{what} takes {_shown(one['achieved_ms'])} ms ({parts})"
     if one["share"] > _FASTER:
         return f"{told}: faster than this machine was when it was measured, which something else kept busy then"
-    told += f", where {one['possible_ms']:.3g} are possible here, {one['share']:.0%}: "
+    told += f", where {_shown(one['possible_ms'])} are possible here, {one['share']:.0%}: "
     if one["held_by"] != REST:
-        return told + advice[one["held_by"]]
-    return told + ("other programs hold it back, see below: no request was undisturbed" if disturbed else
+        return told + advice[one["held_by"]] + "; no request was undisturbed" * disturbed
+    return told + ("other programs hold it back: no request was undisturbed" if disturbed else
                    "neither bytes nor arithmetic hold it back: look for other programs, heat, or threads on slow cores")
+
+
+def _shown(ms: float) -> str:
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}"
 
 
 def _bytes(one: Mapping[str, Any], rates: MachineRates) -> str:
