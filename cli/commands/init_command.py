@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from . import starting
     "init",
     epilog=options.example(
         "edgestill init train.jsonl",
+        "edgestill init train.jsonl --device pi5",
         "edgestill init tickets.csv --column text=body --column label=queue --student minilm-l6",
     ),
 )
@@ -26,6 +28,8 @@ from . import starting
 @click.option(
     "--teacher", metavar="NAME", help="Model to learn from; default: the next larger one of the student's series."
 )
+@click.option("--device", metavar="NAME", help="Choose student and format for this device: a name that `edgestill "
+              "estimate --devices` lists, or a device file.")
 @click.option("--test", type=click.Path(path_type=Path), help="Data file of the test rows; default: a share of DATA.")
 @click.option("--column", "columns", multiple=True, metavar="OURS=THEIRS",
               help="Column of the data, such as prompt=question; may be repeated.")
@@ -38,6 +42,7 @@ def command(
     data: Path,
     student: str | None,
     teacher: str | None,
+    device: str | None,
     test: Path | None,
     columns: tuple[str, ...],
     skip_bad: bool,
@@ -62,8 +67,19 @@ def command(
     given = task_file.read(data)
     if given:
         output.note(f"[task] as {task_file.path_of(data)} says")
+    proposal = None
+    if device:
+        from . import proposed_device
+
+        proposal = proposed_device.propose(device, student, rows[0].classified)
+        chosen = starting.model(proposal.student)
     start = starting.describe(rows, chosen, larger, given or starting.NOTHING)
+    if proposal:
+        start = replace(start, exports=tuple(
+            each for each in start.exports if each.target.startswith(proposal.format)) or start.exports)
     text = starting.run_file(start, data, test, mapping, out, skip_bad)
+    if proposal:
+        text = "\n".join([*proposal.reasons, text, *proposal.gates]) + "\n"
     starting.check(text)
     if not dry_run:
         files.write_text(out, text)

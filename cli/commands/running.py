@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,8 @@ def _line(model: ModelSummary, summary: Summary, held: bool) -> list[Any]:
 
 
 def _cost_cells(cost: Cost | None) -> list[str]:
-    return ["", ""] if cost is None else [duration(cost.seconds), output.size(cost.peak_bytes)]
+    return ["", "", ""] if cost is None else [
+        duration(cost.seconds), output.size(cost.peak_bytes), output.size(cost.disk_bytes) if cost.disk_bytes else ""]
 
 
 def _show_plan(plan: Plan, out: Path, as_json: bool) -> None:
@@ -165,9 +167,17 @@ def _show_plan(plan: Plan, out: Path, as_json: bool) -> None:
     shown = teachers.shown(plan.run, Path())
     if as_json:
         output.result({"out": out, "run": shown, "stages": [
-            {"name": name, "state": state, "output": path, "cost": costs.get(name)} for name, state, path in lines]})
+            {"name": name, "state": state, "output": path, "cost": costs.get(name)} for name, state, path in lines],
+            "downloads": forecast.downloads(plan.run)})
         return
-    output.table(["stage", "state", "time", "memory", "output"], [
+    output.table(["stage", "state", "time", "memory", "disk", "output"], [
         [name, state, *_cost_cells(costs.get(name) if state == "make" else None),
          str(out / path.relative_to(plan.folder))] for name, state, path in lines], title="plan")
     click.echo("\n" + toml_text.to_toml(shown), nl=False)
+    for line in forecast.downloads(plan.run):
+        output.note(f"to be downloaded: {line}")
+    from ...runtime.profiling.machine import memory_bytes
+
+    place = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
+    forecast.check(costs, [name for name, state, _ in lines if state == "make"], memory_bytes(),
+                   shutil.disk_usage(place).free)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ...models import catalogue
 from ...models.errors import ArtifactError, DataError, UsageError
 from ...models.family import of_config
-from ...models.scheme import CODED, MIXED, Scheme
+from ...models.scheme import CODED, MIXED, Scheme, bits_of
 from ...runtime.data import learned_tokens
 from ...runtime.files.model_files import read_table, stored_parameters
 from . import gguf_files
@@ -45,6 +45,8 @@ SENSITIVITY_PASSES = 6
 """Forward passes over SENSITIVITY_TOKENS that measuring what types cost is worth, gradients included."""
 SENSITIVITY_TOKENS = 2048
 PROOF_TOKENS, CERTIFY_ROWS = 12_000, 160
+FILE_SHARE = 1.3
+"""Bytes of a file over those of its weights' plain bits: scales, tables of more bits, what proves it."""
 PROCESS_BYTES = 700_000_000
 """Python with torch and transformers loaded."""
 ACTIVATION_BYTES = 10**9
@@ -85,6 +87,8 @@ class Cost:
 
     seconds: float
     peak_bytes: int
+    disk_bytes: int = 0
+    """Of what it leaves behind, and of a training's checkpoint beside it."""
 
 
 def shape(model: str) -> Shape | None:
@@ -137,14 +141,15 @@ def training(model: Shape, rows: Lengths, epochs: float, adapter: str, rate: flo
     # Weights in float32; of what is trained also gradients and Adam's two moments.
     of_trained = 6 if optimizer == "adamw_8bit" else 12
     memory = 4 * model.parameters + of_trained * trained + ACTIVATION_BYTES + PROCESS_BYTES
-    return Cost(operations / (TRAINING * rate), memory)
+    # The checkpoint holds what is trained and Adam's moments.
+    return Cost(operations / (TRAINING * rate), memory, 4 * model.parameters + of_trained * trained)
 
 
 def taught(student: Cost, teacher: Size, rows: Lengths, epochs: float, rate: float) -> Cost:
     """Of the same training while a teacher is asked about every token."""
     passes = teacher.passes(rows.answer_tokens, epochs)
     return Cost(student.seconds + 2 * teacher.parameters * rows.tokens * passes / (FORWARD * rate),
-                student.peak_bytes + teacher.bytes)
+                student.peak_bytes + teacher.bytes, student.disk_bytes)
 
 
 def answering(model: Shape, rows: Lengths, rate: float) -> Cost:
@@ -169,7 +174,8 @@ def packing(model: Shape, target: Export, train: Lengths, rate: float) -> Cost:
               + SENSITIVITY_PASSES * SENSITIVITY_TOKENS * mixed)
     operations = ENCODING_OPERATIONS.get(method, 0) * (MIXED_GRIDS[scheme.format] if mixed else 1) if coded else 0
     seconds = model.parameters * (2 * passes / FORWARD + operations) / rate
-    return Cost(seconds, 10 * model.parameters + (1 + mixed) * LOGITS_BYTES + PROCESS_BYTES)
+    return Cost(seconds, 10 * model.parameters + (1 + mixed) * LOGITS_BYTES + PROCESS_BYTES,
+                round(model.parameters * (4 if mixed else bits_of(scheme.type)) * FILE_SHARE / 8))
 
 
 def export(model: Shape, target: Export, train: Lengths, test: Lengths, rate: float) -> Cost:
@@ -177,7 +183,7 @@ def export(model: Shape, target: Export, train: Lengths, test: Lengths, rate: fl
     made = packing(model, target, train, rate)
     answered = Lengths(min(test.rows, CERTIFY_ROWS), test.prompt_tokens, test.answer_tokens)
     return Cost(made.seconds + answering(model, answered, rate).seconds + shipped(model, answered, rate).seconds,
-                made.peak_bytes)
+                made.peak_bytes, made.disk_bytes)
 
 
 def matrix_rate(size: int = 768, repeats: int = 5) -> float:

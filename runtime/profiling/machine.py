@@ -44,6 +44,13 @@ def facts(root: Path = Path("/")) -> dict[str, Any]:
     }
 
 
+def memory_bytes(root: Path = Path("/")) -> int:
+    """Of RAM that this machine has, or that this process may have of it."""
+    import psutil
+
+    return min(psutil.virtual_memory().total, _memory_limit(root) or _NO_LIMIT)
+
+
 def features(root: Path = Path("/")) -> list[str]:
     """The instructions for matrix products that the processor has; empty where the system does not say it."""
     try:

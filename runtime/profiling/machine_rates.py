@@ -22,7 +22,7 @@ from ...models.errors import MissingExtra
 from ..files.gguf_header import TYPES
 from ..machine.cores import allowed_cores
 from ..machine.processor import processor
-from .machine import facts as machine_facts
+from .machine import memory_bytes
 from .zero_models import Decoder, write_gguf, write_onnx
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def this_device(threads: int = 0, seconds: float = 20.0) -> Device:
     if not rates.engines:
         raise MissingExtra("llama-cpp-python or onnxruntime", "gguf")
     machine = platform.machine().lower()
-    facts = machine_facts()
-    memory = min(filter(None, (facts["memory_bytes"], facts["memory_limit_bytes"])))
+    memory = memory_bytes()
     today, source = time.strftime("%Y-%m"), "edgestill estimate --calibrate"
     return Device(processor(), "arm" if machine.startswith(("arm", "aarch")) else "x86", rates.threads,
                   Figure(memory, memory, "measured", source, today),

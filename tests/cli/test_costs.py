@@ -11,7 +11,8 @@ from edgestill.cli.pipeline import costs, forecast, resolve
 from edgestill.cli.pipeline.costs import Cost, Lengths, Shape
 from edgestill.cli.pipeline.plan import Plan
 from edgestill.distill.training import machine
-from edgestill.models.runfile import Export
+from edgestill.models.errors import UsageError
+from edgestill.models.runfile import Export, RunFile, Student
 from edgestill.runtime.data import learned_tokens
 from edgestill.runtime.data.reader import Row
 from edgestill.runtime.text.codec import Codec
@@ -95,6 +96,23 @@ def test_a_plan_tells_stages_that_take_long_and_what_they_need(tiny_llama: Path,
     told = forecast.lines({"tune": Cost(600, 2 * 10**9), "check": Cost(1, 10**9)}, ["tune", "check", "report"])
     assert told == ["about 10 min and 2 GB of memory on this machine, roughly:", "  tune: 10 min, 2 GB"]
     assert forecast.lines(found, []) == []
+
+
+def test_what_cannot_fit_is_refused_with_its_stage() -> None:
+    found = {"tune": Cost(1, 8 * 10**9, 3 * 10**9), "export": Cost(1, 10**9, 10**9)}
+    forecast.check(found, ["tune", "export", "report"], 8 * 10**9, 4 * 10**9)
+    forecast.check(found, ["export"], 10**9, 10**9)
+    with pytest.raises(UsageError, match="tune: takes about 8 GB of memory, and this machine has 7 GB"):
+        forecast.check(found, ["tune"], 7 * 10**9, 10**12)
+    with pytest.raises(UsageError, match="leave about 4 GB on the disk, and it has room for 3 GB"):
+        forecast.check(found, ["tune", "export"], 10**12, 3 * 10**9)
+
+
+def test_downloads_are_models_that_lie_nowhere_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    run = RunFile(student=Student(model="smollm2-135m"), teacher={"kind": "local", "model": "owner/name"})
+    assert forecast.downloads(run) == ["smollm2-135m: about 269 MB", "owner/name: of a size that the hub says"]
+    assert forecast.downloads(RunFile(student=Student(model=str(tmp_path)))) == []
 
 
 def test_what_is_not_here_yet_is_not_foretold(tmp_path: Path) -> None:

@@ -96,6 +96,17 @@ def test_what_a_teacher_costs_is_in_the_forecast(home: Path, tiny_llama: Path) -
     assert costs["local"].peak_bytes - costs["cached"].peak_bytes == 4 * parameters
 
 
+def test_what_a_teacher_alone_is_told_costs_its_tokens(home: Path, tiny_llama: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast.costs, "matrix_rate", lambda: 1e9)
+    system = "answer as a lighthouse keeper would " * 40
+    plain, told = (forecast.forecast(planned(home, f"{{kind = 'local', model = '{tiny_llama}'{more}}}"))
+                   for more in ("", f", system = '{system}'"))
+    for stage in (DISTILL, EVALUATE):
+        assert told[stage].seconds > 2 * plain[stage].seconds
+        assert told[stage].peak_bytes == plain[stage].peak_bytes
+
+
 def test_a_teacher_that_is_asked_in_every_epoch_takes_longer(home: Path, tiny_llama: Path,
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast.costs, "matrix_rate", lambda: 1e9)
