@@ -15,6 +15,7 @@ from typing import Any
 
 from . import config_values, files, origin
 from .errors import ArtifactError, UsageError
+from .kv_cache import AUTO
 from .strict import build
 from .task import Task
 
@@ -80,6 +81,11 @@ class Manifest:
     made_by: dict[str, str] = field(default_factory=dict)
     files: dict[str, FileEntry] = field(default_factory=dict)
     schema: int = SCHEMA
+
+    @property
+    def kv(self) -> str:
+        """The type in which its engine keeps keys and values: one of kv_cache.CHOSEN, or AUTO."""
+        return str(self.settings.get("kv", AUTO))
 
 
 @dataclass(frozen=True)

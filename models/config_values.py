@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ArtifactError
+from .kv_cache import CHOSEN
 
 MOST = 2**31 - 1
 """Sizes and ids are 32-bit numbers in every format."""
@@ -103,9 +104,11 @@ _GENAI = {
     "model.decoder.": {"filename": NAME, **dict.fromkeys(
         ("head_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
         OPTIONAL_SIZE)}}
-_MANIFEST = {"temperature": POSITIVE, "method": TABLE, "allocation": Rule(
-    "null or a JSON object with an object as types",
-    lambda value: isinstance(value, dict) and isinstance(value.get("types", {}), dict))}
+_MANIFEST = {
+    "temperature": POSITIVE, "method": TABLE,
+    "kv": Rule(f"one of {', '.join(CHOSEN)}", CHOSEN.__contains__, optional=False),
+    "allocation": Rule("null or a JSON object with an object as types",
+                       lambda value: isinstance(value, dict) and isinstance(value.get("types", {}), dict))}
 
 
 def check_settings(path: Any, settings: Mapping[str, Any]) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import UsageError
-from .family import of_config
 
+AUTO = "auto"
+"""The engine's own type: f16 in llama.cpp, f32 for files of F32, F16 and BF16 and in onnxruntime."""
+CHOSEN = ("q8_0", "q4_0")
+"""Types that an export may be given instead."""
 BLOCK = 32
 """Numbers of one head that share a scale of 2 bytes, in llama.cpp's types of few bits."""
 BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": (BLOCK + 2) / BLOCK, "q4_0": (BLOCK / 2 + 2) / BLOCK}
@@ -23,6 +26,8 @@ def bytes_per_token(config: Mapping[str, Any], type: str = "f16") -> float:
     unless it is told otherwise. States of recurrent layers do not grow with the context and are not counted.
     Raises UsageError for another type, or for one in blocks where the size of a head is no multiple of BLOCK.
     """
+    from .family import of_config  # and tomllib with it, which opening an artifact does without
+
     family = of_config(config, training=True)
     size = family.head_size(config)
     check(type, size)

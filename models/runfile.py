@@ -15,8 +15,10 @@ from typing import Any
 from . import kinds
 from . import overrides as overrides_of
 from .errors import UsageError
+from .export_settings import Export as Export
+from .export_settings import check_export as check_export
 from .gates import Gates
-from .scheme import MIXED, Scheme
+from .scheme import Scheme
 from .strict import build, limited
 from .task import Task
 
@@ -160,26 +162,6 @@ class GridAware(Loop):
 
 
 @dataclass(frozen=True)
-class Export:
-    """One file to ship."""
-
-    target: str
-    """Format and type of the weights, such as gguf:Q4_0."""
-    method: dict[str, Any] = field(default_factory=lambda: {"kind": "gptq"})
-    """4-bit codes: a file of quantize/methods; gptq loses least, scale_search is faster."""
-    bits_per_weight: float = limited(0.0, minimum=0.0, maximum=16.0)
-    """gguf:mixed, onnx:mixed: bits of the whole file for each weight; without a size a tenth more than Q4_0 or int4."""
-    budget_mb: float = limited(0.0, minimum=0.0)
-    """The same as a file size in megabytes (10^6 bytes)."""
-    calibration_rows: int = limited(128, minimum=0, maximum=100000)
-    """Training rows whose activations weight the errors of rounding; 0: all errors weigh alike."""
-    certify_rows: int = limited(160, minimum=1, maximum=100000)
-    """Test rows that the certificate measures the task on."""
-    clients: list[str] = field(default_factory=list)
-    """Other people's programs that are held to our tokens: files of quantize/proof/clients, or `all` installed ones."""
-
-
-@dataclass(frozen=True)
 class Profile:
     """How the shipped file is timed."""
 
@@ -239,7 +221,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
         overrides_of.apply(table, override)
     run = with_private(build(RunFile, table))
     for export in run.export:
-        check_budget(export)
+        check_export(export)
     return run
 
 
@@ -247,18 +229,6 @@ def with_private(run: RunFile) -> RunFile:
     """The run file with the columns that teachers' contexts are among the private ones."""
     named = [*run.data.private, *(name for table in run.teachers if isinstance(name := table.get("context"), str))]
     return replace(run, data=replace(run.data, private=list(dict.fromkeys(filter(None, named)))))
-
-
-def check_budget(export: Export) -> None:
-    """UsageError when a mixed target has two sizes, or another target has one."""
-    sizes = (export.bits_per_weight > 0) + (export.budget_mb > 0)
-    mixed = Scheme.parse(export.target).type == MIXED
-    if mixed and sizes > 1:
-        raise UsageError(f"{export.target}: two sizes to deal types out for",
-                         "give one of --bits-per-weight and --budget-mb (or those keys of [[export]])")
-    if sizes and not mixed:
-        raise UsageError(f"{export.target}: its size is fixed by its type, so a budget means nothing",
-                         f"take {export.target.partition(':')[0]}:{MIXED}, or leave the budget out")
 
 
 def kind_config(package: str, table: Mapping[str, Any], name: str) -> Any:

@@ -159,7 +159,7 @@ def test_a_target_of_llama_cpp(load: Load, tiny_llama: Path, tmp_path: Path, mon
 def test_a_family(load: Load, tmp_path: Path) -> None:
     source, wanted = make(tmp_path / "source", "arcee", {})
     file = load("quantize.gguf.write").write(source, tmp_path, load("models.scheme").Scheme("gguf", "F32"), None, None)
-    context = load("runtime.engines._gguf_context").GgufContext(tmp_path / file, 1, 0, exact=True)
+    context = load("runtime.engines._gguf_context").GgufContext(tmp_path / file, 1, 0, "f32")
     engine = load("runtime.engines._gguf_engine").GgufEngine(context)
     assert distance(engine.logits(IDS), wanted) < LIMIT
 

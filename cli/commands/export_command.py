@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
+from ...models import kv_cache
 from ...models.errors import UsageError
 from ...models.files import refuse_non_empty
-from ...models.runfile import Export, check_budget, kind_config
+from ...models.runfile import Export, check_export, kind_config
 from ...models.scheme import MIXED, Scheme
 from ...models.task import Task
 from .. import inputs, options, output, progress_lines, quiet
@@ -35,6 +36,8 @@ from . import named_models
               help="Size of a mixed target, in bits of the file for each weight; else a tenth more than Q4_0 or int4.")
 @click.option("--budget-mb", type=click.FloatRange(0), default=0.0, metavar="Y",
               help="Size of a mixed target, in megabytes.")
+@click.option("--kv", type=click.Choice(kv_cache.CHOSEN),
+              help="Keep keys and values of GGUF targets in so many bits: less memory for a long context.")
 @click.option("--app", "with_apps", multiple=True, metavar="NAME",
               help="Program to write around the file: c, web, android or ios, where Python does not run, or container; "
                    "may be repeated.")
@@ -46,7 +49,7 @@ from . import named_models
 @options.as_json
 @options.verbose
 def command(source: Path, base: str, targets: tuple[str, ...], rows_file: Path | None, columns: tuple[str, ...],
-            method: str, bits_per_weight: float, budget_mb: float, with_apps: tuple[str, ...],
+            method: str, bits_per_weight: float, budget_mb: float, kv: str | None, with_apps: tuple[str, ...],
             clients: tuple[str, ...], out: Path, overrides: tuple[str, ...], skip_bad: bool, dry_run: bool,
             as_json: bool) -> None:
     """Quantize and pack a trained model, then prove it.
@@ -61,7 +64,7 @@ def command(source: Path, base: str, targets: tuple[str, ...], rows_file: Path |
         _write_apps(source, with_apps, out, dry_run, as_json)
         return
     given = [Export(target, {"kind": method}) for target in targets]
-    wanted = _sized(given or _from_run_file(rows_file, overrides), bits_per_weight, budget_mb)
+    wanted = _checked(_sized(given or _from_run_file(rows_file, overrides), bits_per_weight, budget_mb), kv)
     if clients:
         wanted = [replace(export, clients=list(clients)) for export in wanted]
     schemes = [Scheme.parse(export.target) for export in wanted]
@@ -98,8 +101,16 @@ def _sized(exports: list[Export], bits_per_weight: float, budget_mb: float) -> l
     if bits_per_weight or budget_mb:
         exports = [replace(export, bits_per_weight=bits_per_weight, budget_mb=budget_mb) if export in mixed else export
                    for export in exports]
+    return exports
+
+
+def _checked(exports: list[Export], kv: str | None) -> list[Export]:
+    """GGUF targets get the cache that was given. Where none is, all do, and are refused for it."""
+    if kv is not None:
+        ggufs = [export for export in exports if Scheme.parse(export.target).format == "gguf"] or exports
+        exports = [replace(export, kv=kv) if export in ggufs else export for export in exports]
     for export in exports:
-        check_budget(export)
+        check_export(export)
         kind_config("quantize.methods", export.method, "method")
     return exports
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...models.errors import DataError
+from ...models.kv_cache import AUTO
 from ...runtime.engines._base import DEFAULT_CONTEXT
 from ..source.chat_turns import ODD
 from . import _literals
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _MARK = "edgestill-prompt"
 _HINT = "serve the model with a program that renders its template, such as edgestill serve"
 GRAMMAR = "grammar.gbnf"
+_KV_TYPES = {AUTO: 1, "q4_0": 2, "q8_0": 8}
+"""llama.cpp's numbers of types; its own choice is float16."""
 
 
 def around(codec: Codec) -> tuple[str, str, bool]:
@@ -56,6 +59,8 @@ static const int STOP_IDS[] = {{{", ".join(map(str, manifest.tokenizer.stop_ids)
 static const char STOP_TEXT[] = {_literals.text(codec.turn_end)};
 constexpr int MAX_NEW_TOKENS = {manifest.task.max_new_tokens};
 constexpr int CONTEXT = {context};
+// The ggml_type of keys and values.
+constexpr int KV_TYPE = {_KV_TYPES[manifest.kv]};
 // Answers follow this grammar (GBNF); empty for free text.
 static const char GRAMMAR[] =
     {_literals.long_text(grammar.read_text(encoding="utf-8") if grammar.is_file() else "")};

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...models import files
 from ...models.errors import DataError
+from ...models.kv_cache import AUTO
 from ..source import chat_turns
 from . import CACHE_LENGTH
 
@@ -22,6 +23,9 @@ def write(packed: Artifact, codec: Codec) -> None:
     """Write the Modelfile: template, system prompt, every stop token, and greedy decoding as our runtime's default."""
     manifest = packed.manifest
     lines = [f"FROM ./{manifest.model_file}"]
+    if manifest.kv != AUTO:
+        lines.insert(0, f"# Proven with keys and values in {manifest.kv}. The server alone decides that: "
+                        f"{_server(manifest.kv)}")
     if manifest.task.kind == "generate":
         context = min(manifest.dimensions.get("context", CACHE_LENGTH), CACHE_LENGTH)
         lines += _template(codec)
@@ -36,9 +40,14 @@ def write(packed: Artifact, codec: Codec) -> None:
 
 def usage(manifest: Manifest) -> str:
     """How to load the folder in Ollama, and in LM Studio, which needs nothing but the file."""
-    return ("[Ollama](https://ollama.com): `ollama create NAME -f Modelfile`. "
+    kept = "" if manifest.kv == AUTO else f"The server keeps keys and values so: `{_server(manifest.kv)}`. "
+    return (f"[Ollama](https://ollama.com): `ollama create NAME -f Modelfile`. {kept}"
             "[LM Studio](https://lmstudio.ai) looks two folders deep, so let it place the file: "
             f"`lms import {manifest.model_file} --user-repo PUBLISHER/NAME`.\n")
+
+
+def _server(kv: str) -> str:
+    return f"OLLAMA_FLASH_ATTENTION=1 OLLAMA_KV_CACHE_TYPE={kv} ollama serve"
 
 
 def go_template(found: chat_turns.Turns, bos: str) -> str:

@@ -22,8 +22,9 @@ lie .003 apart at Q8_0 in the real model: the cache's limits leave ten times tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ...models.kv_cache import AUTO
 from ...models.scheme import bits_of
 
 TOKENS, LEAST_TOKENS = 10_000, 3_000
@@ -71,6 +72,8 @@ a real model of 135M."""
 CODES_KL_NATS = 0.02
 """Largest mean KL(float model with the packed weights as its own || packed). Sound files: 1.5e-4 to .001 of toys; of a
 real model of 135M, whose inputs llama.cpp rounds to eight bits, .004 at Q4_0 and .007 at mixed types."""
+KV_KL_NATS = {"q8_0": 0.02, "q4_0": 0.15}
+"""By the type of keys and values: largest mean KL between the file with them in float16 and with them in that type."""
 RTN_FACTOR, RTN_NATS = 1.25, 0.01
 """A 4-bit file may lie so many times as far from the float model as codes that are rounded to the nearest step, and as
 much further as engines round. Methods are there to lie nearer; scales that are a quarter too small lie at nats."""
@@ -131,10 +134,18 @@ LIMITS = {
 }
 
 
-def of(target: str) -> Limits:
-    """The limits of an export target, or of `format:type` of a file made elsewhere, by the bits of its weights."""
+def of(target: str, kv: str = AUTO) -> Limits:
+    """The limits of an export target, or of `format:type` of a file made elsewhere, by the bits of its weights.
+
+    A file that keeps keys and values in the type `kv` may lie as much farther away as that may cost.
+    """
     bits = bits_of(target.partition(":")[2])
-    return LIMITS.get(target) or next(found for most, found in BY_BITS if bits <= most)
+    found = LIMITS.get(target) or next(found for most, found in BY_BITS if bits <= most)
+    if kv == AUTO:
+        return found
+    more = KV_KL_NATS[kv]
+    return replace(found, kl_nats=found.kl_nats + more, cache_kl_nats=found.cache_kl_nats + more,
+                   beyond_nats=found.beyond_nats + more, kl_p999_nats=None, decisive_top1=None)
 
 
 def tokens_of(parameters: int) -> int:

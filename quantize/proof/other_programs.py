@@ -10,6 +10,7 @@ import numpy as np
 
 from ...models import kinds
 from ...models.errors import DataError
+from ...models.kv_cache import AUTO
 from ...runtime.data.reader import Row
 from ..layouts import CACHE_LENGTH
 from .certificate import Check
@@ -57,11 +58,16 @@ def checks(subject: Subject, names: Sequence[str]) -> Iterator[Check]:
     ours = [subject.greedy(subject.prompts.prompt_ids(chat), TOKENS) for chat in chats]
     for client in found:
         version = client.version()
-        missing = why or ("" if version else f"not installed: {client.INSTALL}")
+        missing = why or _keeps(client, manifest.kv) or ("" if version else f"not installed: {client.INSTALL}")
         if missing or version is None:
             yield Check(NAMED + client.NAME, None, detail=missing)
         else:
             yield _compare(subject, client, version, chats, ours)
+
+
+def _keeps(client: ModuleType, kv: str) -> str:
+    """Why a client's tokens say nothing of a file with keys and values of the type `kv`; empty where they do."""
+    return "" if kv == AUTO or getattr(client, "KV", False) else f"it is not told to keep keys and values in {kv}"
 
 
 def versions(names: Sequence[str], target: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models import kinds, progress
+from ...models import progress
 from ...models.artifact import Artifact
 from ...models.task import Task
 from ...runtime.data import learned_tokens
@@ -25,6 +25,7 @@ from ...runtime.files import gguf_header
 from ...runtime.loading.foreign import codec_of, is_foreign, is_stranger
 from ...runtime.text.codec import Codec
 from . import divergence, limits
+from .engines import Engines
 from .hopeless import hopeless
 from .reference import Reference
 
@@ -71,11 +72,11 @@ class Subject:
         # A small model spends longer in the barriers between threads than it saves.
         self.threads = threads or int(artifact.model_path.stat().st_size < SMALL_BYTES)
         self.format = artifact.manifest.scheme.partition(":")[0]
-        self.limits = limits.of(artifact.manifest.scheme)
+        self.limits = limits.of(artifact.manifest.scheme, artifact.manifest.kv)
         self.coded = coded
         self.at_export = {check.name: check for check in at_export}
         self.tokenizer_folder = tokenizer_folder or artifact.folder
-        self._engine: Any = None
+        self.engines = Engines(artifact, self.threads, self._room)
         self._read: dict[int, NDArray[np.float32]] = {}
         """Logits of what is decoded again, by sequence."""
 
@@ -88,9 +89,7 @@ class Subject:
 
     def close(self) -> None:
         """Free the engine."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        self.engines.close()
 
     @property
     def classifies(self) -> bool:
@@ -148,16 +147,21 @@ class Subject:
     @property
     def engine(self) -> Any:
         """The runtime's engine for a decoder, with room for the longest sequence and the longest answer."""
-        if self._engine is None:
-            room = max(map(len, (*self.reference.sequences, *self.reference.beyond_ids)), default=1)
-            for row in self.test_rows:
-                room = max(room, len(learned_tokens.prompt_ids(self.prompts, row)) + self.answer_tokens)
-            limit = self.artifact.manifest.dimensions.get("context", room)
-            if self.format == "gguf":  # llama.cpp has no windows for some families: their files end where one would
-                limit = min(limit, gguf_header.read(self.artifact.model_path).dimension("context_length") or limit)
-            module = kinds.load("runtime.engines", self.format)
-            self._engine = module.open(self.artifact, threads=self.threads, context=min(room, limit))
-        return self._engine
+        return self.engines.own
+
+    def _room(self) -> int:
+        room = max(map(len, (*self.reference.sequences, *self.reference.beyond_ids)), default=1)
+        for row in self.test_rows:
+            room = max(room, len(learned_tokens.prompt_ids(self.prompts, row)) + self.answer_tokens)
+        limit = self.artifact.manifest.dimensions.get("context", room)
+        if self.format == "gguf":  # llama.cpp has no windows for some families: their files end where one would
+            limit = min(limit, gguf_header.read(self.artifact.model_path).dimension("context_length") or limit)
+        return min(room, limit)
+
+    @property
+    def blamed(self) -> str:
+        """What is wrong where a decoder's file is not what the float model is."""
+        return self.engines.blamed(self.sequences)
 
     @property
     def prefill(self) -> divergence.Divergence:

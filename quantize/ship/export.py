@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...models import files, kinds
+from ...models import files, kinds, kv_cache
 from ...models.artifact import Artifact, Manifest, Tokenizer, is_of_model, open_artifact, seal, versions
 from ...models.errors import UsageError
-from ...models.runfile import Export, check_budget, kind_config
+from ...models.runfile import Export, check_export, kind_config
 from ...models.scheme import CODED, MIXED, Scheme
 from ...models.task import Task
 from ...runtime.data.reader import Row, rows_digest
@@ -48,8 +48,9 @@ def export(source: Path | str | Witness, to: Sequence[str | Export] | str, out: 
     if not isinstance(source, Witness):
         source = Witness(unpacked(Path(source)), rows, test_rows, task,
                          max(target.certify_rows for target in targets.values()))
-    for scheme in targets:
+    for scheme, target in targets.items():
         kinds.load("quantize.formats", scheme.format).check(source.origin, scheme)
+        _check_cache(source.origin, target)
         files.refuse_non_empty(Path(out) / scheme.folder_name)
     wanted = apps.fitting(with_apps, source.origin.task.kind, targets)
     for name, scheme in wanted:
@@ -116,6 +117,7 @@ def _manifest(witness: Witness, scheme: Scheme, target: Export, model_file: str,
     settings: dict[str, Any] = origin.settings | {
         "method": target.method if scheme.type in (*CODED, MIXED) else {},
         **({"allocation": allocation} if allocation else {}),
+        **({"kv": target.kv} if target.kv != kv_cache.AUTO else {}),
         "calibration_tokens": calibration.tokens if calibration else 0,
         "calibration_rows_sha256": rows_digest(witness.rows[: target.calibration_rows]) if calibration else "",
         "certify_rows": len(witness.test_rows), "reference_tokens": witness.reference.tokens}
@@ -135,12 +137,22 @@ def _targets(to: Sequence[str | Export] | str) -> dict[Scheme, Export]:
         if scheme in found:
             raise UsageError(f"export target {scheme} is given twice", "name every target once")
         kind_config("quantize.methods", target.method, "export.method")
-        check_budget(target)
+        check_export(target)
         other_programs.check_names(target.clients)
         found[scheme] = target
     if not found:
         raise UsageError("no export target was given", "name one, such as gguf:Q4_0")
     return found
+
+
+def _check_cache(origin: Source, target: Export) -> None:
+    """UsageError for a cache of keys and values that the model cannot have."""
+    if target.kv == kv_cache.AUTO:
+        return
+    if origin.task.kind != "generate":
+        raise UsageError(f"{target.target}: kv = {target.kv!r}, and a model that {origin.task.kind}s keeps no keys and "
+                         "values", "leave kv out")
+    kv_cache.check(target.kv, origin.checkpoint.family.head_size(origin.checkpoint.config))
 
 
 def _write_grammar(origin: Source, scheme: Scheme, folder: Path) -> None:

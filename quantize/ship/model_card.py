@@ -7,6 +7,7 @@ import re
 
 from ...models import outputs
 from ...models.artifact import Manifest
+from ...models.kv_cache import AUTO
 from ...models.scheme import Scheme
 from .. import layouts
 from ..layouts.transformers_js import PIPELINES
@@ -29,10 +30,16 @@ def render(name: str, manifest: Manifest, certificate: Certificate, megabytes: f
         f"# {name}\n",
         f"A {manifest.family} model of {size['parameters']:,} parameters that {_does(manifest)}, packed as "
         f"`{scheme}` ({megabytes:.1f} MB). {size['layers']} layers, hidden size {size['hidden']}, "
-        f"vocabulary {size['vocabulary']:,}, context {size['context']:,} tokens.\n",
+        f"vocabulary {size['vocabulary']:,}, context {size['context']:,} tokens.\n", _cache(manifest.kv),
         _task(manifest), _origin(manifest), _settings(manifest), _proof(certificate), _use(manifest, scheme),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _cache(kv: str) -> str:
+    return "" if kv == AUTO else (
+        f"Keys and values are kept in `{kv}`, and the certificate is of the file so run: by edgestill as it is, by "
+        "llama.cpp's programs with the flags below. A file by itself does not say it.\n")
 
 
 def _does(manifest: Manifest) -> str:
@@ -118,7 +125,9 @@ def _use(manifest: Manifest, scheme: Scheme) -> str:
         call = 'print(load(".").generate("your prompt").text)'
     lines = ["## Run\n", f"```sh\n{run}\n```\n", f"```python\nfrom edgestill.runtime import load\n{call}\n```"]
     if scheme.format == "gguf":
-        lines.append(f"\nThe GGUF also runs in llama.cpp: `llama-cli -m {manifest.model_file}`.")
+        kv = manifest.kv
+        kept = "" if kv == AUTO else f" --cache-type-k {kv} --cache-type-v {kv} --flash-attn on"
+        lines.append(f"\nThe GGUF also runs in llama.cpp: `llama-cli -m {manifest.model_file}{kept}`.")
     lines += [f"\n{text}" for layout in layouts.of(str(scheme)) if (text := layout.usage(manifest))]
     return "\n".join(lines) + "\n"
 

@@ -70,9 +70,9 @@ class GgufModel:
 class GgufContext(GgufModel):
     """A decoder, and caches of one or several sequences; one thread at a time computes with it."""
 
-    def __init__(self, path: Path, threads: int, context: int, exact: bool, sequences: int = 1) -> None:
-        """Load `path`; `context` tokens for each of `sequences`, 0 for the default length. `exact` keeps keys and
-        values in float32."""
+    def __init__(self, path: Path, threads: int, context: int, cache: str, sequences: int = 1) -> None:
+        """Load `path`; `context` tokens for each of `sequences`, 0 for the default length. `cache` is the type of keys
+        and values, a key of kv_cache.BYTES."""
         super().__init__(path)
         c, self.threads = self.c, threads
         self.vocabulary = c.llama_model_get_vocab(self.model)
@@ -81,11 +81,12 @@ class GgufContext(GgufModel):
         self.rewinds = not (c.llama_model_is_recurrent(self.model) or c.llama_model_is_hybrid(self.model))
         self.rows = rows_per_pass(self.vocabulary_size, BATCH)
         """Most tokens of a pass whose logits are all wanted."""
-        floats = {"flash_attn_type": c.LLAMA_FLASH_ATTN_TYPE_DISABLED,  # the fused kernel rounds keys and values
-                  "type_k": c.GGML_TYPE_F32, "type_v": c.GGML_TYPE_F32} if exact else {}
+        # The fused kernel rounds keys and values of floats; without it, values in blocks are refused.
+        fused = c.LLAMA_FLASH_ATTN_TYPE_DISABLED if cache == "f32" else c.LLAMA_FLASH_ATTN_TYPE_AUTO
+        kept = getattr(c, f"GGML_TYPE_{cache.upper()}")
         self.begin(threads, n_ctx=self.context_length * sequences, n_batch=BATCH, n_ubatch=BATCH, n_seq_max=sequences,
                    kv_unified=False,  # what one sequence attends to must not lie among the others' tokens
-                   n_outputs_max=max(self.rows, sequences), **floats)
+                   n_outputs_max=max(self.rows, sequences), type_k=kept, type_v=kept, flash_attn_type=fused)
         pointer = self.pointer
         self.memory = c.llama_get_memory(pointer)
         self.width = Width(threads, lambda count: c.llama_set_n_threads(pointer, count, count))

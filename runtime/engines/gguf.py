@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...models.kv_cache import AUTO
 from ..machine.cores import allowed_cores
 from ._gguf_context import GgufContext
 from ._gguf_engine import GgufEngine
@@ -19,7 +20,7 @@ does."""
 def open(artifact: Artifact, threads: int, context: int, exact: bool = False) -> GgufEngine:
     """Load the artifact's file; `threads` 0 means the physical cores, `context` 0 the default length.
 
-    `exact` keeps keys and values in float32, as files of _LOSSLESS types do.
+    `exact` keeps keys and values in float32, as files of _LOSSLESS types do that were not told otherwise.
     Raises ArtifactError when llama.cpp refuses the file, MissingExtra without llama-cpp-python.
     """
     return GgufEngine(_context(artifact, threads, context, exact))
@@ -35,5 +36,8 @@ def open_streams(artifact: Artifact, threads: int, context: int, count: int) -> 
 
 
 def _context(artifact: Artifact, threads: int, context: int, exact: bool = False, sequences: int = 1) -> GgufContext:
-    return GgufContext(artifact.model_path, threads or allowed_cores(), context,
-                       exact or artifact.manifest.scheme in _LOSSLESS, sequences)
+    cache = artifact.manifest.kv
+    if exact or (cache == AUTO and artifact.manifest.scheme in _LOSSLESS):
+        cache = "f32"
+    return GgufContext(artifact.model_path, threads or allowed_cores(), context, "f16" if cache == AUTO else cache,
+                       sequences)

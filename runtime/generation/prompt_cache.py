@@ -124,7 +124,7 @@ class _Head:
 
 def model_digest(artifact: Artifact | None) -> str:
     """What a prefix is bound to: the SHA-256 of an artifact's model and tokenizer files, of the engine's name and
-    version."""
+    version, and of the type of its cache."""
     if artifact is None:
         return ""
     known = artifact.manifest.files
@@ -132,4 +132,4 @@ def model_digest(artifact: Artifact | None) -> str:
     parts = [f"{Path(name).name} {known[name].sha256 or files.sha256(artifact.folder / name)}" for name in sorted(kept)]
     engine = artifact.manifest.scheme.partition(":")[0]
     version = versions((PACKAGES[engine],)) if engine in PACKAGES else {}
-    return hashlib.sha256("\n".join([engine, json.dumps(version), *parts]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([engine, artifact.manifest.kv, json.dumps(version), *parts]).encode()).hexdigest()

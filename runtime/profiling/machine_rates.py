@@ -166,7 +166,7 @@ def _opened(format: str, folder: Path, model: Decoder, type: str, threads: int) 
         from ..engines._gguf_engine import GgufEngine
 
         write_gguf(path, model, type)
-        return GgufEngine(GgufContext(path, threads, model.context, exact=False))
+        return GgufEngine(GgufContext(path, threads, model.context, "f16"))
     from ..engines._onnx_engine import OnnxEngine
 
     write_onnx(path, model, 4 if type == "int4" else 8)

@@ -83,7 +83,7 @@ def opened(source: Path, folder: Path, format: str) -> Any:
     file = writer.write(source, folder, Scheme(format, "F32" if format == "gguf" else "fp32"), encode, None)
     context = Checkpoint.open(source).family.context(Checkpoint.open(source).config)
     path = folder / file
-    return GgufEngine(GgufContext(path, 1, 0, True)) if format == "gguf" else OnnxEngine(path, folder, 1, context)
+    return GgufEngine(GgufContext(path, 1, 0, "f32")) if format == "gguf" else OnnxEngine(path, folder, 1, context)
 
 
 def proven(engine: Any, wanted: NDArray[np.float32], source: Path) -> Iterator[float]:

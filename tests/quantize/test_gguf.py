@@ -17,7 +17,7 @@ from ..onnx_models import LIMIT, distance
 
 
 def engine_logits(path: Path) -> np.ndarray:
-    engine = GgufEngine(GgufContext(path, 1, 0, True))
+    engine = GgufEngine(GgufContext(path, 1, 0, "f32"))
     try:
         return engine.logits(IDS)
     finally:

@@ -13,7 +13,7 @@ from edgestill.cli import main
 from edgestill.models import family
 from edgestill.models.artifact import is_of_model, open_artifact
 from edgestill.models.errors import DataError, UsageError
-from edgestill.models.runfile import Export, check_budget
+from edgestill.models.runfile import Export, check_export
 from edgestill.models.scheme import Scheme
 from edgestill.quantize.gguf import write as gguf
 from edgestill.quantize.grid import calibration
@@ -229,4 +229,4 @@ def test_what_cannot_be_mixed_is_refused(model: FloatModel, tiny_llama: Path, tm
     for export, message in ((Export("gguf:Q4_0", budget_mb=3), "budget means nothing"),
                             (Export("onnx:mixed", budget_mb=3, bits_per_weight=4), "two sizes")):
         with pytest.raises(UsageError, match=message):
-            check_budget(export)
+            check_export(export)

@@ -92,7 +92,7 @@ def test_the_number_is_free_as_long_as_it_changes_no_bit(tmp_path: Path) -> None
     start, end = SHARED_TOKENS - 8, SHARED_TOKENS
     found = []
     for threads in (1, 2):
-        context = GgufContext(path, threads, 1024, False)
+        context = GgufContext(path, threads, 1024, "f16")
         engine = GgufEngine(context)
         engine.prefill(ids[:start])
         found.append([engine.decode(token).tobytes() for token in ids[start:end]])

@@ -24,12 +24,12 @@ def check(subject: Subject) -> list[Check]:
     if subject.head is not None and subject.head.scores:
         return decisions.scores(subject.reference.outputs, subject.outputs, subject.limits)
     found = Divergence.of(subject.reference.outputs, subject.outputs) if subject.classifies else subject.prefill
-    limits = subject.limits
+    limits, cause = subject.limits, "weights" if subject.classifies else subject.blamed
     whole = subject.float_model is not None or subject.classifies
     bound = "" if whole else "a lower bound, from 64 log-probabilities and a tail"
     checks = [
-        at_most("kl_nats", found.mean, limits.kl_nats, found.n, "nats", note=bound),
-        at_most("kl_p999_nats", found.p999, limits.kl_p999_nats, found.n, "nats", note=bound),
+        at_most("kl_nats", found.mean, limits.kl_nats, found.n, "nats", cause, bound),
+        at_most("kl_p999_nats", found.p999, limits.kl_p999_nats, found.n, "nats", cause, bound),
         Check("same_top1", True, "weights", round(found.top1, 6), None, found.n),
         _decisive(found, limits.decisive_top1),
     ]

@@ -16,7 +16,7 @@ def check(subject: Subject) -> list[Check]:
     """
     against_float, against_prefill = subject.decode
     limits = subject.limits
-    cause = "weights" if against_prefill.mean <= limits.cache_kl_nats else "cache"
+    cause = subject.blamed if against_prefill.mean <= limits.cache_kl_nats else "cache"
     why = "nats between cached decode and"
     return [
         at_most("cache_kl_nats", against_prefill.mean, limits.cache_kl_nats, against_prefill.n,

@@ -33,7 +33,7 @@ def check(subject: Subject) -> list[Check]:
             return [Check(NAME, None, detail="the float model has no matrices of the shapes that were packed")]
         texts = first(subject.reference.sequences, TOKENS)
         model.read(texts)  # each pass puts every weight in its place
-        lost = over(texts, model.logits, subject.engine.logits)
+        lost = over(texts, model.logits, subject.engines.plain.logits)
     return [at_most(NAME, lost.mean, CODES_KL_NATS, lost.n, "nats from its own weights in the float model")]
 
 

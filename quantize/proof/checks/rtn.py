@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ....models.kv_cache import AUTO
 from ..certificate import Check, rounded
 from ..divergence import first, join
 from ..limits import RTN_FACTOR, RTN_NATS
@@ -29,7 +30,11 @@ def check(subject: Subject) -> list[Check]:
         model.read(texts)  # each pass puts every weight in its place
         plain = [subject.against_top(index, slice(0, len(ids)), model.logits(ids)) for index, ids in enumerate(texts)]
     nearest = join(plain)
-    value = float(subject.prefill_top.kl[:nearest.n].mean())
+    own = subject.prefill_top
+    if subject.artifact.manifest.kv != AUTO:  # the codes are judged, not the cache
+        own = join([subject.against_top(index, slice(0, len(ids)), subject.engines.plain.logits(ids))
+                    for index, ids in enumerate(texts)])
+    value = float(own.kl[:nearest.n].mean())
     limit = RTN_FACTOR * nearest.mean + RTN_NATS
     passed = value <= limit
     told = f"rounding to the nearest loses {nearest.mean:.4g}" if passed else (

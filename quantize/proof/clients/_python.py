@@ -22,6 +22,7 @@ def version(package: str) -> str | None:
 def ask(module: str, artifact: Artifact, chats: Sequence[Chat], tokens: int) -> Said:
     """What `python -m module` finds, one object a chat; the module serves it (see runtime/files/limited_process.py)."""
     job = {"folder": str(artifact.folder), "file": str(artifact.model_path), "chats": list(chats), "tokens": tokens,
+           "kv": artifact.manifest.kv,
            "context": min(artifact.manifest.dimensions.get("context", CACHE_LENGTH), CACHE_LENGTH)}
     outcome = limited_process.run(module, job, artifact.model_bytes(), SECONDS)
     return Said(outcome.found, outcome.error.message if outcome.error else outcome.crash)

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ....models.artifact import Artifact
+from ....models.kv_cache import AUTO
 from ....runtime.files import limited_process
 from . import Chat, Said, _python
 
 NAME = "llama-cpp-python"
 FORMAT = "gguf"
 INSTALL = "pip install llama-cpp-python"
+KV = True
+"""It is told in which type to keep keys and values."""
 
 
 def version() -> str | None:
@@ -28,7 +31,9 @@ def _work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Ids are what was evaluated, which is all but the last one."""
     import llama_cpp
 
-    model = llama_cpp.Llama(job["file"], n_ctx=job["context"], verbose=False)
+    kept = None if job["kv"] == AUTO else getattr(llama_cpp, f"GGML_TYPE_{job['kv'].upper()}")
+    model = llama_cpp.Llama(job["file"], n_ctx=job["context"], type_k=kept, type_v=kept, flash_attn=kept is not None,
+                            verbose=False)
     for chat in job["chats"]:
         model.reset()
         answer: Any = model.create_chat_completion(chat, temperature=0.0, max_tokens=job["tokens"] + 1,

@@ -29,6 +29,7 @@ public:
         if (!model_) throw std::runtime_error(path + ": llama.cpp cannot load it");
         llama_context_params options = llama_context_default_params();
         options.n_ctx = CONTEXT;
+        options.type_k = options.type_v = static_cast<ggml_type>(KV_TYPE);
         options.n_batch = options.n_ubatch = BATCH;
         options.n_threads = options.n_threads_batch = threads;
         context_ = llama_init_from_model(model_, options);
