@@ -5,6 +5,7 @@ costs, and whether it finds out what disturbed it.
     python benchmarks/profiler.py clock out/snips/gguf-Q4_0           # on a machine that does nothing else
     python benchmarks/profiler.py cost out/snips/gguf-Q4_0
     python benchmarks/profiler.py hog out/snips/gguf-Q4_0
+    python benchmarks/profiler.py compare out/snips/gguf-Q4_0 --pairs 20 --requests 60 --tokens 16
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 from edgestill.runtime import load, profile
 from edgestill.runtime.evaluation import intervals
-from edgestill.runtime.profiling import percentile_bounds, timed_requests
+from edgestill.runtime.profiling import comparison, percentile_bounds, timed_requests
 from edgestill.runtime.profiling.prompts import of_length
 from edgestill.runtime.profiling.watch import Watch
 
@@ -205,10 +206,56 @@ def hog(given: argparse.Namespace) -> dict[str, Any]:
             "verdict": found.verdict}
 
 
+def compare(given: argparse.Namespace) -> dict[str, Any]:
+    """Pairs of runs of one model, each loaded anew, and with a tenth of every step planted in the engine's loop of the
+    second: what is said of them. Then 200 simulated pairs with the noise of the plain runs: their requests in blocks of
+    five, their medians' spread."""
+    plain, calls = [], {"same": [], "planted": []}
+    for _ in range(given.pairs):
+        first, second, slow = _run(given, 0.0), _run(given, 0.0), _run(given, 0.1)
+        plain += [first, second]
+        for name, other in (("same", second), ("planted", slow)):
+            calls[name].append(next(one.told for one in comparison.compare(first, other) if one.number == "token_ms"))
+    series = [np.array([comparison.TIMES["token_ms"](one) for one in run["raw"]["requests"]]) for run in plain]
+    medians = np.log([np.median(one) for one in series])
+    noise, drawn = [one / np.median(one) for one in series], np.random.default_rng(0)
+
+    def simulated(slowdown: float) -> np.ndarray:
+        starts = drawn.integers(0, given.requests - 5, given.requests // 5)
+        chosen = noise[drawn.integers(len(noise))]
+        return slowdown * np.exp(drawn.normal(0, medians.std())) * np.concatenate([chosen[at:at + 5] for at in starts])
+
+    said = {slowdown: [comparison.interval(simulated(1.0), simulated(slowdown), True) for _ in range(200)]
+            for slowdown in (1.0, 1.1)}
+    return {"calls": calls, "spread_of_medians": float(medians.std()), "range_of_medians": float(np.ptp(medians)),
+            "simulated_false": statistics.fmean(low > 0 or high < 0 for _, low, high, _ in said[1.0]),
+            "simulated_seen": statistics.fmean(low > 0 for _, low, _, _ in said[1.1])}
+
+
+def _run(given: argparse.Namespace, planted: float) -> dict[str, Any]:
+    """A profile's requests of a model that is loaded for them, each step of its engine longer by the share planted."""
+    with load(given.path, threads=given.threads) as model:
+        timed_requests.run_to_the_end(model)
+        step = model.engine.decode
+
+        def decode(token: int) -> Any:
+            begun = time.perf_counter()
+            logits = step(token)
+            end = begun + (time.perf_counter() - begun) * (1 + planted)
+            while time.perf_counter() < end:
+                pass
+            return logits
+
+        model.engine.decode = decode
+        asked = [request(model, 32, index) for index in range(given.requests)]
+        found = timed_requests.serve(timed_requests.asker(model, new_tokens=given.tokens), asked, Watch(), warmup=2)
+    return {"kind": "generate", "raw": {"requests": found}}
+
+
 def main() -> None:
     """Measure one of them; JSON on stdout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("bounds", "clock", "cost", "hog"))
+    parser.add_argument("what", choices=("bounds", "clock", "cost", "hog", "compare"))
     parser.add_argument("path", nargs="?", type=Path)
     parser.add_argument("--series", type=int, default=2000)
     parser.add_argument("--counts", type=int, nargs="*", default=[59, 120, 300])
@@ -219,7 +266,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--start", type=float, default=5.0, help="seconds that the starts before the requests take")
     given = parser.parse_args()
-    found = {"bounds": bounds, "clock": clock, "cost": cost, "hog": hog}[given.what](given)
+    found = {"bounds": bounds, "clock": clock, "cost": cost, "hog": hog,
+             "compare": compare}[given.what](given)
     print(json.dumps({"load_average": os.getloadavg()[0], **found}, indent=2))
 
 

@@ -38,7 +38,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "look": {
         "inspect": "Show what an artifact is, holds and has proven.",
-        "report": "Write the HTML report of a run again.",
+        "report": "Write the HTML page of a run, or of profiles.",
         "models": "List the small models to start from.",
         "doctor": "Check this installation and say what is missing.",
     },

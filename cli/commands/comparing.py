@@ -1,4 +1,4 @@
-"""Comparisons for `edgestill compare`: quality paired row by row, profiles by their medians."""
+"""Quality for `edgestill compare`, paired row by row."""
 
 from __future__ import annotations
 
@@ -15,51 +15,7 @@ if TYPE_CHECKING:
     from ...runtime.evaluation.evaluate import Evaluation
     from ...runtime.evaluation.intervals import Interval
 
-MEASURES = (
-    "file_bytes",
-    "load_ms",
-    "ttft_ms",
-    "prefill_tokens_per_s",
-    "decode_tokens_per_s",
-    "latency_ms",
-    "peak_rss_bytes",
-)
-
 WRITTEN = "give what evaluate -o or profile -o wrote"
-
-
-def read_profiles(items: Sequence[Path]) -> dict[str, dict[str, Any]] | None:
-    """The saved profiles `items`, or None when they are evaluations or artifacts.
-
-    Raises UsageError when profiles and others are mixed: they have nothing to compare.
-    """
-    tables = {str(item): read_object(item, UsageError, WRITTEN) for item in items if item.suffix == ".json"}
-    profiles = {name: table for name, table in tables.items() if "rows_sha256" not in table}
-    if not profiles:
-        return None
-    if len(profiles) < len(items):
-        raise UsageError("saved profiles can only be compared with saved profiles",
-                         "make the others with edgestill profile ARTIFACT -o FILE.json")
-    return profiles
-
-
-def compare_profiles(profiles: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The median of every measure, and its ratio to that of the first profile."""
-    names = list(profiles)
-    rows: list[list[Any]] = []
-    for measure in MEASURES:
-        values = [_median(profiles[name].get(measure)) for name in names]
-        if values[0] is None or any(value is None for value in values):
-            continue
-        ratios = [value / values[0] if values[0] else None for value in values[1:] if value is not None]
-        rows.append([measure, *values, *ratios])
-    return {
-        "kind": "profiles",
-        "columns": ["measure", *names, *(f"{name} / first" for name in names[1:])],
-        "rows": rows,
-        "better": {row[0]: "higher" if higher_is_better(row[0]) else "lower" for row in rows},
-        "note": "medians; profiles of different machines or threads are no comparison of models",
-    }
 
 
 def compare_quality(items: Sequence[Path], rows: Sequence[Row] | None, metrics: Sequence[str] = (), limit: int = 0,
@@ -106,8 +62,3 @@ def _evaluation(item: Path, rows: Sequence[Row] | None, metrics: Sequence[str], 
             f"{item}: an artifact is compared on rows, and --rows was not given", "add --rows run.toml or a data file"
         )
     return evaluate(load(item, threads=threads), rows, metrics=metrics, limit=limit, constrain=constrain)
-
-
-def _median(value: Any) -> float | None:
-    value = value.get("p50") if isinstance(value, dict) else value
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

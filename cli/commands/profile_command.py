@@ -64,6 +64,8 @@ from . import explained, named_models, operator_times, profile_gates, profile_ta
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the gates as JUnit XML.")
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the gates as Markdown, for a pull request.")
+@click.option("--html", "page", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write a page with pictures of the times, and of the machine meanwhile.")
 @options.out_file("Also write the profile with its raw values to this JSON file.")
 @options.columns
 @options.skip_bad
@@ -74,8 +76,8 @@ def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path 
             threads: tuple[int, ...], contexts: tuple[int, ...], streams: tuple[int, ...], table: Path | None,
             per_operator: bool, traced: Path | None, rates: tuple[float, ...], arrivals: str,
             cost_per_hour: float | None, explains: bool, gates: tuple[str, ...], run_file: Path | None,
-            junit: Path | None, markdown: Path | None, out: Path | None, columns: tuple[str, ...], skip_bad: bool,
-            as_json: bool) -> None:
+            junit: Path | None, markdown: Path | None, page: Path | None, out: Path | None, columns: tuple[str, ...],
+            skip_bad: bool, as_json: bool) -> None:
     """Measure latency, throughput and memory, here or on other machines.
 
     Without --threads it first measures how many of them run the model fastest, and every verb takes them from then on.
@@ -86,20 +88,21 @@ def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path 
     --rate how a server bears requests that come on their own.
     """
     if rates:
+        sweeping.refuse(("page",), "--rate")
         rows = inputs.read_rows(prompts, columns, skip_bad=skip_bad) if prompts else None
         under_load.run(artifacts, places, rates, arrivals, cost_per_hour, rows, prompt_tokens, new_tokens, warmup,
                        repeats, sustained, threads, streams, gates, out, as_json)
         return
     sweeping.refuse(("arrivals", "cost_per_hour"), "a profile without --rate")
     if len(artifacts) > 1 or len(threads) > 1 or contexts or streams:
-        sweeping.refuse(("places", "per_operator", "traced"), "a sweep")
+        sweeping.refuse(("places", "per_operator", "traced", "page"), "a sweep")
         sweeping.run(artifacts, threads, contexts, streams, prompt_tokens, new_tokens, warmup, repeats, out, table,
                      as_json)
         return
     artifact = artifacts[0] if artifacts else None
     targets = profile_targets.parse(places, artifact)
     if per_operator:
-        sweeping.refuse(("places",), "--per-op")
+        sweeping.refuse(("places", "page"), "--per-op")
         assert artifact is not None  # this machine needs one
         operator_times.run(artifact, prompt_tokens, new_tokens, threads[0], out, traced, as_json)
         return
@@ -121,8 +124,13 @@ def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path 
         from ...models import files
 
         files.write_json(out, next(iter(found.values())) if len(targets) == 1 else {"targets": found})
-    judged = {name: profile_gates.judge(limits[name], told) for name, told in found.items()}
     titles = {name: profile_targets.title(artifact, name) for name in found}
+    if page is not None and found:
+        from ...models import files
+        from . import profile_files
+
+        files.write_text(page, profile_files.page({titles[name]: told for name, told in found.items()}, {}))
+    judged = {name: profile_gates.judge(limits[name], told) for name, told in found.items()}
     profile_gates.write({titles[name]: some for name, some in judged.items()},
                         {titles[name]: told for name, told in found.items()}, junit, markdown)
     if as_json:

@@ -11,6 +11,7 @@ import click
 
 from ...models.errors import DataError
 from .. import output
+from ..sparkline import sparkline
 
 if TYPE_CHECKING:
     from ...runtime.profiling.limits import Judged
@@ -73,6 +74,9 @@ def _single(profile: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def _say(profile: Mapping[str, Any], judged: Sequence[Judged]) -> None:
+    ends = [request["end_ns"] / 1e6 for request in (profile.get("raw") or {}).get("requests", [])]
+    if line := sparkline(ends):
+        click.echo(f"requests, one after the other, ms: {min(ends):.4g} {line} {max(ends):.4g}")
     kept = profile["sustained"]
     if kept:
         fell = kept["slowed_after_s"]

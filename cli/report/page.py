@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from typing import Any
 
 from ..output import cell, is_share, percent, size
-from . import charts
+from . import charts, markup, svg
 from .ranking import rank
 from .summary import Measure, ModelSummary, Summary
 
-STYLE = resources.files(__package__) / "style.css"
 PROFILE_COLUMNS = ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s", "latency_ms", "texts_per_s",
                    "peak_rss_bytes", "threads")
 COUNTED = ("rows", "exact_duplicates", "near_duplicates", "bad_rows")
@@ -26,13 +24,7 @@ def render(summary: Summary) -> str:
     """The whole HTML document."""
     sections = [_quality(summary), _certificates(summary), _profiles(summary), _training(summary),
                 _data(summary), _how(summary)]
-    title = escape(summary.title)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{title}</h1>\n{_headline(summary)}\n" + "\n".join(section for section in sections if section)
-        + "\n</main>\n</body>\n</html>\n")
+    return markup.document(summary.title, [_headline(summary), *sections])
 
 
 def main_speed(model: ModelSummary) -> float | None:
@@ -91,7 +83,7 @@ def _quality(summary: Summary) -> str:
     note = "Small figures are 95 % intervals. The size of a float model is that of its parameters in float32."
     if held:
         note += f" Held to the schema: the same {_words(main)} with decoding constrained to the task's JSON schema."
-    return f'<h2>Quality</h2>{_table(head, rows)}<p class="faint">{escape(note)}</p>{_trade_off(summary)}'
+    return f'<h2>Quality</h2>{markup.table(head, rows)}<p class="faint">{escape(note)}</p>{_trade_off(summary)}'
 
 
 def _trade_off(summary: Summary) -> str:
@@ -110,8 +102,8 @@ def _trade_off(summary: Summary) -> str:
         if model.model_bytes:
             points.append(charts.Point(model.name, model.role, float(model.model_bytes), measure.value, measure.low,
                                        measure.high, main_speed(model) or 0.0))
-    quality = _figure(charts.dots(bars, _words(summary.metric)), "Lines are 95 % intervals.")
-    trade = _figure(charts.scatter(points, "bytes of the model file", _words(summary.metric), speed_label),
+    quality = markup.figure(charts.dots(bars, _words(summary.metric)), "Lines are 95 % intervals.")
+    trade = markup.figure(charts.scatter(points, "bytes of the model file", _words(summary.metric), speed_label),
                     f"Size, speed and quality: up and to the left is better, and the area of a dot is its speed in "
                     f"{speed_label}. Float models were not timed.")
     return f'<div class="charts">{quality}{trade}</div>' if quality or trade else ""
@@ -125,7 +117,7 @@ def _certificates(summary: Summary) -> str:
         rows = [[escape(str(check.get("name", ""))), _verdict(check.get("passed")), escape(cell(check.get("value"))),
                  escape(cell(check.get("limit"))), escape(cell(check.get("n"))), escape(str(check.get("detail") or ""))]
                 for check in model.checks]
-        table = _table(["check", "verdict", "value", "limit", "n", "detail"], rows, wide=(5,))
+        table = markup.table(["check", "verdict", "value", "limit", "n", "detail"], rows, wide=(5,))
         opened = " open" if model.certified is not True else ""
         parts.append(f"<details{opened}><summary>{_key(model)} {_verdict(model.certified)}</summary>"
                      f"<p>{escape(model.grade_told)}</p>{table}</details>")
@@ -149,10 +141,11 @@ def _profiles(summary: Summary) -> str:
     if not rows:
         return ""
     unit = "one token" if summary.task == "generate" else "one text"
-    spread_table = f"<h3>Milliseconds for {unit}</h3>{_table(['model', *PERCENTILES], token_rows)}"
+    spread_table = f"<h3>Milliseconds for {unit}</h3>{markup.table(['model', *PERCENTILES], token_rows)}"
     facts = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in _scalars(known[0].profile.get("machine")))
     saved = "".join(f"<p>{escape(model.saved_told)}</p>" for model in known if model.saved)
-    return (f"<h2>Latency and memory</h2>{saved}{_table(['model', *columns], rows)}{spread_table if token_rows else ''}"
+    table = markup.table(["model", *columns], rows)
+    return (f"<h2>Latency and memory</h2>{saved}{table}{spread_table if token_rows else ''}"
             f'<p class="faint">{escape(facts)}</p>')
 
 
@@ -160,16 +153,16 @@ def _training(summary: Summary) -> str:
     loss, rates = [], []
     for model in summary.models:
         curves = {key: _curve(model.training, key) for key in ("loss", "validation_loss", "tokens_per_s")}
-        loss.append(charts.Series(model.name, model.role, charts.thin(curves["loss"], CURVE_POINTS)))
+        loss.append(charts.Series(model.name, model.role, svg.thin(curves["loss"], CURVE_POINTS)))
         loss.append(charts.Series(f"{model.name}, validation", model.role, curves["validation_loss"], dashed=True))
-        rates.append(charts.Series(model.name, model.role, charts.thin(curves["tokens_per_s"], CURVE_POINTS)))
+        rates.append(charts.Series(model.name, model.role, svg.thin(curves["tokens_per_s"], CURVE_POINTS)))
     figures = [
-        _figure(
+        markup.figure(
             charts.lines(loss, "optimizer step", "loss in nats per token"),
             "Every point is the mean of neighbouring steps. Losses of different kinds are no contest: distillation and "
             "labels alone do not minimise the same number.",
         ),
-        _figure(charts.lines(rates, "optimizer step", "real tokens per second"), "Padding does not count."),
+        markup.figure(charts.lines(rates, "optimizer step", "real tokens per second"), "Padding does not count."),
     ]
     drawn = [figure for figure in figures if figure]
     return f'<h2>Training</h2><div class="charts">{"".join(drawn)}</div>' if drawn else ""
@@ -186,13 +179,13 @@ def _data(summary: Summary) -> str:
         return ""
     rows = [[escape(name), *(escape(cell(split.get(key))) for key in COUNTED),
              escape(cell(len(split.get("labels") or {}) or None))] for name, split in splits.items()]
-    table = _table(["split", "rows", "exact duplicates", "near duplicates", "bad rows", "labels"], rows)
+    table = markup.table(["split", "rows", "exact duplicates", "near duplicates", "bad rows", "labels"], rows)
     listed = [[escape(str(item.get("split"))), escape(str(item.get("level"))), escape(str(item.get("message"))),
                escape("; ".join(item.get("examples") or []))] for item in findings]
     more = ""
     if listed:
-        found = _table(["split", "level", "finding", "examples"], listed, wide=(2, 3))
-        more = _folded(f"Findings in the rows: {len(listed)}", found)
+        found = markup.table(["split", "level", "finding", "examples"], listed, wide=(2, 3))
+        more = markup.folded(f"Findings in the rows: {len(listed)}", found)
     return f"<h2>Data</h2>{table}{more}"
 
 
@@ -212,34 +205,12 @@ def _how(summary: Summary) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in summary.made_by.items())
     parts = ["<h2>How it was made</h2>"]
     if gates:
-        parts.append(_table(["model", "gate", "side", "limit", "measured", "verdict"], gates))
+        parts.append(markup.table(["model", "gate", "side", "limit", "measured", "verdict"], gates))
     if stages:
-        parts.append(_folded("Stages and their seconds", _table(["stage", "seconds"], stages)))
+        parts.append(markup.folded("Stages and their seconds", markup.table(["stage", "seconds"], stages)))
     if summary.run_file:
-        parts.append(_folded("The run file, every default filled in", f"<pre>{escape(summary.run_file)}</pre>"))
+        parts.append(markup.folded("The run file, every default filled in", f"<pre>{escape(summary.run_file)}</pre>"))
     return "".join(parts) + f'<p class="faint">{escape(versions)}</p>'
-
-
-def _folded(title: str, content: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{content}</details>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], wide: Sequence[int] = ()) -> str:
-    """A table that scrolls sideways by itself; cells come escaped, heads do not."""
-    titles = "".join(f'<th{_text_class(index)}>{escape(title)}</th>' for index, title in enumerate(head))
-    body = "".join(
-        "<tr>" + "".join(f"<td{_text_class(place, place in wide)}>{value}</td>" for place, value in enumerate(row))
-        + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _text_class(index: int, wide: bool = False) -> str:
-    return ' class="text wrap"' if wide else ' class="text"' if index == 0 else ""
-
-
-def _figure(drawing: str, caption: str) -> str:
-    note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f"<figure>{drawing}{note}</figure>" if drawing else ""
 
 
 def _key(model: ModelSummary) -> str:

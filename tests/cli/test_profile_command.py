@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 from edgestill.cli import main
+from edgestill.cli.commands import profiled
 from edgestill.models.errors import EdgestillError
 from edgestill.runtime.loading import foreign
 from edgestill.runtime.profiling import measure
@@ -40,6 +41,19 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = SimpleNamespace(task=SimpleNamespace(kind="generate"))
     monkeypatch.setattr(measure, "profile", profile)
     monkeypatch.setattr(foreign, "open_model", lambda path: SimpleNamespace(manifest=manifest))
+
+
+def test_a_page_with_pictures_is_written(tmp_path: Path, capsys: Capture) -> None:
+    assert main.call(["profile", "model", "--requests", "20", "--html", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "<title>model</title>" in page and "<h2>Measured</h2>" in page and "other programs used 1.00" in page
+    out = capsys.readouterr().out
+    assert "requests, one after the other" not in out, "this one has no raw values"
+    raw = {"requests": [{"end_ns": 10**6}, {"end_ns": 2 * 10**6}]}
+    profiled._say({"sustained": None, "verdict": [], "raw": raw}, [])
+    assert capsys.readouterr().out == "requests, one after the other, ms: 1 ▁█ 2\n"
+    assert main.call(["profile", "a", "b", "--html", "page.html", "-o", "sweep.json"]) == 2
+    assert "--html does not go with a sweep" in capsys.readouterr().err
 
 
 def test_a_gate_that_fails_ends_it_with_code_3_and_by_how_much(tmp_path: Path, capsys: Capture) -> None:

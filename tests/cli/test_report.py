@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from edgestill.cli import main
 from edgestill.cli.output import plain
-from edgestill.cli.report import charts, render
+from edgestill.cli.report import charts, render, svg
 from edgestill.cli.report.summary import GateResult, Measure, ModelSummary, Summary, read_summary
 from edgestill.models import files
 from edgestill.models.errors import EdgestillError
@@ -201,16 +201,16 @@ def test_a_failed_check_stands_open_on_the_page() -> None:
     (1e6, 3e7, True, [1e6, 2e6, 5e6, 1e7, 2e7]),
 ])
 def test_axes_have_round_ticks_inside(low: float, high: float, logarithmic: bool, ticks: list[float]) -> None:
-    axis = charts.Axis(low, high, 0.0, 100.0, logarithmic)
+    axis = svg.Axis(low, high, 0.0, 100.0, logarithmic)
     assert axis.ticks() == pytest.approx(ticks)
     assert axis.at(low) == 0.0 and axis.at(high) == 100.0 and axis.at(high * 2) == 100.0
 
 
 def test_an_axis_of_one_value_and_an_impossible_one() -> None:
-    assert charts.Axis(5.0, 5.0, 0.0, 100.0).at(5.0) == 50.0
-    assert charts.Axis(5.0, 5.0, 0.0, 100.0, logarithmic=True).at(5.0) == pytest.approx(50.0)
+    assert svg.Axis(5.0, 5.0, 0.0, 100.0).at(5.0) == 50.0
+    assert svg.Axis(5.0, 5.0, 0.0, 100.0, logarithmic=True).at(5.0) == pytest.approx(50.0)
     with pytest.raises(ValueError, match="begins above 0"):
-        charts.Axis(0.0, 1.0, 0.0, 100.0, logarithmic=True)
+        svg.Axis(0.0, 1.0, 0.0, 100.0, logarithmic=True)
 
 
 def test_drawings_stay_inside_their_box() -> None:
@@ -227,7 +227,7 @@ def test_drawings_stay_inside_their_box() -> None:
         assert "nan" not in drawing and "inf" not in drawing
     assert charts.scatter([], "", "", "") == charts.dots([], "") == charts.lines([], "", "") == ""
     assert charts.lines([charts.Series("loss", "student", [(0.0, math.nan)])], "step", "loss") == ""
-    assert len(charts.thin([(float(i), 1.0) for i in range(1000)])) <= 300
+    assert len(svg.thin([(float(i), 1.0) for i in range(1000)])) <= 300
 
 
 def test_report_writes_the_page_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
