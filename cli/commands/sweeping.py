@@ -80,7 +80,8 @@ def show(found: Mapping[str, Any]) -> None:
     """Print a sweep for a human: medians of undisturbed requests, of all where none was undisturbed."""
     for task in sorted({model["task"] for model in found["models"].values()}):
         names = _SHOWN.get(task, _SHOWN_ELSE)
-        rows = [[*(cell[axis] for axis in _AXES), *(_told((cell["clean"] or cell["as_met"])[name]) for name in names),
+        rows = [[*(cell[axis] for axis in _AXES), *(_told(name, (cell["clean"] or cell["as_met"])[name])
+                                                    for name in names),
                  _disturbed(cell)] for cell in found["cells"] if found["models"][cell["model"]]["task"] == task]
         output.table([*_AXES, *names, "disturbed"], rows)
     for line in found["verdict"]:
@@ -100,8 +101,10 @@ def csv_of(found: Mapping[str, Any]) -> str:
     return lines.getvalue()
 
 
-def _told(number: Mapping[str, Any]) -> str:
-    """A median with its bounds, where the rounds were enough for them."""
+def _told(name: str, number: Mapping[str, Any]) -> str:
+    """A median with its bounds, where the rounds were enough for them; of memory the median alone."""
+    if name.endswith("_bytes"):
+        return output.size(round(number["p50"]))
     if number["lower"] is None or number["upper"] is None:
         return output.cell(float(number["p50"]))
     return f"{output.cell(float(number['p50']))} [{output.cell(number['lower'])}, {output.cell(number['upper'])}]"
@@ -110,7 +113,10 @@ def _told(number: Mapping[str, Any]) -> str:
 def _disturbed(cell: Mapping[str, Any]) -> str:
     if not cell["disturbed_rounds"]:
         return ""
-    causes = ", ".join(cell["causes"])
-    busy = "".join(f" ({name} {cores:.2f})" for name, cores in list(cell["programs"].items())[:1])
+    from ...runtime.profiling.conditions import SHORT
+
+    causes = ", ".join(SHORT[cause] for cause in cell["causes"])
+    most = sorted(cell["programs"].items(), key=lambda item: -item[1])[:1]
+    busy = "".join(f" ({name} {cores:.2f})" for name, cores in most)
     alone = "" if cell["clean"] else ", so all count"
     return f"{cell['disturbed_rounds']} of {cell['rounds']}: {causes}{busy}{alone}"

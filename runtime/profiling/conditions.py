@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 OTHERS, STEAL, WAITED, DISK, QUOTA, HEAT, CLOCK = "others", "steal", "waited", "disk", "quota", "heat", "clock"
+SHORT = {OTHERS: "other programs", STEAL: "the hypervisor", WAITED: "no free core", DISK: "the disk",
+         QUOTA: "the container's share", HEAT: "heat", CLOCK: "a slow clock"}
+"""The causes in a table."""
 NOT_AVAILABLE = "not available"
 _OTHERS = 0.25
 """Cores that others use from which on a window is disturbed: they take memory bandwidth where they take no core."""

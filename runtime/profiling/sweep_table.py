@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..machine.cores import allowed_cores
 from ..machine.remembered_threads import remember
 from . import percentile_bounds
+from .conditions import SHORT
 from .measures import NUMBERS
 from .views import view
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ...models.artifact import Artifact
 
 Entry = Mapping[str, Any]
+_PROGRAMS = 3
+"""Programs that are named."""
 
 
 def table(artifacts: Mapping[str, Artifact], rounds: Sequence[Entry], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +52,7 @@ def _cell(entries: Sequence[Entry]) -> dict[str, Any]:
             programs[name] = max(cores, programs.get(name, 0.0))
     met, clean = ([numbers for entry in entries if (numbers := _numbers(entry, every))] for every in (True, False))
     return {**entries[0]["cell"], "rounds": len(entries), "disturbed_rounds": len(disturbed), "causes": dict(causes),
-            "programs": dict(sorted(programs.items(), key=lambda item: -item[1])[:3]),
+            "programs": dict(sorted(programs.items(), key=lambda item: -item[1])[:_PROGRAMS]),
             "as_met": _medians(met), "clean": _medians(clean)}
 
 
@@ -96,8 +99,11 @@ def _verdict(cells: Sequence[Mapping[str, Any]], threads: Mapping[str, Any]) -> 
     disturbed = sum(cell["disturbed_rounds"] for cell in cells)
     if disturbed:
         causes = sum((Counter(cell["causes"]) for cell in cells), Counter[str]())
-        programs = sorted({name for cell in cells for name in cell["programs"]})
+        cores: dict[str, float] = {}
+        for name, used in ((name, used) for cell in cells for name, used in cell["programs"].items()):
+            cores[name] = max(used, cores.get(name, 0.0))
+        programs = sorted(cores, key=lambda name: -cores[name])[:_PROGRAMS]
         found.append(f"{disturbed} of {sum(cell['rounds'] for cell in cells)} rounds were disturbed, by "
-                     + ", ".join(f"{cause} ({count})" for cause, count in causes.most_common())
+                     + ", ".join(f"{SHORT[cause]} ({count})" for cause, count in causes.most_common())
                      + (f"; busy meanwhile: {', '.join(programs)}" if programs else ""))
     return found

@@ -46,7 +46,8 @@ def test_a_sweep_is_written_as_json_and_csv_and_told(tmp_path: Path, capsys: Cap
     assert ASKED[0][:-1] == ([Path("m"), Path("n")], tmp_path / "sweep.json.rounds.jsonl", [1, 2, 4], (64, 256), (1, 4),
                              8, 2, 20)
     told = capsys.readouterr().out
-    assert "20 [19, 21]" in told and "2 of 5: others (hog (7) 0.98)" in told and "2 threads from now on" in told
+    assert "20 [19, 21]" in told and "2 of 5: other programs (hog (7) 0.98)" in told and "5 bytes" in told
+    assert "2 threads from now on" in told
     assert "2 of 5: heat (hog (7) 0.98), so all count" in told
     assert len(json.loads(out.read_text())["cells"]) == 3
     rows = list(csv.DictReader(table.open()))

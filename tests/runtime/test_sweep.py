@@ -150,7 +150,7 @@ def test_a_program_that_begins_half_way_is_named_and_left_out(packed_llama: dict
         assert cell["programs"] == {"hog (7)": 0.98}
         assert len(cell["as_met"]["ttft_ms"]["values"]) == 5 and len(cell["clean"]["ttft_ms"]["values"]) == 3
         assert max(cell["clean"]["ttft_ms"]["values"]) < max(cell["as_met"]["ttft_ms"]["values"])
-    assert "4 of 10 rounds were disturbed, by others (4); busy meanwhile: hog (7)" in found["verdict"][-1]
+    assert "4 of 10 rounds were disturbed, by other programs (4); busy meanwhile: hog (7)" in found["verdict"][-1]
 
 
 @pytest.mark.parametrize(("asked", "match"), [
