@@ -79,23 +79,25 @@ def _medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def _threads(artifact: Artifact, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The fewest threads that about reach the best speed, over all contexts with as few streams as there were; empty
-    where there was no choice."""
+    """The fewest threads that about reach the best speed, over all contexts with as few streams as there were: None
+    where some were never measured undisturbed. Empty where there was no choice."""
     speed = "decode_tokens_per_s" if artifact.manifest.task.kind == "generate" else "texts_per_s"
     fewest = min(cell["streams"] for cell in cells)
     found: dict[int, list[float]] = {}
-    for cell in cells:
-        if cell["streams"] == fewest and cell["threads"] <= allowed_cores():
-            numbers = cell["clean"] or cell["as_met"]
-            found.setdefault(cell["threads"], []).append(numbers[speed]["p50"])
+    told = [cell for cell in cells if cell["streams"] == fewest and cell["threads"] <= allowed_cores()]
+    for cell in told:
+        found.setdefault(cell["threads"], []).append((cell["clean"] or cell["as_met"])[speed]["p50"])
     if len(found) < 2:
         return {}
     speeds = {count: math.exp(statistics.fmean(map(math.log, several))) for count, several in found.items()}
-    return {"chosen": remember(artifact, speeds), "per_s": {str(count): value for count, value in speeds.items()}}
+    return {"chosen": remember(artifact, speeds) if all(cell["clean"] for cell in told) else None,
+            "per_s": {str(count): value for count, value in speeds.items()}}
 
 
 def _verdict(cells: Sequence[Mapping[str, Any]], threads: Mapping[str, Any]) -> list[str]:
-    found = [f"{name}: {chosen['chosen']} threads from now on" for name, chosen in threads.items()]
+    found = [f"{name}: {chosen['chosen']} threads from now on" if chosen["chosen"] else
+             f"{name}: no number of threads is remembered, for some were never measured undisturbed"
+             for name, chosen in threads.items()]
     disturbed = sum(cell["disturbed_rounds"] for cell in cells)
     if disturbed:
         causes = sum((Counter(cell["causes"]) for cell in cells), Counter[str]())

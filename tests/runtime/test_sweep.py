@@ -153,6 +153,16 @@ def test_a_program_that_begins_half_way_is_named_and_left_out(packed_llama: dict
     assert "4 of 10 rounds were disturbed, by other programs (4); busy meanwhile: hog (7)" in found["verdict"][-1]
 
 
+def test_threads_that_were_never_undisturbed_are_not_remembered(packed_llama: dict[str, Path], tmp_path: Path,
+                                                                 jobs: list[dict[str, Any]],
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "run", lambda job: answered(job, hog=job["threads"] == 2))
+    monkeypatch.setattr(sweep_table, "remember", lambda *given: pytest.fail("remembered"))
+    found = sweep.sweep([packed_llama["gguf"]], tmp_path / "rounds", (1, 2), (8,), new_tokens=4)
+    assert found["threads"][str(packed_llama["gguf"])]["chosen"] is None
+    assert "no number of threads is remembered" in found["verdict"][0]
+
+
 @pytest.mark.parametrize(("asked", "match"), [
     ({"contexts": (300,)}, "a context of 300 tokens, the model's limit is 256"),
     ({"contexts": (64,)}, "no room for a prompt and 64 new tokens")])
