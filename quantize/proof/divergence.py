@@ -89,8 +89,10 @@ def _terms(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64
 
 def decisive(logits: Floats) -> NDArray[np.bool_]:
     """Rows of logits or log-probabilities [n, vocabulary] whose first choice is twice as likely as the second."""
-    best = np.partition(logits.astype(np.float64), -2, axis=-1)[:, -2:]
-    return np.asarray(best[:, 1] - best[:, 0] >= np.log(2.0))
+    def work(part: slice) -> NDArray[np.bool_]:
+        best = np.partition(logits[part], -2, axis=-1)[:, -2:].astype(np.float64)
+        return np.asarray(best[:, 1] - best[:, 0] >= np.log(2.0))
+    return np.concatenate(by_chunks(work, len(logits)))
 
 
 @dataclass(frozen=True)

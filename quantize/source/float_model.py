@@ -80,7 +80,7 @@ class FloatModel:
     def __init__(self, folder: Path, module: Any) -> None:
         self.folder = folder
         self._module = module
-        self._said: KeptLogits | None = None
+        self._kept = KeptLogits()
         configs = (getattr(module, "generation_config", None), module.config)
         given = [getattr(config, "eos_token_id", None) for config in configs]
         lists = [value if isinstance(value, list) else [value] for value in given if value is not None]
@@ -131,8 +131,7 @@ class FloatModel:
     def unload(self) -> None:
         """Give the memory back until the model is asked again; only a folder's own model can be."""
         self._module = None
-        if self._said is not None:
-            self._said.release()
+        self._kept.release()
 
     @property
     def device(self) -> Any:
@@ -203,18 +202,12 @@ class FloatModel:
         given: dict[str, Any] = {"input_ids": torch.tensor([list(ids)], device=self.device)}
         if self.segments > 1 and any(types):
             given["token_type_ids"] = torch.tensor([list(types)], device=self.device)
-        return self._logits.of((*ids, *(-1 - kind for kind in types)) if len(given) > 1 else tuple(ids), given)
+        key = (*ids, *(-1 - kind for kind in types)) if len(given) > 1 else tuple(ids)
+        return self._kept.of(key, given, self.module, self._output)
 
     def read(self, sequences: Sequence[Sequence[int]]) -> None:
         """Read a decoder's texts together: afterwards `logits` of each takes the output layer alone."""
-        self._logits.read(sequences, self.device)
-
-    @property
-    def _logits(self) -> KeptLogits:
-        if self._said is None:
-            self._said = KeptLogits(self.module, self._output)
-        self._said.module, self._said.output = self.module, self._output  # loaded again after `unload`
-        return self._said
+        self._kept.read(sequences, self.module, self._output, self.device)
 
     def last_logits(self, ids: Sequence[int], count: int) -> NDArray[np.float32]:
         """A decoder's logits [count, vocabulary] of the last `count` tokens, where those of all would not fit."""

@@ -15,19 +15,18 @@ Key = tuple[int, ...]
 
 
 class KeptLogits:
-    """The logits of a module of transformers whose output layer is `output`; None where it has none.
+    """The logits of a module of transformers, which is given to each call: what is kept must not keep a model, too.
 
-    Where logits are the product of the output layer, what entered it is kept: a hundredth of their size, and all that
-    is slow of them.
+    Where logits are the product of its output layer (`output`; None where it has none), what entered that is kept: a
+    hundredth of their size, and all that is slow of them.
     """
 
-    def __init__(self, module: Any, output: Any) -> None:
-        self.module, self.output = module, output
+    def __init__(self) -> None:
         self._logits: dict[Key, NDArray[np.float32]] = {}
         self._states: dict[Key, Any] = {}
         """[1, ids, hidden]"""
 
-    def of(self, key: Key, given: Mapping[str, Any]) -> NDArray[np.float32]:
+    def of(self, key: Key, given: Mapping[str, Any], module: Any, output: Any) -> NDArray[np.float32]:
         """float32 logits of one input: [ids, vocabulary] of a decoder, [outputs] of a classifier. `key` stands for what
         is `given` to the module."""
         import torch
@@ -36,9 +35,9 @@ class KeptLogits:
             return self._logits[key]
         with torch.inference_mode():
             if key in self._states:
-                found = self.output(self._states[key])
+                found = output(self._states[key])
             else:
-                found, states = self._forward(given)
+                found, states = _forward(given, module, output)
                 if states is not None and self._room(states.nbytes):
                     self._states[key] = states
             result: NDArray[np.float32] = found[0].float().cpu().numpy()
@@ -46,7 +45,7 @@ class KeptLogits:
             self._logits[key] = result
         return result
 
-    def read(self, texts: Sequence[Sequence[int]], device: Any) -> None:
+    def read(self, texts: Sequence[Sequence[int]], module: Any, output: Any, device: Any) -> None:
         """Read a decoder's texts in few passes, so that `of` has the output layer alone left to compute.
 
         For where a pass costs more than its arithmetic. A text is padded behind its end, which nothing in it sees; the
@@ -55,10 +54,10 @@ class KeptLogits:
         import torch
 
         waiting = [key for key in sorted({tuple(text) for text in texts}, key=len) if key not in self._states]
-        if len(waiting) < 3 or self.output is None:
+        if len(waiting) < 3 or output is None:
             return
         first = waiting[0]
-        self.of(first, {"input_ids": torch.tensor([first], device=device)})
+        self.of(first, {"input_ids": torch.tensor([first], device=device)}, module, output)
         if first not in self._states:
             return
         for batch in _batches(waiting):
@@ -66,7 +65,7 @@ class KeptLogits:
             for place, key in enumerate(batch):
                 ids[place, :len(key)] = torch.tensor(key)
             with torch.inference_mode():
-                states = self.module.base_model(input_ids=ids, use_cache=False).last_hidden_state
+                states = module.base_model(input_ids=ids, use_cache=False).last_hidden_state
             if batch[0] == first and not torch.allclose(states[0, :len(first)], self._states[first][0], rtol=1e-3,
                                                         atol=1e-3):
                 return
@@ -79,24 +78,25 @@ class KeptLogits:
         """Give back what takes much memory."""
         self._logits.clear()
 
-    def _forward(self, given: Mapping[str, Any]) -> tuple[Any, Any]:
-        """The logits, and what entered the output layer where they are what came out of it."""
-        import torch
-
-        if self.output is None:
-            return self.module(**given).logits, None
-        seen: list[tuple[Any, Any]] = []
-        hook = self.output.register_forward_hook(lambda module, states, logits: seen.append((states[0], logits)))
-        try:
-            logits = self.module(**given).logits
-        finally:
-            hook.remove()
-        same = len(seen) == 1 and torch.equal(seen[0][1], logits)
-        return logits, seen[0][0] if same else None
-
     def _room(self, more: int) -> bool:
         kept = sum(int(one.nbytes) for one in (*self._logits.values(), *self._states.values()))
         return kept + more <= KEEP_BYTES
+
+
+def _forward(given: Mapping[str, Any], module: Any, output: Any) -> tuple[Any, Any]:
+    """The logits, and what entered the output layer where they are what came out of it."""
+    import torch
+
+    if output is None:
+        return module(**given).logits, None
+    seen: list[tuple[Any, Any]] = []
+    hook = output.register_forward_hook(lambda _, states, logits: seen.append((states[0], logits)))
+    try:
+        logits = module(**given).logits
+    finally:
+        hook.remove()
+    same = len(seen) == 1 and torch.equal(seen[0][1], logits)
+    return logits, seen[0][0] if same else None
 
 
 def _batches(keys: Sequence[Key]) -> list[list[Key]]:
