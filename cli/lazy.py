@@ -25,7 +25,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "verify": "Prove an artifact again: hashes, tokens, template, agreement.",
         "evaluate": "Measure task metrics on the file that ships.",
         "estimate": "Foretell bytes, memory, speed and the largest context of a model on a device.",
-        "profile": "Measure latency, throughput and memory on this machine.",
+        "profile": "Measure latency, throughput and memory, here or on other machines.",
         "compare": "Compare artifacts on the same rows, or saved profiles.",
         "cascade": "Fit how sure a small model must be to answer in a bigger one's place.",
     },
