@@ -13,8 +13,8 @@ from .. import output
 if TYPE_CHECKING:
     from ...runtime.profiling.targets._base import Target
 
-HELP = ("Where to measure: local (default), ssh://user@host, adb://SERIAL?server=PATH, http://localhost:8080 (OpenAI's "
-        "API). May be repeated: gates and tables call it NAME.")
+HELP = ("Where to measure: local (default), ssh://user@host, adb://SERIAL?server=PATH, browser://APP, "
+        "http://localhost:8080 (OpenAI's API). May be repeated: gates and tables call it NAME.")
 
 
 def parse(places: Sequence[str], artifact: Path | None) -> list[Target]:

@@ -53,8 +53,8 @@ def profile(place: str, asked: Asked, say: Say) -> dict[str, Any]:
     state = device.adb("get-state").strip()
     if state != "device":
         raise EdgestillError(f"{place}: the device is {state}", "allow this machine on its screen, then try again")
-    paths = [device.push(path, say) for path in (program, artifact.model_path)]
-    with device.running(*paths, asked.threads) as (port, process):
+    binary, model = (device.push(path, say) for path in (program, artifact.model_path))
+    with device.running(binary, model, asked.threads) as (port, process):
         found = server.profile(f"http://127.0.0.1:{port}", replace(asked, threads=0), say)
         peak = re.search(r"VmHWM:\s+(\d+) kB", device.shell(f"cat /proc/{process}/status"))
     found["peak_rss_bytes"] = int(peak[1]) * 1024 if peak else None

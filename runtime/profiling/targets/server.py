@@ -8,23 +8,20 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ....models.errors import UsageError
 from ....models.task import Task
 from ...evaluation import handover
 from ...loading.foreign import codec_of, open_model
-from .. import limits, measures, timed_requests
-from ..conditions import NOT_AVAILABLE
+from .. import limits, timed_requests
 from ..enough import enough, tell
 from ..http_requests import ask, base_of, model_names
-from ..measure import Profile
 from ..prompts import DEFAULT_NEW_TOKENS, Source, order
-from ..sustained import sustained
 from ..views import view
 from ..watch import Watch
 from ._base import Asked, Say
+from ._from_outside import summed_up
 
 if TYPE_CHECKING:
     from ...data.reader import Row
@@ -79,7 +76,8 @@ def profile(place: str, asked: Asked, say: Say) -> dict[str, Any]:
         return found, {"as_met": summed, "clean": summed}  # nothing is known to have disturbed any
 
     found, views = enough(measured, count, asked.held_to, say)
-    return asdict(_profile(place, model, asked, task, requests, found, views))
+    machine = {"cpu": "a server that does not tell what it runs on", "target": place, "model": model}
+    return summed_up(task, found, views, machine, _verdict(found), asked, requests.name)
 
 
 class Requests:
@@ -139,17 +137,7 @@ def only_model(place: str) -> str:
     return names[0]
 
 
-def _profile(place: str, model: str, asked: Asked, task: Task, source: Requests, found: Sequence[Mapping[str, Any]],
-             views: Mapping[str, Any]) -> Profile:
-    met = views["as_met"]
-
-    def middle(name: str) -> float | None:
-        return float(met[name]["p50"]) if name in met else None
-
-    def spread(name: str) -> dict[str, float] | None:
-        return {part: float(met[name][part]) for part in measures.SPREAD} if name in met else None
-
-    seconds = (found[-1]["start_ns"] + found[-1]["end_ns"] - found[0]["start_ns"]) / 1e9
+def _verdict(found: Sequence[Mapping[str, Any]]) -> list[str]:
     connecting = statistics.median(request["connect_ns"] for request in found) / 1e6
     verdict = [_BLIND, f"connecting took {connecting:.3g} ms, which is in none of the times"]
     if cached := sum(request["cached_tokens"] for request in found):
@@ -158,16 +146,4 @@ def _profile(place: str, model: str, asked: Asked, task: Task, source: Requests,
     if several := sum(request.get("several_a_piece", False) for request in found):
         verdict.append(f"{several} of {len(found)} answers came in pieces that are no single tokens: of these the mean "
                        "time between tokens counts")
-    return Profile(
-        task.kind, threads=None, file_bytes=None, peak_rss_bytes=None, load_ms=None, start_ms=None,
-        prompt_tokens=round(statistics.mean(request["prompt_tokens"] for request in found)),
-        machine={"cpu": "a server that does not tell what it runs on", "target": place, "model": model},
-        raw={"requests": list(found), "warmup": asked.warmup, "repeats": len(found), "prompt_source": source.name,
-             "per_s_by_threads": {}, "looks": []},
-        new_tokens=round(statistics.mean(request["new_tokens"] for request in found)) if "ttft_ms" in met else None,
-        ttft_ms=middle("ttft_ms"), prefill_tokens_per_s=middle("prefill_tokens_per_s"),
-        decode_tokens_per_s=middle("decode_tokens_per_s"), token_ms=spread("token_ms"),
-        latency_ms=spread("latency_ms"), request_ms=spread("request_ms"), texts_per_s=middle("texts_per_s"),
-        views=views, conditions={"seconds": seconds, "programs": {}, "mhz": NOT_AVAILABLE, "celsius": NOT_AVAILABLE,
-                                 "energy": NOT_AVAILABLE},
-        verdict=verdict, sustained=sustained(found) if asked.seconds else None)
+    return verdict
