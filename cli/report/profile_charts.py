@@ -185,6 +185,39 @@ def frontier(models: Sequence[Model], x_label: str, y_label: str, higher: bool, 
     return svg.drawing("".join(parts), height, f"{y_label} by {x_label}; {better} and to the left is better")
 
 
+@dataclass(frozen=True)
+class Work:
+    """One pass of a model: what it computed for each byte that it read, and how fast."""
+
+    name: str
+    per_byte: float
+    per_s: float
+    """Multiply-adds."""
+
+
+def roofline(works: Sequence[Work], bytes_per_s: float, most_per_s: float, index: int = 0) -> str:
+    """What was reached below the roof that memory (the slope) and arithmetic (the flat part) leave. Empty without
+    work."""
+    if not works:
+        return ""
+    height, edge = 300.0, most_per_s / bytes_per_s
+    x = svg.Axis(min(edge, *(work.per_byte for work in works)) / 3, max(edge, *(work.per_byte for work in works)) * 3,
+                 svg.LEFT, svg.WIDTH - svg.RIGHT, logarithmic=True)
+    low = min(bytes_per_s * x.low, *(work.per_s for work in works)) / 1e9
+    y = svg.Axis(low / 1.5, most_per_s / 1e9 * 2, height - svg.BOTTOM, svg.TOP, logarithmic=True)
+    roof = [(at, min(bytes_per_s * at, most_per_s) / 1e9) for at in (x.low, edge, x.high)]
+    parts = [svg.grid(x, y, height, svg.short_number, svg.short_number),
+             svg.labels("multiply-adds for each byte read", "billion multiply-adds a second", height),
+             f'<polyline class="frontier" points="{_path([(x.at(a), y.at(b)) for a, b in roof])}"/>']
+    taken: list[tuple[float, float, float, float]] = []
+    for work in works:
+        px, py = x.at(work.per_byte), y.at(work.per_s / 1e9)
+        top = y.at(min(bytes_per_s * work.per_byte, most_per_s) / 1e9)
+        parts.append(svg.group(role(index), svg.line("whisker", px, py, px, top), svg.dot(px, py, 5.0, work.name)))
+        parts.append(svg.tag(work.name, px, py, 5.0, taken, height))
+    return svg.drawing("".join(parts), height, "what was computed, below what memory and arithmetic allow")
+
+
 def _scale(panel: Panel, start: float, end: float) -> svg.Axis:
     """From 0 where that leaves the curve legible; single peaks do not press the rest flat."""
     values = sorted([value for _, value in panel.points] + [high for _, _, high in panel.band])

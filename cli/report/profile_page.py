@@ -24,7 +24,7 @@ def render(title: str, profiles: Mapping[str, Table], sweeps: Mapping[str, Table
     """The whole document; `profiles` and `sweeps` by their names, `compared` what `compare` finds of the profiles."""
     known = list(profiles.items())
     return markup.document(title, [_lead(known), _overview(known), _distributions(known), _frontier(compared),
-                                 _courses(known),
+                                 _courses(known), _roofs(known),
                                  *(_sweep(name, sweep) for name, sweep in sweeps.items()), _machines(known)])
 
 
@@ -142,6 +142,22 @@ def _states(looks: Sequence[Table], began: float) -> list[Panel]:
     named = (("°C of the hottest sensor", heat, 0.0), ("MHz", clock, 0.0), ("cores that others used", others, 1.0))
     return [Panel(label, [(max(0.0, at), value) for at, value in points], reaches=reaches)
             for label, points, reaches in named if len(points) > 1]
+
+
+def _roofs(known: Sequence[tuple[str, Table]]) -> str:
+    """Of runs that were held against their machine (profile --roofline): how far below its roof each pass stayed."""
+    figures = []
+    for index, (name, profile) in enumerate(known):
+        roof = profile.get("roofline")
+        if not roof:
+            continue
+        works = [profile_charts.Work(f"{label}, {100 * one['roof_ms'] / one['achieved_ms']:.0f} % of the roof",
+                                     one["multiply_adds"] / one["bytes"],
+                                     1000 * one["multiply_adds"] / one["achieved_ms"])
+                 for key, label in (("prefill", "prompt"), ("decode", "step")) if (one := roof.get(key))]
+        drawn = profile_charts.roofline(works, roof["read_bytes_per_s"], roof["multiply_adds_per_s"], index)
+        figures.append(markup.figure(drawn, f"{name}: dashed, what memory and the fastest product alone allow."))
+    return f'<h2>What this machine allows</h2><div class="charts">{"".join(figures)}</div>' if figures else ""
 
 
 def _sweep(name: str, sweep: Table) -> str:

@@ -93,6 +93,19 @@ def test_the_front_is_joined_and_the_beaten_are_pale() -> None:
     assert profile_charts.frontier(models[:1], "ms", "accuracy", True) == ""
 
 
+def test_a_run_stands_below_its_machines_roof(profiles: dict[str, dict[str, Any]]) -> None:
+    roof = {"read_bytes_per_s": 1e10, "multiply_adds_per_s": 1e11, "words": [],
+            "prefill": {"achieved_ms": 40.0, "roof_ms": 20.0, "multiply_adds": 2e9, "bytes": 1e8},
+            "decode": {"achieved_ms": 20.0, "roof_ms": 10.0, "multiply_adds": 1e8, "bytes": 1e8}}
+    page = profile_page.render("x", {"pi": profiles["pi"] | {"roofline": roof}, "desktop": profiles["desktop"]}, {})
+    parse(page)
+    assert page.count("50 % of the roof") == 4 and page.count("What this machine allows") == 1, "title and name of each"
+    drawn = profile_charts.roofline([profile_charts.Work("step", 1.0, 5e9)], 1e10, 1e11)
+    (ends,) = re.findall(r'class="whisker" x1="[\d.]+" y1="([\d.]+)" x2="[\d.]+" y2="([\d.]+)"', drawn)
+    assert float(ends[1]) < float(ends[0]), "the roof lies above"
+    assert profile_charts.roofline([], 1e10, 1e11) == ""
+
+
 def test_names_are_cut_at_their_beginning() -> None:
     assert profile_charts.short("gguf-Q4_0") == "gguf-Q4_0"
     assert profile_charts.short("out/home/packed/gguf-Q4_0") == "…/packed/gguf-Q4_0"
