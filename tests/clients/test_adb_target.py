@@ -18,7 +18,8 @@ from edgestill.runtime.profiling.targets._base import Asked
 
 from .adbd import Adbd
 
-pytestmark = pytest.mark.skipif(shutil.which("adb") is None, reason="no adb: apt-get install adb")
+pytestmark = [pytest.mark.timeout(900),
+              pytest.mark.skipif(shutil.which("adb") is None, reason="no adb: apt-get install adb")]
 SERVER = f"""#!{sys.executable}
 import json, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
