@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from edgestill.cli import main
-from edgestill.cli.commands import profiled
+from edgestill.cli.commands import profile_targets, profiled
 from edgestill.models.errors import EdgestillError
-from edgestill.runtime.loading import foreign
 from edgestill.runtime.profiling import measure
 from edgestill.runtime.profiling.measure import Profile
 from edgestill.runtime.profiling.targets import local
@@ -38,9 +36,8 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         ASKED.update(asked)
         return measured(asked["repeats"])
 
-    manifest = SimpleNamespace(task=SimpleNamespace(kind="generate"))
     monkeypatch.setattr(measure, "profile", profile)
-    monkeypatch.setattr(foreign, "open_model", lambda path: SimpleNamespace(manifest=manifest))
+    monkeypatch.setattr(profile_targets, "task", lambda path: "generate")
 
 
 def test_a_page_with_pictures_is_written(tmp_path: Path, capsys: Capture) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from edgestill.cli import main
+from edgestill.cli.commands import profile_targets
 from edgestill.models.errors import UsageError
-from edgestill.runtime.loading import foreign
 from edgestill.runtime.profiling import machine_rates, model_shape
 from edgestill.runtime.profiling.targets import local
 
@@ -41,12 +41,12 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "profile", measured)
     monkeypatch.setattr(machine_rates, "measure_rates", rates)
     monkeypatch.setattr(model_shape, "read", shape)
-    monkeypatch.setattr(foreign, "open_model", lambda path: pytest.fail("the model is not opened"))
+    monkeypatch.setattr(profile_targets, "task", lambda path: pytest.fail("the model is not opened"))
 
 
 def test_the_machine_is_measured_after_the_model_and_the_verdict_says_more(tmp_path: Path, monkeypatch: Any,
                                                                          capsys: Capture) -> None:
-    monkeypatch.setattr("edgestill.cli.commands.profile_targets.task", lambda path: "generate")
+    monkeypatch.setattr(profile_targets, "task", lambda path: "generate")
     out = tmp_path / "profile.json"
     assert main.call(["profile", "m", "--roofline", "--json", "-o", str(out)]) == 0
     assert MEASURED[1] == (2, 20.0)
