@@ -52,7 +52,8 @@ class Device:
     """What is known of a device."""
 
     title: str
-    architecture: str = limited(choices=("arm", "x86", "wasm"))
+    architecture: str = limited(choices=("arm", "armv8.0", "x86", "wasm"))
+    """armv8.0 is ARM without instructions for dot products: engines do without their fast kernels there."""
     threads: int = limited(1, minimum=1)
     """Cores that a model should have."""
     memory_bytes: Figure | None = None

@@ -26,8 +26,9 @@ BUCKET_BYTES = 310
 LAYER_BYTES = {"gguf": 45e3, "onnx": 80e3}
 """Of the engine's graph."""
 REPACKED = {"x86": ("Q4_0", "Q4_K", "IQ4_NL"), "wasm": (),
-            "arm": ("Q4_0", "Q4_K", "IQ4_NL", "Q8_0", "Q5_K", "Q6_K")}
-"""Types that llama.cpp keeps a second time, in another order. x86 was measured; arm is what its source says."""
+            "arm": ("Q4_0", "Q4_K", "IQ4_NL", "Q8_0", "Q5_K", "Q6_K"), "armv8.0": ("IQ4_NL",)}
+"""Types that llama.cpp keeps a second time, in another order. x86 was measured; ARM is what its source says
+(ggml-cpu/repack.cpp), where armv8.0 stands for processors without dot products, such as Cortex-A53 and A72."""
 PASS = 512
 """Most tokens of a pass over a prompt."""
 SCRATCH_BYTES = {"gguf": 1e6, "onnx": 7e6}

@@ -11,7 +11,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from ...models.errors import MissingExtra
 from ..files.gguf_header import TYPES
 from ..machine.cores import allowed_cores
 from ..machine.processor import processor
-from .machine import memory_bytes
+from .machine import features, memory_bytes
 from .zero_models import Decoder, write_gguf, write_onnx
 
 if TYPE_CHECKING:
@@ -80,13 +80,19 @@ def this_device(threads: int = 0, seconds: float = 20.0) -> Device:
     rates = measure_rates(threads or allowed_cores(), seconds)
     if not rates.engines:
         raise MissingExtra("llama-cpp-python or onnxruntime", "gguf")
-    machine = platform.machine().lower()
     memory = memory_bytes()
     today, source = time.strftime("%Y-%m"), "edgestill estimate --calibrate"
-    return Device(processor(), "arm" if machine.startswith(("arm", "aarch")) else "x86", rates.threads,
+    return Device(processor(), architecture(platform.machine().lower(), features()), rates.threads,
                   Figure(memory, memory, "measured", source, today),
                   Figure(rates.read_bytes_per_s, rates.read_bytes_per_s, "measured", source, today),
                   engines=rates.engines)
+
+
+def architecture(machine: str, has: Sequence[str]) -> str:
+    """As a device's file has it; `has` is empty where the system does not tell its instructions."""
+    if not machine.startswith(("arm", "aarch")):
+        return "x86"
+    return "arm" if "asimddp" in has or not has else "armv8.0"
 
 
 def read_rate(threads: int, seconds: float) -> float:

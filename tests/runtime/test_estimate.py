@@ -55,6 +55,7 @@ def test_an_engine_keeps_some_types_twice_and_others_in_another_form():
     assert memory("gguf:Q4_0", "x86")["weights"] == four.file_bytes + four.read_bytes["Q4_0"]
     assert memory("gguf:Q8_0", "x86")["weights"] == eight.file_bytes
     assert memory("gguf:Q8_0", "arm")["weights"] == eight.file_bytes + eight.read_bytes["Q8_0"]
+    assert memory("gguf:Q4_0", "armv8.0")["weights"] == four.file_bytes
     packed = variants.planned(SHAPE, "onnx:int4")
     scales = sum(packed.weights.values()) / 8
     assert memory("onnx:int4", "x86")["weights"] == pytest.approx(

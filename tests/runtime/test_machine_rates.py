@@ -109,3 +109,10 @@ def test_reading_is_faster_than_any_disk():
 def test_bits_are_those_of_the_files():
     assert [machine_rates.bits(type) for type in ("Q4_0", "Q6_K", "F16", "int4", "int8")] == [4.5, 6.5625, 16, 5, 9]
     assert all(math.isfinite(machine_rates.bits(type)) for types in machine_rates.KERNELS.values() for type in types)
+
+
+@pytest.mark.parametrize(("machine", "features", "found"), [
+    ("x86_64", ["avx2"], "x86"), ("aarch64", ["asimd", "asimddp"], "arm"), ("aarch64", ["asimd"], "armv8.0"),
+    ("arm64", [], "arm")])
+def test_arm_without_dot_products_is_told_apart(machine: str, features: list[str], found: str) -> None:
+    assert machine_rates.architecture(machine, features) == found
