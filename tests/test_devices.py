@@ -104,11 +104,11 @@ def test_compiled_modules_and_a_zip_do_what_the_source_does(
 @pytest.mark.parametrize("layout", ["compiled", "zipped"])
 def test_data_files_are_found_wherever_they_lie(layout: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     code = ("import sys\nsys.path.insert(0, sys.argv[1])\nfrom pathlib import Path\n"
-            "from edgestill.models.demo import grammar\nfrom edgestill.cli.report import page\n"
+            "from edgestill.models.demo import grammar\nfrom edgestill.cli.report import markup\n"
             "from edgestill.distill.student_template import read\nfrom edgestill.quantize import apps\n"
             "from edgestill.runtime.server import application\n"
             "assert next(grammar.rows('train', 1)) and 'im_start' in read('chatml', Path())\n"
-            "assert page.STYLE.read_text() and application._PAGE.read_text()\n"
+            "assert markup.STYLE.read_text() and application._PAGE.read_text()\n"
             "apps.copy(apps.TEMPLATES / 'android' / 'common', Path('app'))\n")
     subprocess.run([sys.executable, "-c", code, request.getfixturevalue(layout)], check=True, cwd=tmp_path)
     wanted = ROOT / "quantize" / "apps" / "templates" / "android" / "common"

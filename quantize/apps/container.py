@@ -111,5 +111,6 @@ def peak_bytes(packed: Artifact, codec: Codec, context: int) -> int:
 
 
 def _peak_bytes(packed: Artifact, requests: list[dict[str, Any]]) -> int:
-    work = jobs.job(packed, 2, requests, streams=STREAMS, new_tokens=_NEW_TOKENS)
+    at_once = requests if len(requests) == 1 else [{"together": requests}]
+    work = jobs.job(packed, 2, at_once, streams=len(requests), new_tokens=_NEW_TOKENS)
     return int(jobs.run(work | {"check_hashes": False})["memory"]["peak_rss_bytes"])

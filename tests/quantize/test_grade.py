@@ -142,7 +142,7 @@ def test_an_answer_is_given_up_only_where_nothing_could_make_it_right(text: str,
 def test_quick_proves_tokens_template_stop_ids_cache_and_kl_alone() -> None:
     manifest = SimpleNamespace(task=SimpleNamespace(kind="generate"))
     subject: Any = SimpleNamespace(artifact=SimpleNamespace(manifest=manifest), quick=True)
-    quick = {"opens", "agreement", "cache", "codes", "stop_ids", "template", "tokens"}  # codes: at export alone
+    quick = {"opens", "agreement", "cache", "codes", "kv", "stop_ids", "template", "tokens"}  # codes: at export alone
     assert {step.name for step in steps.steps(subject)} == quick
     subject.quick = False
     whole = quick | {"beyond", "metadata", "rtn", "second_graph", "task", "tensors"}
