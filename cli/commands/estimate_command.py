@@ -49,8 +49,7 @@ def command(model: str | None, device_name: str | None, context: int, targets: t
     """Foretell bytes, memory, speed and the largest context of a model on a device.
 
     MODEL is a name that `edgestill models` lists, a Hugging Face folder (its config.json is enough), a GGUF file or an
-    artifact; no weight is read. Ranges are as wide as such estimates have been wrong. What nobody measured or published
-    of a device stays empty.
+    artifact; no weight is read. What nobody measured or published of a device stays empty.
     """
     if devices + calibrate + (model is not None) != 1:
         raise UsageError("estimate: one of MODEL, --devices and --calibrate is wanted",

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .. import inputs, options, output, quiet
-from . import explained, named_models, operator_times, profile_gates, profile_targets, profiled, sweeping, under_load
+from . import (
+    named_models,
+    operator_times,
+    profile_gates,
+    profile_roofline,
+    profile_targets,
+    profiled,
+    sweeping,
+    under_load,
+)
 
 
 @click.command(
@@ -108,7 +119,7 @@ def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path 
         return
     sweeping.refuse(("table", "traced"), "a profile of one model")
     path = named_models.model(artifact) if artifact is not None else None
-    known = explained.read(path, targets) if explains else None
+    known = profile_roofline.read(path, targets) if explains else None
     names = [target.name for target in targets]
     limits = profile_gates.read(profile_targets.task(path), gates, run_file, bool(junit or markdown), names)
     rows = inputs.read_rows(prompts, columns, skip_bad=skip_bad) if prompts else None
@@ -119,17 +130,10 @@ def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path 
             prompts=rows, seconds=sustained, options=profiled.answer_options(schema))
         if known is not None:
             for told in found.values():
-                explained.explain(told, *known)
-    if out is not None and found:
-        from ...models import files
-
-        files.write_json(out, next(iter(found.values())) if len(targets) == 1 else {"targets": found})
+                profile_roofline.explain(told, *known)
     titles = {name: profile_targets.title(artifact, name) for name in found}
-    if page is not None and found:
-        from ...models import files
-        from . import profile_files
-
-        files.write_text(page, profile_files.page({titles[name]: told for name, told in found.items()}, {}))
+    if found:
+        _write(found, titles, len(targets), out, page)
     judged = {name: profile_gates.judge(limits[name], told) for name, told in found.items()}
     profile_gates.write({titles[name]: some for name, some in judged.items()},
                         {titles[name]: told for name, told in found.items()}, junit, markdown)
@@ -144,3 +148,16 @@ def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path 
             profiled.show(told, judged[name])
     profile_targets.check(failed, len(targets))
     profile_gates.check(judged)
+
+
+def _write(found: Mapping[str, Any], titles: Mapping[str, str], targets: int, out: Path | None,
+           page: Path | None) -> None:
+    """Profiles as JSON, and as a page with pictures."""
+    from ...models import files
+
+    if out is not None:
+        files.write_json(out, next(iter(found.values())) if targets == 1 else {"targets": found})
+    if page is not None:
+        from . import profile_files
+
+        files.write_text(page, profile_files.page({titles[name]: told for name, told in found.items()}, {}))

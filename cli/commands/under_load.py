@@ -17,7 +17,7 @@ from .. import output
 from . import named_models, profile_targets, sweeping
 
 if TYPE_CHECKING:
-    from ...models.task import Task
+    from ...models.artifact import Artifact
     from ...runtime.data.reader import Row
     from ...runtime.profiling.http_requests import TimedAnswer
     from ...runtime.profiling.limits import Limit
@@ -55,7 +55,6 @@ def run(artifacts: Sequence[Path], places: Sequence[str], asked: Sequence[float]
     asking the server raises.
     """
     from ...models import files
-    from ...models.task import Task
     from ...runtime.loading.foreign import open_model
     from ...runtime.profiling import load, machine
     from ...runtime.profiling.limits import Limit
@@ -76,13 +75,14 @@ def run(artifacts: Sequence[Path], places: Sequence[str], asked: Sequence[float]
         if len(values) > 1:
             raise UsageError(f"--{name}: a server has one number of them, not {len(values)}", "give one")
     model = named_models.model(path) if path is not None else None
-    task = open_model(model).manifest.task if model is not None else Task()
-    if task.kind != "generate":
-        raise UsageError(f"{model}: models that {task.kind} are not measured under load", "leave --rate out")
+    artifact = open_model(model) if model is not None else None
+    if artifact is not None and artifact.manifest.task.kind != "generate":
+        raise UsageError(f"{model}: models that {artifact.manifest.task.kind} are not measured under load",
+                         "leave --rate out")
     limits = [Limit.parse(gate, "generate") for gate in gates]
     counts = load.counts(asked, repeats if sweeping.given("repeats") else load.DEFAULT_REQUESTS, seconds, limits)
     with _server(model, place, threads[0], streams) as served:
-        ask = _asker(served, task, Asked(model, prompt_tokens, new_tokens, prompts=rows),
+        ask = _asker(served, artifact, Asked(model, prompt_tokens, new_tokens, prompts=rows),
                      sum(counts.values()) + warmup)
         found = load.load(ask, counts, arrivals, limits, cost_per_hour, warmup, output.note)
         status = Path(f"/proc/{served.get('pid')}/status")
@@ -128,14 +128,15 @@ def _check(found: Mapping[str, Any], limits: Sequence[Limit]) -> None:
                       "the lines above say why; try a lower --rate")
 
 
-def _asker(served: Mapping[str, Any], task: Task, asked: Asked, count: int) -> Callable[[int], TimedAnswer]:
+def _asker(served: Mapping[str, Any], artifact: Artifact | None, asked: Asked,
+           count: int) -> Callable[[int], TimedAnswer]:
     """What makes request number n of `count`, whose bodies are made beforehand. UsageError where there are neither
     prompts nor a model to make some for."""
     from ...runtime.profiling.http_requests import CHAT, ask
     from ...runtime.profiling.targets import server
 
     key = "" if "pid" in served else os.environ.get(server.KEY, "")
-    bodies = server.Requests(asked, task, served["model"]).bodies(count)
+    bodies = server.Requests(asked, artifact, served["model"]).bodies(count)
     if asked.prompts is not None and len(asked.prompts) < count:
         output.note(f"{len(asked.prompts)} prompts for {count} requests: a server that keeps what it has read answers "
                     "sooner when a prompt comes again")

@@ -73,7 +73,8 @@ CODES_KL_NATS = 0.02
 """Largest mean KL(float model with the packed weights as its own || packed). Sound files: 1.5e-4 to .001 of toys; of a
 real model of 135M, whose inputs llama.cpp rounds to eight bits, .004 at Q4_0 and .007 at mixed types."""
 KV_KL_NATS = {"q8_0": 0.02, "q4_0": 0.15}
-"""By the type of keys and values: largest mean KL between the file with them in float16 and with them in that type."""
+"""By the type of keys and values: largest mean KL between the file with them in float16 and with them in that type. A
+real model of 135M lost .005 and .052, one with large key biases .51 at q4_0."""
 RTN_FACTOR, RTN_NATS = 1.25, 0.01
 """A 4-bit file may lie so many times as far from the float model as codes that are rounded to the nearest step, and as
 much further as engines round. Methods are there to lie nearer; scales that are a quarter too small lie at nats."""

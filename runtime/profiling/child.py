@@ -13,11 +13,12 @@ STARTED = time.perf_counter()
 import copy  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
 
 
-def main() -> None:
-    """Run the job; a failure a user can cause is handed over as {"error", "message", "hint"}."""
+def main(run: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """`run` the job; a failure a user can cause is handed over as {"error", "message", "hint"}."""
     from ...models.errors import EdgestillError
 
     job = json.load(sys.stdin)
@@ -66,4 +67,4 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    main(run)

@@ -23,7 +23,8 @@ from .views import first_token, gaps
 Series = NDArray[np.float64]
 Requests = Sequence[Mapping[str, Any]]
 RUNS = 0.015
-"""Standard deviation of a run's median, as a share of it, between runs of one model on one idle machine."""
+"""Standard deviation of a run's median, as a share of it, between runs of one model on one idle machine: assumed, and
+measured by `benchmarks/profiler.py compare`."""
 FEWEST = 8
 """Requests, undisturbed ones where there are as many, below which nothing is told."""
 UNKNOWN = "cannot tell"

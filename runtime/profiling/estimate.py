@@ -38,9 +38,11 @@ _REQUESTS, _WINDOW = 12, 65_536
 USABLE = 0.8
 """Of a device's memory; the rest is the system's."""
 MEMORY_SPREAD, DECODE_SPREAD, PREFILL_SPREAD = 0.07, 0.2, 0.25
-"""How far estimates with measured rates have been off."""
+"""How far estimates may be off: of memory as four files have been; of speed, with measured rates, this is assumed."""
 UNSAID_LAYER_S = 1e-4
-"""Most that a layer of a step costs besides its weights, where a device's file does not say it."""
+"""Most that a layer of a step is taken to cost besides its weights, where a device's file does not say it."""
+WEIGHTS, ATTENTION, LAYERS = "weights", "attention", "layers"
+"""What a model's time goes into."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,29 @@ def memory(shape: Shape, variant: Variant, device: Device, context: int, prompt_
             "buffers": round(buffers + max(0.0, peak - run))}
 
 
+def step_parts(shape: Shape, variant: Variant, rates: Rates, held: int) -> dict[str, float]:
+    """Seconds of a step with `held` tokens before it by what they go into, at an engine's measured rates."""
+    products = 2 * shape.layers * shape.heads * shape.head_size * held
+    weights = sum(size / kernel(rates, type).read_bytes_per_s for type, size in variant.read_bytes.items())
+    return {WEIGHTS: weights, ATTENTION: products / rates.attention_multiply_adds_per_s,
+            LAYERS: rates.step_s + shape.layers * rates.layer_s}
+
+
+def prompt_parts(shape: Shape, variant: Variant, rates: Rates, tokens: int) -> dict[str, float]:
+    """The same of a prompt, whose last token alone meets the output layer."""
+    products = shape.layers * shape.heads * shape.head_size * tokens**2
+    weights = sum(tokens * count / kernel(rates, type).multiply_adds_per_s for type, count in variant.layers.items())
+    weights += sum(count * bits(type) / 8 / kernel(rates, type).read_bytes_per_s
+                   for type, count in variant.head.items())
+    return {WEIGHTS: weights, ATTENTION: products / rates.prompt_attention_multiply_adds_per_s,
+            LAYERS: -(-tokens // PASS) * (rates.step_s + shape.layers * rates.layer_s)}
+
+
 def step_s(shape: Shape, variant: Variant, device: Device, held: int) -> Range | None:
     """Seconds of a step with `held` tokens before it."""
-    products = 2 * shape.layers * shape.heads * shape.head_size * held
     rates = device.engines.get(variant.format)
     if rates is not None:
-        seconds = rates.step_s + shape.layers * rates.layer_s + products / rates.attention_multiply_adds_per_s
-        seconds += sum(size / kernel(rates, type).read_bytes_per_s for type, size in variant.read_bytes.items())
+        seconds = sum(step_parts(shape, variant, rates, held).values())
         return seconds * (1 - DECODE_SPREAD), seconds * (1 + DECODE_SPREAD)
     reading = device.read_bytes_per_s
     if reading is None:
@@ -140,26 +158,20 @@ def step_s(shape: Shape, variant: Variant, device: Device, held: int) -> Range |
 
 def prefill_s(shape: Shape, variant: Variant, device: Device, tokens: int) -> Range | None:
     """Seconds until a prompt is read."""
-    products = shape.layers * shape.heads * shape.head_size * tokens**2
-    passes = -(-tokens // PASS)
     rates = device.engines.get(variant.format)
     if rates is not None:
-        seconds = passes * (rates.step_s + shape.layers * rates.layer_s)
-        seconds += products / rates.prompt_attention_multiply_adds_per_s
-        seconds += sum(tokens * count / kernel(rates, type).multiply_adds_per_s
-                       for type, count in variant.layers.items())
-        seconds += sum(count * bits(type) / 8 / kernel(rates, type).read_bytes_per_s
-                       for type, count in variant.head.items())
+        seconds = sum(prompt_parts(shape, variant, rates, tokens).values())
         return seconds * (1 - PREFILL_SPREAD), seconds * (1 + PREFILL_SPREAD)
     figures = device.multiply_adds_per_s
     if any(type not in figures and "any" not in figures for type in variant.layers):
         return None
+    products = shape.layers * shape.heads * shape.head_size * tokens**2
     low = high = 0.0
     for type, count in variant.layers.items():
         figure = figures.get(type) or figures["any"]
         low += (tokens * count + products * count / sum(variant.layers.values())) / figure.high
         high += (tokens * count + products * count / sum(variant.layers.values())) / figure.low
-    return low, high + passes * shape.layers * UNSAID_LAYER_S
+    return low, high + -(-tokens // PASS) * shape.layers * UNSAID_LAYER_S
 
 
 def kernel(rates: Rates, type: str) -> Kernel:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from .child import main
 
 clock = time.perf_counter_ns
 Span = tuple[int, str, str, int, int]
@@ -21,19 +22,6 @@ Span = tuple[int, str, str, int, int]
 ROUNDS = 3
 _VIEWS = (b"NONE", b"RESHAPE", b"VIEW", b"PERMUTE", b"TRANSPOSE")
 """What computes nothing."""
-
-
-def main() -> None:
-    """Run the job; a failure a user can cause is handed over as limited_process.refusal does."""
-    from ...models.errors import EdgestillError
-    from ..files.limited_process import refusal
-
-    job = json.load(sys.stdin)
-    try:
-        result = run(job)
-    except EdgestillError as error:
-        result = refusal(error)
-    json.dump(result, sys.stdout)
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,4 +188,4 @@ class _Watched:
 
 
 if __name__ == "__main__":
-    main()
+    main(run)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .estimate import PASS, kernel
-from .machine_rates import MachineRates, bits
+from .estimate import ATTENTION, LAYERS, WEIGHTS, kernel, prompt_parts, step_parts
+from .machine_rates import MachineRates
 
 if TYPE_CHECKING:
-    from ...models.device import Rates
     from ...models.shape import Shape
     from .variants import Variant
 
-WEIGHTS, ATTENTION, LAYERS, REST = "weights", "attention", "layers", "rest"
+REST = "rest"
 _ENOUGH = 0.9
 """Of what all threads read, from which on one alone is as good."""
 _FASTER = 1.15
@@ -36,13 +35,14 @@ def roofline(profile: Mapping[str, Any], shape: Shape, variant: Variant, rates: 
     tokens, held = profile["prompt_tokens"], profile["prompt_tokens"] + profile["new_tokens"] // 2
     read = sum(variant.read_bytes.values())
     best = max(kernel(engine, type).multiply_adds_per_s for type in variant.weights)
-    passes = {"prefill": (_prompt(shape, variant, engine, tokens),
+    passes = {"prefill": (prompt_parts(shape, variant, engine, tokens),
                           tokens * sum(variant.layers.values()) + sum(variant.head.values())),
-              "decode": (_step(shape, variant, engine, held), variant.weights.total())}
+              "decode": (step_parts(shape, variant, engine, held), variant.weights.total())}
     found = {}
-    for name, (parts, count) in passes.items():
+    for name, (seconds, count) in passes.items():
         if f"{name}_ms" not in met:  # answers of one token take no step
             continue
+        parts = {part: 1000 * one for part, one in seconds.items()}
         achieved, possible = met[f"{name}_ms"]["p50"], sum(parts.values())
         whole = parts | {REST: max(0.0, achieved - possible)}
         found[name] = {"achieved_ms": achieved, "possible_ms": possible, "share": possible / achieved, "parts": whole,
@@ -51,24 +51,6 @@ def roofline(profile: Mapping[str, Any], shape: Shape, variant: Variant, rates: 
     return {"threads": rates.threads, "read_bytes_per_s": rates.read_bytes_per_s,
             "read_bytes_per_s_by_threads": rates.read_bytes_per_s_by_threads, "multiply_adds_per_s": best, **found,
             "words": _words(found, rates, tokens, held, met is not views["clean"])}
-
-
-def _step(shape: Shape, variant: Variant, rates: Rates, held: int) -> dict[str, float]:
-    """Milliseconds of a step by what they go into, with `held` tokens before it."""
-    products = 2 * shape.layers * shape.heads * shape.head_size * held
-    weights = sum(size / kernel(rates, type).read_bytes_per_s for type, size in variant.read_bytes.items())
-    return {WEIGHTS: 1000 * weights, ATTENTION: 1000 * products / rates.attention_multiply_adds_per_s,
-            LAYERS: 1000 * (rates.step_s + shape.layers * rates.layer_s)}
-
-
-def _prompt(shape: Shape, variant: Variant, rates: Rates, tokens: int) -> dict[str, float]:
-    """The same of a prompt, whose last token alone meets the output layer."""
-    products = shape.layers * shape.heads * shape.head_size * tokens**2
-    weights = sum(tokens * count / kernel(rates, type).multiply_adds_per_s for type, count in variant.layers.items())
-    weights += sum(count * bits(type) / 8 / kernel(rates, type).read_bytes_per_s
-                   for type, count in variant.head.items())
-    return {WEIGHTS: 1000 * weights, ATTENTION: 1000 * products / rates.prompt_attention_multiply_adds_per_s,
-            LAYERS: 1000 * -(-tokens // PASS) * (rates.step_s + shape.layers * rates.layer_s)}
 
 
 def _words(found: Mapping[str, Mapping[str, Any]], rates: MachineRates, tokens: int, held: int,

@@ -62,7 +62,7 @@ def test_what_a_page_cannot_do_is_refused(app: Path, monkeypatch: pytest.MonkeyP
                            (Asked(None, prompts=ROWS, options={"schema": {}}), "neither --sustained nor --schema")):
         with pytest.raises(UsageError, match=refusal):
             browser.profile(place, asked, print)
-    monkeypatch.setattr(browser.shutil, "which", lambda name: None)
+    monkeypatch.setattr(browser._chromium.shutil, "which", lambda name: None)
     with pytest.raises(EdgestillError, match="no browser is installed here"):
         browser.profile(place, Asked(None, prompts=ROWS), print)
     (app / "node_modules" / "@huggingface" / "transformers").rmdir()

@@ -32,7 +32,8 @@ def test_a_server_is_asked_the_prompts_and_timed(stub: Stub, monkeypatch: pytest
     found = measured(stub.url, new_tokens=9, options={"schema": {"type": "object"}}, seconds=0.2)
     met, requests = found["views"]["as_met"], found["raw"]["requests"]
     assert len(requests) == met["requests"] >= 4 and found["sustained"]["seconds"] > 0.1
-    assert found["ttft_ms"] == met["ttft_ms"]["p50"] and met["ttft_ms"]["needed"]["p95"] >= 59
+    times = met["ttft_ms"]
+    assert found["ttft_ms"] == times["p50"] and ("p95" in times["needed"]) is (times["upper"]["p95"] is None)
     assert (found["new_tokens"], found["prompt_tokens"]) == (4, 30) and met["token_ms"]["values"] == 3 * len(requests)
     assert found["threads"] is found["file_bytes"] is found["prefill_tokens_per_s"] is None
     assert found["machine"]["model"] == "big-1" and "secret" not in json.dumps(found)

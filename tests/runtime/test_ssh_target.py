@@ -106,6 +106,19 @@ def test_a_run_there_goes_through_drops_and_is_measured_once(host: Host, tmp_pat
     assert len(said) == 3, "contents that are there were sent again"
 
 
+def test_what_nobody_asked_for_in_a_long_time_is_deleted_there(host: Host, tmp_path: Path) -> None:
+    shipment = shipped(tmp_path)
+    ssh._send(host, shipment.contents, 2**40, print)
+    (contents,) = (tmp_path / "cache").glob("*/contents")
+    old = [contents / "old", *(contents.parent / room / "old" for room in ("packages", "runs"))]
+    for place in old:
+        place.mkdir(parents=True) if place.parent != contents else place.touch()
+        os.utime(place, (0, 0))
+    assert ssh._run(host, shipment, print)["read"] == "weights"
+    assert not any(place.exists() for place in old)
+    assert [len(list((contents.parent / room).iterdir())) for room in ("contents", "packages", "runs")] == [2, 1, 1]
+
+
 def test_a_transfer_goes_on_where_it_broke(host: Host, tmp_path: Path) -> None:
     path = tmp_path / "large"
     path.write_bytes(bytes(range(256)) * 100)

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 UNUSED = 30 * 86400
-"""Seconds after which contents that no run took are deleted."""
+"""Seconds after which what no run took is deleted."""
 
 
 def root() -> str:
@@ -176,15 +176,16 @@ def _site(packages: list[str]) -> str:
             with zipfile.ZipFile(_content(name)) as wheel:
                 wheel.extractall(made)
         os.replace(made, folder)
+    os.utime(folder)
     return folder
 
 
 def _forget() -> None:
-    """Delete contents that have not been asked for in a long time."""
-    folder = os.path.dirname(_content(""))
-    for entry in os.scandir(folder):
-        if time.time() - entry.stat().st_mtime > UNUSED:
-            os.remove(entry.path)
+    """Delete contents, packages and results that have not been asked for in a long time."""
+    for name in ("contents", "packages", "runs"):
+        for entry in os.scandir(os.path.join(root(), name)):
+            if time.time() - entry.stat().st_mtime > UNUSED:
+                shutil.rmtree(entry.path) if entry.is_dir() else os.remove(entry.path)
 
 
 def _running(folder: str) -> bool:

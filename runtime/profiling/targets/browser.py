@@ -7,15 +7,8 @@ from __future__ import annotations
 import importlib.resources
 import itertools
 import json
-import os
-import queue
-import shutil
-import subprocess
-import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +19,11 @@ from .. import limits
 from ..enough import enough
 from ..prompts import Source, order
 from ..views import view
+from . import _chromium
 from ._base import Asked, Say
 from ._from_outside import summed_up
 
 NEEDS_MODEL = False
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_FLAGS = ("--headless=new", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-          "--disable-component-update")
 _PACKAGES = "node_modules/@huggingface/transformers"
 _BLIND = "a page knows neither its memory nor what else its machine did; --target local tells both of the same model"
 _SILENCE = 600.0
@@ -96,8 +87,9 @@ def _texts(asked: Asked) -> list[str]:
     if asked.model is None:
         raise UsageError("a page's texts have to be given", "add --prompts ROWS, or name a model here, whose tokenizer "
                          "makes prompts of an exact length")
-    task = open_model(asked.model).manifest.task
-    source = Source(task, codec_of(open_model(asked.model), task), None, None, asked.prompt_tokens, None)
+    artifact = open_model(asked.model)
+    task = artifact.manifest.task
+    source = Source(task, codec_of(artifact, task), None, None, asked.prompt_tokens, None)
     return [one["text"] for one in source.requests(max(asked.repeats, 1))]
 
 
@@ -118,81 +110,22 @@ def _requests(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-class _Handler(SimpleHTTPRequestHandler):
-    """The app below /app/, the page that drives it, its texts, and answers that are POSTed."""
-
-    def __init__(self, *given: Any, app: Path, texts: Sequence[str], answers: queue.Queue[dict[str, Any]]) -> None:
-        self._contents = {"/drive.html": importlib.resources.files(__package__).joinpath("_drive.html").read_bytes(),
-                          "/texts.json": json.dumps(list(texts)).encode()}
-        self._answers = answers
-        super().__init__(*given, directory=str(app))
+class _Handler(_chromium.Handler):
+    """The app below /app/, and what drives it."""
 
     def translate_path(self, path: str) -> str:
         """Where a file of the app lies."""
         return super().translate_path(path.removeprefix("/app"))
 
-    def do_GET(self) -> None:
-        """A file, or what was made for this page."""
-        content = self._contents.get(self.path)
-        if content is None:
-            return super().do_GET()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html" if self.path.endswith("html") else "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-        return None
-
-    def do_POST(self) -> None:
-        """The page's answer."""
-        self._answers.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(204)
-        self.end_headers()
-
-    def end_headers(self) -> None:
-        """Pages that are isolated from other origins may use threads."""
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        super().end_headers()
-
-    def log_message(self, format: str, *given: Any) -> None:
-        """Nothing."""
-
 
 def _answers(app: Path, texts: Sequence[str], device: str) -> list[dict[str, Any]]:
     """The profile that the app shows after each text; EdgestillError where there is none."""
-    chromium = next(filter(None, map(shutil.which, NAMES)), None)
-    if chromium is None:
-        raise EdgestillError("no browser is installed here", f"install one of {', '.join(NAMES)}")
-    flags = [*_FLAGS, "--enable-unsafe-webgpu" if device == "webgpu" else "--disable-gpu"]
-    if hasattr(os, "getuid") and os.getuid() == 0:
-        flags.append("--no-sandbox")  # root in a container has no user namespaces; the page is ours and loads nothing
-    told: queue.Queue[dict[str, Any]] = queue.Queue()
-    web = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, app=app, texts=texts, answers=told))
-    threading.Thread(target=web.serve_forever, daemon=True).start()
-    with tempfile.TemporaryDirectory(prefix="edgestill-", ignore_cleanup_errors=True) as folder:
-        process = subprocess.Popen([chromium, *flags, f"--user-data-dir={folder}",
-                                    f"http://127.0.0.1:{web.server_address[1]}/drive.html"],
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            found = _wait(told, process, _SILENCE + 60 * len(texts))
-        finally:
-            process.terminate()
-            process.wait(30)
-            web.shutdown()
-            web.server_close()
+    contents = {"/drive.html": importlib.resources.files(__package__).joinpath("_drive.html").read_bytes(),
+                "/texts.json": json.dumps(list(texts)).encode()}
+    found = _chromium.answer(partial(_Handler, directory=str(app), contents=contents), "drive.html",
+                             "--enable-unsafe-webgpu" if device == "webgpu" else "--disable-gpu",
+                             _SILENCE + 60 * len(texts))
     if "error" in found:
         raise EdgestillError(f"{app}: the page says: {found['error']}", "open the app in a browser to see it fail")
     profiles: list[dict[str, Any]] = found["profiles"]
     return profiles
-
-
-def _wait(told: queue.Queue[dict[str, Any]], process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
-    for _ in range(int(seconds)):
-        try:
-            return told.get(timeout=1)
-        except queue.Empty:
-            if process.poll() is not None:
-                raise EdgestillError(f"the browser ended with code {process.returncode}",
-                                     "start it by hand to see why") from None
-    raise EdgestillError(f"the page gave no answer in {seconds:.0f} s", "take fewer --repeats, or a smaller model")

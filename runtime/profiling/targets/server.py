@@ -24,6 +24,7 @@ from ._base import Asked, Say
 from ._from_outside import summed_up
 
 if TYPE_CHECKING:
+    from ....models.artifact import Artifact
     from ...data.reader import Row
 
 NEEDS_MODEL = False
@@ -48,8 +49,9 @@ def profile(place: str, asked: Asked, say: Say) -> dict[str, Any]:
     if asked.threads:
         say(f"{place}: --threads is for models that are run, and this server has its own")
     model = model or only_model(place)
-    task = open_model(asked.model).manifest.task if asked.model is not None else Task()
-    requests = Requests(asked, task, model)
+    artifact = open_model(asked.model) if asked.model is not None else None
+    requests = Requests(asked, artifact, model)
+    task = requests.task
 
     def request(body: timed_requests.Request) -> dict[str, Any]:
         answer = ask(url, body, key)
@@ -83,18 +85,20 @@ def profile(place: str, asked: Asked, say: Say) -> dict[str, Any]:
 class Requests:
     """Bodies of requests, without `stream`."""
 
-    def __init__(self, asked: Asked, task: Task, model: str) -> None:
-        if asked.prompts is None and asked.model is None:
+    def __init__(self, asked: Asked, artifact: Artifact | None, model: str) -> None:
+        """`artifact` is `asked.model`, opened; `model` what the server calls its own."""
+        if asked.prompts is None and artifact is None:
             raise UsageError("a server's prompts have to be given", "add --prompts ROWS, or name a model here, whose "
                              "tokenizer makes prompts of an exact length")
         if asked.prompts is not None and not asked.prompts:
             raise UsageError("prompts: there are no rows", "give one or more")
         self._rows: Sequence[Row] | None = asked.prompts
-        self._source = None if asked.model is None else Source(
-            task, codec_of(open_model(asked.model), task), None, None, asked.prompt_tokens, None)
+        self.task = task = artifact.manifest.task if artifact is not None else Task()
+        self._source = None if artifact is None else Source(
+            task, codec_of(artifact, task), None, None, asked.prompt_tokens, None)
         self.name = "prompts" if self._rows is not None else "vocabulary"
         longest = asked.new_tokens or (DEFAULT_NEW_TOKENS if self._rows is None else
-                                       task.max_new_tokens if asked.model is not None else None)
+                                       task.max_new_tokens if artifact is not None else None)
         schema = asked.options.get("schema")
         self._common: dict[str, Any] = {
             "model": model, "temperature": 0, **({"max_tokens": longest} if longest else {}),
