@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from .adbd import Adbd
 
 pytestmark = [pytest.mark.timeout(900),
               pytest.mark.skipif(shutil.which("adb") is None, reason="no adb: apt-get install adb")]
-SERVER = f"""#!{sys.executable}
+_ANSWERING = """
 import json, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -33,15 +34,17 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text.encode())
     def do_GET(self):
-        self.answer("application/json", json.dumps({{"data": [{{"id": "model"}}]}}))
+        self.answer("application/json", json.dumps({"data": [{"id": "model"}]}))
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
-        chunks = [{{"choices": [{{"delta": {{"content": text}}}}]}} for text in "abc"]
-        chunks.append({{"choices": [], "usage": {{"prompt_tokens": 7, "completion_tokens": 3}}}})
-        lines = [f"data: {{json.dumps(chunk)}}\\n\\n" for chunk in chunks]
+        chunks = [{"choices": [{"delta": {"content": text}}]} for text in "abc"]
+        chunks.append({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}})
+        lines = [f"data: {json.dumps(chunk)}\\n\\n" for chunk in chunks]
         self.answer("text/event-stream", "".join(lines) + "data: [DONE]\\n")
 HTTPServer(("127.0.0.1", int(options["--port"])), Handler).serve_forever()
 """
+# By a shell: a first line that names Python ends at the first blank of its path.
+SERVER = f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(_ANSWERING)} \"$@\"\n"
 
 
 @pytest.fixture(scope="module")
