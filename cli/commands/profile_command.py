@@ -95,8 +95,8 @@ def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path 
     Memory and load time are those of fresh processes. `edgestill compare` takes the files that -o writes.
 
     Several models, numbers of threads, contexts or streams are a sweep: each combination in five rounds over all of
-    them, kept in a file beside -o, so that the same call goes on after a crash. --per-op tells where the time goes,
-    --rate how a server bears requests that come on their own.
+    them, kept in a file beside -o, or where ssh measures them, so that the same call goes on after a crash. --per-op
+    tells where the time goes, --rate how a server bears requests that come on their own.
     """
     if rates:
         sweeping.refuse(("page",), "--rate")
@@ -106,9 +106,9 @@ def command(artifacts: tuple[Path, ...], places: tuple[str, ...], prompts: Path 
         return
     sweeping.refuse(("arrivals", "cost_per_hour"), "a profile without --rate")
     if len(artifacts) > 1 or len(threads) > 1 or contexts or streams:
-        sweeping.refuse(("places", "per_operator", "traced", "page"), "a sweep")
-        sweeping.run(artifacts, threads, contexts, streams, prompt_tokens, new_tokens, warmup, repeats, out, table,
-                     as_json)
+        sweeping.refuse(("per_operator", "traced", "page"), "a sweep")
+        sweeping.run(artifacts, places, threads, contexts, streams, prompt_tokens, new_tokens, warmup, repeats, out,
+                     table, as_json)
         return
     artifact = artifacts[0] if artifacts else None
     targets = profile_targets.parse(places, artifact)

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -15,7 +15,10 @@ from ...models.errors import UsageError
 from .. import output, quiet
 from . import named_models
 
-_OTHERS = ("explains", "places", "prompts", "schema", "sustained", "gates", "run_file", "junit", "markdown",
+if TYPE_CHECKING:
+    from ...runtime.profiling.targets._base import Target
+
+_OTHERS = ("explains", "prompts", "schema", "sustained", "gates", "run_file", "junit", "markdown",
            "columns", "skip_bad")
 """Options of a profile of one model."""
 _AXES = ("model", "threads", "context", "streams")
@@ -45,13 +48,13 @@ def refuse(names: Sequence[str], of: str) -> None:
             raise UsageError(f"{parameter.opts[-1]} does not go with {of}", f"leave it out, or leave {of} out")
 
 
-def run(models: Sequence[Path], threads: Sequence[int], contexts: Sequence[int], streams: Sequence[int],
-        prompt_tokens: int, new_tokens: int | None, warmup: int, repeats: int, out: Path | None, table: Path | None,
-        as_json: bool) -> None:
+def run(models: Sequence[Path], places: Sequence[str], threads: Sequence[int], contexts: Sequence[int],
+        streams: Sequence[int], prompt_tokens: int, new_tokens: int | None, warmup: int, repeats: int,
+        out: Path | None, table: Path | None, as_json: bool) -> None:
     """Sweep, and tell what was found; `table` is a CSV file. UsageError for options that do not go with it."""
     from ...models import files
     from ...runtime.profiling.prompts import DEFAULT_NEW_TOKENS
-    from ...runtime.profiling.sweep import sweep
+    from ...runtime.profiling.targets._base import Swept
 
     refuse(_OTHERS + (("prompt_tokens",) if contexts else ()), "a sweep")
     if not models:
@@ -61,12 +64,12 @@ def run(models: Sequence[Path], threads: Sequence[int], contexts: Sequence[int],
                          "crash")
     if len(set(models)) < len(models):
         raise UsageError("an artifact is given twice", "name every artifact once")
-    new = new_tokens or DEFAULT_NEW_TOKENS
+    target, new = _target(places), new_tokens or DEFAULT_NEW_TOKENS
+    asked = Swept({str(path): named_models.model(path) for path in models}, [count for count in threads if count],
+                  list(contexts or (prompt_tokens + new,)), list(streams or (1,)), new, warmup, repeats)
     with quiet.stdout_kept_clean():
-        found = output.plain(sweep([named_models.model(path) for path in models],
-                                   out.with_name(f"{out.name}.rounds.jsonl"), [count for count in threads if count],
-                                   contexts or (prompt_tokens + new,), streams or (1,), new, warmup, repeats,
-                                   output.note))
+        found = output.plain(target.kind.sweep(target.place, asked, out.with_name(f"{out.name}.rounds.jsonl"),
+                                               output.note))
     files.write_json(out, found)
     if table is not None:
         files.write_text(table, csv_of(found))
@@ -74,6 +77,20 @@ def run(models: Sequence[Path], threads: Sequence[int], contexts: Sequence[int],
         output.result(found)
     else:
         show(found)
+
+
+def _target(places: Sequence[str]) -> Target:
+    """The one machine of a sweep; UsageError for several, and for those where none of ours can run."""
+    from ...runtime.profiling.targets import _base
+
+    targets = _base.parse(places)
+    if len(targets) > 1:
+        raise UsageError(f"--target: a sweep measures one machine, and {len(targets)} are named",
+                         "call it once for each of them")
+    if not hasattr(targets[0].kind, "sweep"):
+        raise UsageError(f"--target {targets[0].place}: cannot be swept from here",
+                         "sweep this machine (local), or one that ssh reaches")
+    return targets[0]
 
 
 def show(found: Mapping[str, Any]) -> None:

@@ -49,16 +49,18 @@ class Cell:
 
 def sweep(models: Sequence[Path], lines: Path, threads: Sequence[int] = (), contexts: Sequence[int] = (192,),
           streams: Sequence[int] = (1,), new_tokens: int = DEFAULT_NEW_TOKENS, warmup: int = 2, repeats: int = 10,
-          say: Callable[[str], object] = lambda line: None) -> dict[str, Any]:
+          say: Callable[[str], object] = lambda line: None, names: Sequence[str] = ()) -> dict[str, Any]:
     """Measure every combination on this machine, `repeats` times each in ROUNDS rounds, and sum it up; see
     sweep_table.table.
 
     Every round is kept in the file `lines` as soon as it was measured: after a crash the same call goes on there. No
     `threads` means those that `load` takes. Where several were swept, what suits each model is remembered, and `load`
-    takes it from then on. Raises UsageError for counts out of range or beyond a model's context and what a model
-    cannot do, what RoundsFile raises, and what `load` raises.
+    takes it from then on. `names` are what the table calls the models; none: their paths.
+
+    Raises UsageError for counts out of range or beyond a model's context and what a model cannot do, what RoundsFile
+    raises, and what `load` raises.
     """
-    artifacts = {str(path): open_model(path) for path in models}
+    artifacts = {name: open_model(path) for name, path in zip(names or map(str, models), models, strict=True)}
     cells = [Cell(name, count or recall(artifact) or allowed_cores(), context, at_once)
              for name, artifact in artifacts.items()
              for count, context, at_once in itertools.product(threads or (0,), contexts, streams)]

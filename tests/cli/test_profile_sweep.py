@@ -43,8 +43,9 @@ def test_a_sweep_is_written_as_json_and_csv_and_told(tmp_path: Path, capsys: Cap
     out, table = tmp_path / "sweep.json", tmp_path / "sweep.csv"
     assert main.call(["profile", "m", "n", "--threads", "1,2,4", "--context", "64,256", "--streams", "1,4",
                       "--new-tokens", "8", "--repeats", "20", "-o", str(out), "--csv", str(table)]) == 0
-    assert ASKED[0][:-1] == ([Path("m"), Path("n")], tmp_path / "sweep.json.rounds.jsonl", [1, 2, 4], (64, 256), (1, 4),
+    assert ASKED[0][:-2] == ([Path("m"), Path("n")], tmp_path / "sweep.json.rounds.jsonl", [1, 2, 4], [64, 256], [1, 4],
                              8, 2, 20)
+    assert ASKED[0][-1] == ["m", "n"]
     told = capsys.readouterr().out
     assert "20 [19, 21]" in told and "2 of 5: other programs (hog (7) 0.98)" in told and "5 bytes" in told
     assert "2 threads from now on" in told
@@ -58,9 +59,9 @@ def test_a_sweep_is_written_as_json_and_csv_and_told(tmp_path: Path, capsys: Cap
 
 def test_one_axis_alone_is_a_sweep_over_the_prompt_that_a_profile_takes(tmp_path: Path) -> None:
     assert main.call(["profile", "m", "--threads", "1,2", "--prompt-tokens", "20", "-o", str(tmp_path / "s")]) == 0
-    assert ASKED[0][2:6] == ([1, 2], (84,), (1,), 64)
+    assert ASKED[0][2:6] == ([1, 2], [84], [1], 64)
     assert main.call(["profile", "m", "--streams", "2", "-o", str(tmp_path / "s")]) == 0
-    assert ASKED[1][2:5] == ([], (192,), (2,))
+    assert ASKED[1][2:5] == ([], [192], [2])
 
 
 @pytest.mark.parametrize(("words", "told"), [
@@ -69,7 +70,8 @@ def test_one_axis_alone_is_a_sweep_over_the_prompt_that_a_profile_takes(tmp_path
     (["--threads", "1,2"], "a sweep keeps every round as it goes"), (["m", "-o", "x"], "an artifact is given twice"),
     (["--threads", "1,2", "--gate", "ttft_ms<=1", "-o", "x"], "--gate does not go with a sweep"),
     (["--context", "9", "--prompt-tokens", "3", "-o", "x"], "--prompt-tokens does not go with a sweep"),
-    (["--threads", "1,2", "--target", "http://localhost:1", "-o", "x"], "--target does not go with a sweep"),
+    (["--threads", "1,2", "--target", "http://localhost:1", "-o", "x"], "//localhost:1: cannot be swept"),
+    (["--threads", "1,2", "--target", "local", "--target", "ssh://x", "-o", "x"], "one machine, and 2 are named"),
     (["--csv", "x"], "--csv does not go with a profile of one model")])
 def test_what_cannot_be_swept_is_refused(words: list[str], told: str, capsys: Capture) -> None:
     assert main.call(["profile", "m", *words]) == 2

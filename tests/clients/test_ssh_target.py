@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -106,6 +107,30 @@ def test_a_run_that_was_left_alone_is_taken_up(server: Sshd, packed_bert: Path,
         time.sleep(0.2)
     assert events.stat().st_ino == begun and ssh.profile(server.place, asked, lambda line: None)["kind"] == "classify"
     assert not events.exists()
+
+
+def test_a_sweep_that_is_killed_there_goes_on_there(server: Sshd, packed_llama: dict[str, Path], tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "sweep.json"
+    models = [str(packed_llama["gguf"]), str(packed_llama["onnx"])]
+    words = ["profile", *models, "--threads", "1,2", "--context", "16", "--new-tokens", "4", "--warmup", "0",
+             "--repeats", "5", "--target", server.place, "-o", str(out)]
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(main.call(words)))
+    thread.start()
+    while not (lines := list(server.home.glob(".cache/*/rounds/*.jsonl"))) or lines[0].read_text().count("\n") < 7:
+        time.sleep(0.05)
+    os.kill(int(next(server.home.glob(".cache/*/runs/*/pid")).read_text()), signal.SIGKILL)
+    thread.join(60)
+    assert codes == [1] and "the measuring process there ended" in capsys.readouterr().err
+    kept = len(lines[0].read_text().splitlines()) - 1  # the first line holds the settings
+    assert main.call(words) == 0
+    said = capsys.readouterr().err
+    assert f"{kept} of 20 rounds are there already" in said
+    found = json.loads(out.read_text())
+    assert sorted((cell["model"], cell["threads"], cell["rounds"]) for cell in found["cells"]) == sorted(
+        (model, threads, 5) for model in models for threads in (1, 2))
+    assert found["machine"]["target"] == server.place and not lines[0].exists()
 
 
 def test_a_host_whose_key_is_not_known_is_not_entered(server: Sshd, packed_llama: dict[str, Path]) -> None:

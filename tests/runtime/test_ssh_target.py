@@ -161,9 +161,9 @@ def test_what_is_sent_is_the_same_for_the_same(packed_llama: dict[str, Path], tm
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
-        made.append(_shipment.pack(open_model(packed_llama["gguf"]), Asked(packed_llama["gguf"]), there, folder))
+        made.append(_shipment.pack([open_model(packed_llama["gguf"])], Asked(packed_llama["gguf"]), there, folder))
     assert made[0].name == made[1].name and made[0].run["packages"] == []
-    assert {"model/manifest.json", "edgestill.zip"} <= made[0].run["files"].keys()
+    assert {"models/0/manifest.json", "edgestill.zip"} <= made[0].run["files"].keys()
     with zipfile.ZipFile(made[0].contents[made[0].run["files"]["edgestill.zip"]]) as archive:
         names = archive.namelist()
     assert "edgestill/runtime/loading/load.py" in names and "edgestill/__init__.py" in names

@@ -38,6 +38,20 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Swept:
+    """What is to be swept: the arguments of `sweep.sweep`, wherever that is done."""
+
+    models: Mapping[str, Path]
+    """Models that lie here, by the names that the table gives them."""
+    threads: Sequence[int]
+    contexts: Sequence[int]
+    streams: Sequence[int]
+    new_tokens: int
+    warmup: int
+    repeats: int
+
+
+@dataclass(frozen=True)
 class Target:
     """One place to measure at, such as pi5=ssh://pi@pi5.local."""
 

@@ -6,6 +6,7 @@ measures is a process of its own that no connection holds, and says what happens
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.util
@@ -20,7 +21,6 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 UNUSED = 30 * 86400
 """Seconds after which what no run took is deleted."""
@@ -151,12 +151,14 @@ def follow(run: str, known: str) -> None:
 
 
 def forget(run: str) -> None:
-    """End the run, and delete its folder."""
+    """End the run, and delete its folder and its rounds."""
     folder = os.path.join(root(), "runs", run)
     if _running(folder):
         with open(os.path.join(folder, "pid"), encoding="utf-8") as file:
             os.killpg(int(file.read()), signal.SIGTERM)
     shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(root(), "rounds", f"{run}.jsonl"))
 
 
 def _content(name: str) -> str:
@@ -182,7 +184,8 @@ def _site(packages: list[str]) -> str:
 
 def _forget() -> None:
     """Delete contents, packages and results that have not been asked for in a long time."""
-    for name in ("contents", "packages", "runs"):
+    for name in ("contents", "packages", "runs", "rounds"):
+        os.makedirs(os.path.join(root(), name), exist_ok=True)
         for entry in os.scandir(os.path.join(root(), name)):
             if time.time() - entry.stat().st_mtime > UNUSED:
                 shutil.rmtree(entry.path) if entry.is_dir() else os.remove(entry.path)
@@ -208,7 +211,7 @@ def _ended(folder: str) -> bool:
         return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone(name: str) -> Iterator[None]:
     """One process at a time."""
     with open(os.path.join(root(), name + ".lock"), "wb") as file:

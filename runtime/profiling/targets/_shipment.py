@@ -6,7 +6,7 @@ import hashlib
 import importlib.resources
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -16,7 +16,7 @@ from ....models import files
 from ....models.artifact import MANIFEST, Artifact
 from ...loading.foreign import is_foreign
 from . import _packages, _worker
-from ._base import Asked
+from ._base import Asked, Swept
 
 _ROOT = __name__.partition(".")[0]
 PROGRAM = "edgestill.zip"
@@ -41,14 +41,17 @@ class Shipment:
         return hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def modules(artifact: Artifact, asked: Asked) -> Mapping[str, str]:
-    """The packages that the model needs, by the names of their modules."""
-    engine = artifact.manifest.scheme.partition(":")[0]
-    bound = asked.options.get("schema") or artifact.manifest.task.schema
-    return {**_packages.BASE, **_packages.OF_ENGINE.get(engine, {}), **(_packages.STRUCTURE if bound else {})}
+def modules(artifacts: Sequence[Artifact], asked: Asked | Swept) -> Mapping[str, str]:
+    """The packages that the models need, by the names of their modules."""
+    found = dict(_packages.BASE)
+    for artifact in artifacts:
+        found |= _packages.OF_ENGINE.get(artifact.manifest.scheme.partition(":")[0], {})
+        if artifact.manifest.task.schema or isinstance(asked, Asked) and asked.options.get("schema"):
+            found |= _packages.STRUCTURE
+    return found
 
 
-def pack(artifact: Artifact, asked: Asked, there: Mapping[str, Any], folder: Path) -> Shipment:
+def pack(artifacts: Sequence[Artifact], asked: Asked | Swept, there: Mapping[str, Any], folder: Path) -> Shipment:
     """Gather it, with what has to be made in `folder`; errors as in `_packages.wheels`."""
     contents: dict[str, Path] = {}
 
@@ -57,16 +60,23 @@ def pack(artifact: Artifact, asked: Asked, there: Mapping[str, Any], folder: Pat
         contents[name] = path
         return name
 
-    model = _model_files(artifact)
-    inside = {f"model/{path.relative_to(artifact.folder).as_posix()}": content(path) for path in model}
-    inside[PROGRAM] = content(_program(folder / PROGRAM))
-    packages = [content(path) for path in _packages.wheels(modules(artifact, asked), there, folder)]
-    place = artifact.model_path if is_foreign(artifact) else artifact.folder
-    job = {**vars(asked), "model": f"model/{place.relative_to(artifact.folder).as_posix()}".removesuffix("/."),
-           "held_to": list(asked.held_to), "options": dict(asked.options),
-           "prompts": None if asked.prompts is None else [_worker.row_table(row) for row in asked.prompts]}
-    return Shipment(contents, {"files": inside, "packages": packages, "program": PROGRAM, "job": job,
+    inside, places = {PROGRAM: content(_program(folder / PROGRAM))}, []
+    for number, artifact in enumerate(artifacts):
+        for path in _model_files(artifact):
+            inside[f"models/{number}/{path.relative_to(artifact.folder).as_posix()}"] = content(path)
+        place = artifact.model_path if is_foreign(artifact) else artifact.folder
+        places.append(f"models/{number}/{place.relative_to(artifact.folder).as_posix()}".removesuffix("/."))
+    packages = [content(path) for path in _packages.wheels(modules(artifacts, asked), there, folder)]
+    return Shipment(contents, {"files": inside, "packages": packages, "program": PROGRAM, "job": _job(asked, places),
                                "module": _worker.__name__})
+
+
+def _job(asked: Asked | Swept, places: Sequence[str]) -> dict[str, Any]:
+    """What `_worker.measured` takes, with the models where they lie there."""
+    if isinstance(asked, Swept):
+        return {**vars(asked), "models": dict(zip(asked.models, places, strict=True))}
+    return {**vars(asked), "model": places[0], "held_to": list(asked.held_to), "options": dict(asked.options),
+            "prompts": None if asked.prompts is None else [_worker.row_table(row) for row in asked.prompts]}
 
 
 def _model_files(artifact: Artifact) -> list[Path]:

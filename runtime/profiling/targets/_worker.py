@@ -35,17 +35,27 @@ def main() -> None:
 
 
 def measured(job: dict[str, Any], say: Any) -> dict[str, Any]:
-    """The profile as a table; `job` holds the fields of Asked, its rows as tables. Errors as in `measure.profile`."""
+    """The profile or the sweep as a table; `job` holds the fields of Asked, its rows as tables, or those of Swept.
+    Errors as in `measure.profile` and `sweep.sweep`."""
     from ...data.row import Row
     from . import local
-    from ._base import Asked
+    from ._base import Asked, Swept
 
+    if "models" in job:
+        models = {name: Path(place) for name, place in job.pop("models").items()}
+        return local.sweep("local", Swept(models, **job), _rounds(), say)
     rows = job.pop("prompts")
     tuples: list[dict[str, Any]] = [
         {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
         for row in rows or ()]
     prompts = None if rows is None else [Row(**row) for row in tuples]
     return local.profile("local", Asked(model=Path(job.pop("model")), prompts=prompts, **job), say)
+
+
+def _rounds() -> Path:
+    """The file for the rounds of a sweep: outside of its folder, which is made anew where the process was killed."""
+    run = Path.cwd()
+    return run.parents[1] / "rounds" / f"{run.name}.jsonl"
 
 
 def row_table(row: Any) -> dict[str, Any]:

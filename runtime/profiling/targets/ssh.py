@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ....models.artifact import Artifact
 from ....models.errors import EdgestillError
 from ...files.limited_process import refused
 from ...loading.foreign import open_model
 from . import _shipment
-from ._base import Asked, Say
+from ._base import Asked, Say, Swept
 from ._shipment import Shipment
 from ._ssh import Dropped, Host, stream
 
@@ -37,10 +38,20 @@ def profile(place: str, asked: Asked, say: Say) -> dict[str, Any]:
     EdgestillError where ssh cannot log in or the process there dies, and what `measure.profile` raises.
     """
     assert asked.model is not None  # NEEDS_MODEL
-    host, artifact = Host(place), open_model(asked.model)
-    there = host.probe(_shipment.modules(artifact, asked))
+    return _measured(place, [open_model(asked.model)], asked, say)
+
+
+def sweep(place: str, asked: Swept, lines: Path, say: Say) -> dict[str, Any]:
+    """The same for a sweep. Its rounds are kept there until it has ended, whatever ends the process that measures,
+    and not in `lines`."""
+    return _measured(place, [open_model(path) for path in asked.models.values()], asked, say)
+
+
+def _measured(place: str, artifacts: Sequence[Artifact], asked: Asked | Swept, say: Say) -> dict[str, Any]:
+    host = Host(place)
+    there = host.probe(_shipment.modules(artifacts, asked))
     with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
-        shipment = _shipment.pack(artifact, asked, there, Path(folder))
+        shipment = _shipment.pack(artifacts, asked, there, Path(folder))
         host.again(lambda: _send(host, shipment.contents, there["free_bytes"], say))
     found = _run(host, shipment, say)
     host.again(lambda: host.tell("forget", shipment.name))
