@@ -11,7 +11,7 @@ import click
 
 from ...models.errors import UsageError
 from .. import options, output
-from . import cascading, named_models
+from . import cascading, named_models, sweeping
 
 
 @click.command("serve", epilog=options.example(
@@ -48,6 +48,11 @@ from . import cascading, named_models
 @click.option("--sagemaker", is_flag=True, envvar="EDGESTILL_SAGEMAKER",
               help="Answer what Amazon SageMaker asks a container for, /ping and /invocations, and nothing else; it "
                    "lets in who may, so no key is asked for.")
+@click.option("--log", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Keep what classifiers are asked and say in this file, for edgestill drift, without what looks "
+                   "personal.")
+@click.option("--log-share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+              metavar="SHARE", help="Share of it that is kept, drawn by chance.")
 @options.threads
 @options.verbose
 def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **settings: Any) -> None:
@@ -60,6 +65,8 @@ def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **s
     from ...runtime.server import serve
 
     given = settings.pop("threshold")
+    if settings["log"] is None and sweeping.given("log_share"):
+        raise UsageError("--log-share needs a log", "give --log FILE")
     if not settings["fallback"] and (given or settings["shadow"]):
         raise UsageError("--threshold and --shadow need a model to fall back on", "give --fallback URL")
     threshold = cascading.threshold(given) if given else None
@@ -74,6 +81,9 @@ def command(artifacts: tuple[Path, ...], host: str, port: int, api_key: str, **s
             share = f", and {output.percent(settings['shadow'])} of the others to compare" if settings["shadow"] else ""
             output.note("Messages leave this machine: chats that a model is not sure of "
                         f"({cascading.shown(threshold)}) are handed on to {settings['fallback']}{share}")
+        if settings["log"] is not None:
+            output.note(f"{settings['log']}: {output.percent(settings['log_share'])} of what classifiers are asked is "
+                        "kept here, with what looks personal left out: tell those who ask")
         output.note(f"serving at {url}")
 
     folders = [named_models.model(path) for path in artifacts]

@@ -1,4 +1,4 @@
-"""What in texts looks like it belongs to a person: counted, and never shown or changed."""
+"""What in texts looks like it belongs to a person: counted, or its kind put in its place."""
 
 from __future__ import annotations
 
@@ -21,14 +21,29 @@ _PHONE = re.compile(r"""(?<![\w.])(?:
 def kinds_in(texts: Iterable[str]) -> Iterator[str]:
     """The kind of every finding, one of KINDS each time."""
     for text in texts:
-        yield from (EMAIL for _ in _EMAIL.finditer(text))
-        yield from (KEY for _ in _KEY.finditer(text))
-        inside: list[tuple[int, int]] = []  # digits of an account are no card's, nor either's a phone's
-        for kind, pattern, holds in ((IBAN, _IBAN, iban), (CARD, _CARD, luhn), (PHONE, _PHONE, bool)):
-            found = [match.span() for match in pattern.finditer(text) if holds(match[0])
-                     and not any(start <= match.start() < end for start, end in inside)]
-            yield from (kind for _ in found)
-            inside += found
+        yield from (kind for _, _, kind in _findings(text))
+
+
+def redacted(text: str) -> str:
+    """The text with the kind of every finding in its place, such as [phone numbers]."""
+    end, parts = 0, []
+    for first, last, kind in sorted(_findings(text)):
+        if first >= end:
+            parts += [text[end:first], f"[{kind}]"]
+        end = max(end, last)
+    return "".join(parts) + text[end:]
+
+
+def _findings(text: str) -> Iterator[tuple[int, int, str]]:
+    """Start, end and kind of each."""
+    for kind, pattern in ((EMAIL, _EMAIL), (KEY, _KEY)):
+        yield from ((*match.span(), kind) for match in pattern.finditer(text))
+    inside: list[tuple[int, int]] = []  # digits of an account are no card's, nor either's a phone's
+    for kind, pattern, holds in ((IBAN, _IBAN, iban), (CARD, _CARD, luhn), (PHONE, _PHONE, bool)):
+        found = [match.span() for match in pattern.finditer(text) if holds(match[0])
+                 and not any(start <= match.start() < end for start, end in inside)]
+        yield from ((*span, kind) for span in found)
+        inside += found
 
 
 def luhn(number: str) -> bool:

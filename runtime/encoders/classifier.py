@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ...models.errors import ArtifactError
@@ -49,12 +49,17 @@ class Classifier(TextEncoder):
         assert head is not None  # whoever loads a classifier has looked at its task
         self.head = head
         self.labels = list(self.head.labels)
+        self.on_answer: Callable[[Text, Classification], object] | None = None
+        """Called with what `classify` is asked and says."""
         segments = int(read_table(artifact.folder / "config.json").get("type_vocab_size") or 0)
         self._deaf = segments > 1 and "token_type_ids" not in self._model.inputs
 
     def classify(self, text: Text) -> Classification:
         """What the model says of one text, or of a pair of texts."""
-        return self.classify_all([text])[0]
+        found = self.classify_all([text])[0]
+        if self.on_answer is not None:
+            self.on_answer(text, found)
+        return found
 
     def classify_all(self, texts: Sequence[Text], batch: int = 1) -> list[Classification]:
         """What it says of each text, in their order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ...models.errors import EdgestillError, MissingExtra, UsageError
 from ...models.outputs import SOFTMAX
 
 if TYPE_CHECKING:
+    from .answer_log import AnswerLog
     from .work_queue import Station
 
 __all__ = ["serve"]
@@ -24,6 +26,7 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
           context: int = 0, streams: int = 4, places: int = 64, fallback: str = "", fallback_model: str = "",
           fallback_key: str = "", threshold: float | Mapping[str, float] | None = None, shadow: float = 0.0,
           allowed_hosts: Sequence[str] = (), allow_origins: Sequence[str] = (), sagemaker: bool = False,
+          log: Path | None = None, log_share: float = 1.0,
           ready: Callable[[str, Mapping[str, Any]], None] = lambda url, models: None) -> None:
     """Serve models until the process is told to stop; each is named as its folder or file is.
 
@@ -34,10 +37,10 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
     it too, and compared. `allowed_hosts` are names that clients may call this server by, beside its address and this
     machine's own; web pages of `allow_origins` may ask it, too. With `sagemaker` it answers what Amazon SageMaker asks
     a container for, `/ping` and `/invocations`, and beside them health alone: SageMaker lets in who may, and sends no
-    key.
+    key. A share `log_share` of what classifiers are asked and say is kept in the file `log` (see AnswerLog).
     Raises UsageError for an address that others reach without a key of at least 16 characters, a key or web pages
-    together with `sagemaker`, two models of one name, a port that is taken, or a fallback without a threshold or
-    shadow; MissingExtra without starlette and uvicorn; and as `load` does.
+    together with `sagemaker`, a log of models that do not classify, two models of one name, a port that is taken, or a
+    fallback without a threshold or shadow; MissingExtra without starlette and uvicorn; and as `load` does.
     """
     try:
         from .application import Service
@@ -67,9 +70,12 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
                          "choose another --port, or 0 for a free one") from error
     behind = None if remote is None else Fallback(remote, 0.0 if threshold is None else threshold, shadow)
     stations: list[Station] = []
+    kept = None
     try:
         for name, path in names.items():
             stations.append(Station.open(name, path, places, streams, threads or _fastest(path), context))
+        if log is not None:
+            kept = _logged(stations, log, log_share)
         if behind is not None:
             check_heads(stations)
         service = Service(stations, key, hosts, allow_origins, behind, sagemaker)
@@ -85,6 +91,22 @@ def serve(paths: Sequence[Path | str], host: str = "127.0.0.1", port: int = 8080
             station.close()
         if behind is not None:
             behind.close()
+        if kept is not None:
+            kept.close()
+
+
+def _logged(stations: Sequence[Station], path: Path, share: float) -> AnswerLog:
+    """A log of what the classifiers among the stations are asked and say."""
+    from ..encoders.classifier import Classifier
+    from .answer_log import AnswerLog
+
+    classifiers = {station.name: station.model for station in stations if isinstance(station.model, Classifier)}
+    if not classifiers:
+        raise UsageError("--log: keeps what classifiers say, and none is served", "leave it out")
+    log = AnswerLog(path, share)
+    for name, model in classifiers.items():
+        model.on_answer = partial(log.add, name)
+    return log
 
 
 def _fastest(path: Path) -> int:

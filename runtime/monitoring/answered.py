@@ -1,0 +1,84 @@
+"""What a model was asked, and what it said: of a log, of rows, or by asking it now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.errors import DataError
+from ..data.row import Row
+from ..encoders.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Texts in the order in which they came; with them, where a classifier has answered them, both of the others."""
+
+    texts: Sequence[str]
+    labels: Sequence[str] | None = None
+    """The likeliest one of each."""
+    confidences: NDArray[np.float64] | None = None
+    """Their probabilities."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def some(self, places: Sequence[int]) -> Answered:
+        """Those at these places."""
+        return Answered([self.texts[place] for place in places],
+                        None if self.labels is None else [self.labels[place] for place in places],
+                        None if self.confidences is None else self.confidences[np.array(places, int)])
+
+
+def by(model: Classifier, texts: Sequence[str], advance: Callable[[int, int], None] | None = None) -> Answered:
+    """What a classifier says of texts. UsageError where it does not choose one label."""
+    model.head.require_single("drift")
+    found = []
+    for place, text in enumerate(texts):
+        found.append(model.classify(text))
+        if advance is not None:
+            advance(place + 1, len(texts))
+    return Answered(texts, [one.label for one in found], np.array([one.probability for one in found]))
+
+
+def of_rows(rows: Sequence[Row]) -> Answered:
+    """The texts of rows, without answers of a model."""
+    return Answered([row.question for row in rows])
+
+
+def logged(path: Path) -> Answered | None:
+    """The texts and answers of a file that `classify -o` or `serve --log` wrote; None for another file.
+
+    DataError for a line that is none of theirs, after a first that is.
+    """
+    texts, labels, confidences = [], [], []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            found = _record(line)
+            if found is None and number == 1:
+                return None
+            if found is None:
+                raise DataError(f"{path}:{number}: no answer of a classifier, and the lines before are",
+                                "give one file of edgestill classify -o or serve --log")
+            texts.append(found[0])
+            labels.append(found[1])
+            confidences.append(found[2])
+    return Answered(texts, labels, np.array(confidences)) if texts else None
+
+
+def _record(line: str) -> tuple[str, str, float] | None:
+    try:
+        told: Any = json.loads(line)
+        text, best = told["text"], told["top"][0]
+        label, probability = best["label"], best["probability"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    if not (isinstance(text, str) and isinstance(label, str) and isinstance(probability, int | float)):
+        return None
+    return (f"{text}\n\n{told['text_pair']}" if told.get("text_pair") else text), label, float(probability)
