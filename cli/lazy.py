@@ -27,8 +27,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "estimate": "Foretell bytes, memory, speed and the largest context of a model on a device.",
         "profile": "Measure latency, throughput and memory, here or on other machines.",
         "compare": "Compare artifacts on the same rows, or saved profiles.",
-        "drift": "Say whether inputs have moved from what a model was tested on.",
         "cascade": "Fit how sure a small model must be to answer in a bigger one's place.",
+        "drift": "Say whether inputs have moved from what a model was tested on.",
     },
     "use": {
         "generate": "Answer one prompt.",
