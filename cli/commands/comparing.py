@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,13 @@ def compare_quality(items: Sequence[Path], rows: Sequence[Row] | None, metrics: 
 
 
 def verdict(metric: str, difference: Interval) -> str:
-    """better or worse, by the metric's own direction, where the interval of a difference to the first leaves 0 out."""
+    """better or worse, by the metric's own direction, where the interval of a difference to the first leaves 0 out;
+    else how many rows would tell."""
     if not (difference.low > 0 or difference.high < 0):  # NaN shows nothing either
-        return "no difference shown"
+        from ...runtime.evaluation.intervals import rows_that_tell
+
+        rows = rows_that_tell(difference) if isfinite(difference.value) else None
+        return "no difference shown" if rows is None else f"cannot tell: some {rows:,} rows would"
     return "better" if (difference.low > 0) is higher_is_better(metric) else "worse"
 
 

@@ -33,8 +33,7 @@ def command(artifact: Path, rows: Path, metrics: tuple[str, ...], limit: int, co
             out: Path | None, threads: int, overrides: tuple[str, ...], skip_bad: bool, as_json: bool) -> None:
     """Measure task metrics on the file that ships.
 
-    ROWS is a data file, or a run file whose test rows are taken. Every metric has a 95 % interval, by resampling
-    rows.
+    ROWS is a data file, or a run file whose test rows are taken. Every metric has a 95 % interval.
     """
     from ...runtime import evaluate, load
 

@@ -61,7 +61,7 @@ def _headline(summary: Summary) -> str:
         f'<div class="card"><b>{escape(value)}</b><span>{escape(text)}</span></div>' for value, text in cards
     )
     lead = (
-        f"Task: {summary.task}. Measured on {summary.test_rows} held-out rows; intervals are 95 %, by resampling rows."
+        f"Task: {summary.task}. Measured on {summary.test_rows} held-out rows; intervals are 95 %."
     )
     return f'<p class="faint">{escape(lead)}</p><div class="cards">{listed}</div>'
 

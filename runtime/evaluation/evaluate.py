@@ -26,7 +26,7 @@ from ..encoders.embedder import Embedder, nearest_answers
 from ..encoders.encoder import TextEncoder
 from ..generation.structure import task_schema
 from ..metrics import Context
-from .intervals import Interval, McNemar, bootstrap, mcnemar, mean, paired
+from .intervals import Interval, McNemar, mcnemar, mean, of_difference, of_metric
 from .likelihood import row_likelihoods
 from .row_fit import fit
 
@@ -136,7 +136,8 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
     check_same_rows(a, b)
     differences, tests = {}, {}
     for name in [name for name in a.scores if name in b.scores]:
-        differences[name] = paired(a.scores[name], b.scores[name], aggregate=aggregate_of(metric(name)[0]))
+        module = metric(name)[0]
+        differences[name] = of_difference(a.scores[name], b.scores[name], aggregate_of(module), module.SHARE)
         both = np.array([a.scores[name], b.scores[name]])
         if both.ndim == 2 and np.isin(both, (0.0, 1.0)).all():
             tests[name] = mcnemar(a.scores[name], b.scores[name])
@@ -273,7 +274,7 @@ def _scorers(names: Sequence[str], rows: Sequence[Row], context: Context) -> lis
 def _scored(answers: list[str], rows: Sequence[Row], scorers: Sequence[_Scorer], seconds: float,
             constrained: bool) -> Evaluation:
     values = {scorer.name: scorer.module.score(answers, rows, scorer.context) for scorer in scorers}
-    intervals = {name: bootstrap(values[name], aggregate=aggregate_of(module)) for name, module, _ in scorers}
+    intervals = {name: of_metric(values[name], aggregate_of(module), module.SHARE) for name, module, _ in scorers}
     return Evaluation(intervals, {name: scores.tolist() for name, scores in values.items()}, answers,
                       [row.where for row in rows], rows_digest(rows), seconds, constrained)
 

@@ -81,7 +81,8 @@ def test_a_number_of_the_profile_is_known_with_its_direction() -> None:
 
 
 @pytest.mark.parametrize(("metric", "low", "high", "verdict"), [
-    ("accuracy", 0.1, 0.2, "better"), ("accuracy", -0.2, -0.1, "worse"), ("accuracy", -0.1, 0.1, "no difference shown"),
+    ("accuracy", 0.1, 0.2, "better"), ("accuracy", -0.2, -0.1, "worse"), ("accuracy", 0.0, 0.1, "no difference shown"),
+    ("accuracy", -0.1, 0.3, "cannot tell: some 32 rows would"),
     ("perplexity", 0.1, 0.2, "worse"), ("perplexity", -0.2, -0.1, "better"),
     ("perplexity", math.nan, math.nan, "no difference shown"),
 ])

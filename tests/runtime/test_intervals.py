@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from edgestill.models.errors import DataError
 from edgestill.runtime.evaluation import intervals
-from edgestill.runtime.evaluation.intervals import Interval, McNemar, bootstrap, matched, mcnemar, paired
+from edgestill.runtime.evaluation.intervals import (
+    Interval,
+    McNemar,
+    bootstrap,
+    matched,
+    mcnemar,
+    of_difference,
+    of_metric,
+    paired,
+    rows_that_tell,
+    share,
+)
 
 
 def test_the_interval_of_a_share_is_that_of_theory() -> None:
@@ -89,3 +100,46 @@ def test_no_rows_and_unequal_rows_are_refused() -> None:
     for compare in (paired, mcnemar):
         with pytest.raises(DataError, match="a paired comparison of 2 with 3 rows"):
             compare([1, 0], [1, 0, 1])
+
+
+@pytest.mark.parametrize(("right", "n"), [(20, 20), (0, 20), (1, 1), (7, 50), (49, 50), (970, 1000), (3, 20_000)])
+def test_the_interval_of_a_share_is_clopper_and_pearsons(right: int, n: int) -> None:
+    from scipy.stats import binomtest
+
+    found, theirs = share(np.arange(n) < right), binomtest(right, n).proportion_ci(0.95, "exact")
+    assert found == Interval(right / n, pytest.approx(theirs.low, abs=1e-9), pytest.approx(theirs.high, abs=1e-9), n)
+
+
+@pytest.mark.parametrize("true", [0.03, 0.5, 0.97])
+def test_a_share_is_held_at_least_as_often_as_it_says(true: float) -> None:
+    from scipy.stats import binom
+
+    held = [share(np.arange(30) < right) for right in range(31)]
+    chances = binom.pmf(np.arange(31), 30, true)
+    assert sum(chance for chance, one in zip(chances, held, strict=True) if one.low <= true <= one.high) >= 0.95
+
+
+def test_scores_in_between_leave_doubt_at_the_edge() -> None:
+    whole = share([1.0] * 19 + [0.5])
+    assert whole.value == pytest.approx(0.975) and 0.7 < whole.low < 0.85 and whole.high == 1
+    generator, inside = np.random.default_rng(3), 0
+    for _ in range(400):  # nine rows in ten whole, the others half: true mean .95
+        found = share(np.where(generator.random(60) < 0.9, 1.0, 0.5))
+        inside += found.low <= 0.95 <= found.high
+    assert 376 <= inside < 400
+
+
+def test_a_metric_of_shares_is_as_unsure_as_its_rows() -> None:
+    def both(rows: np.ndarray) -> np.ndarray:
+        return np.asarray(rows[..., 0].mean(1) * rows[..., 1].mean(1))
+
+    right = np.ones((20, 2))
+    assert of_metric(right, both, True) == share(np.ones(20)) != of_metric(right, both)
+    assert of_metric(np.ones(20), is_share=True) == share(np.ones(20))
+    assert of_metric(right[:, 0]) == Interval(1.0, 1.0, 1.0, 20)
+    assert of_difference(np.ones(20), np.ones(20), is_share=True) == matched(np.ones(20), np.ones(20))
+    assert of_difference(np.ones(20), np.ones(20)) == Interval(0.0, 0.0, 0.0, 20)
+
+
+def test_how_many_rows_would_tell() -> None:
+    assert rows_that_tell(Interval(0.02, -0.02, 0.06, 100)) == 400 and rows_that_tell(Interval(0, -1, 1, 9)) is None

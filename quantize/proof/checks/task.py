@@ -6,7 +6,7 @@ import numpy as np
 
 from ....runtime.data.reader import rows_digest
 from ....runtime.evaluation.evaluate import evaluate_answers
-from ....runtime.evaluation.intervals import bootstrap, matched, mcnemar
+from ....runtime.evaluation.intervals import matched, mcnemar, share
 from .. import grade
 from ..certificate import Check, rounded
 from ..packed_file import Subject
@@ -36,7 +36,7 @@ def check(subject: Subject) -> list[Check]:
     if why:
         return [Check(NAME, None, n=len(rows), detail=why)]
     found = np.array(evaluate_answers(subject.answers(rows), rows, [fixtures.metric]).scores[fixtures.metric])
-    metric, before, drop = bootstrap(found), bootstrap(expected), matched(expected, found)
+    metric, before, drop = share(found), share(expected), matched(expected, found)
     lost, gained, p = mcnemar(expected, found)
     n, limit = len(rows), subject.limits.metric_loss
     passed, told = judged(drop.low, drop.high, limit)
