@@ -29,7 +29,7 @@ if TYPE_CHECKING:
               help="What it is held against: test rows, a run file, or an earlier log.")
 @click.option("--model", type=click.Path(path_type=Path), metavar="ARTIFACT",
               help="The classifier in use: it answers what holds no answers of its own yet.")
-@click.option("--window", type=click.IntRange(50), default=200, show_default=True,
+@click.option("--window", type=click.IntRange(50, 2000), default=200, show_default=True,
               help="Texts that are looked at together, one window after the other.")
 @click.option("--label-next", type=click.IntRange(1), default=20, show_default=True, metavar="N",
               help="How many texts to name that are worth a label.")
@@ -51,14 +51,21 @@ def command(log: Path, reference: Path, model: Path | None, window: int, label_n
     often the answers are likely right now.
     """
     from ...models import files
+    from ...runtime.monitoring.answered import check_answers
     from ...runtime.monitoring.drift import drift
     from ...runtime.monitoring.worth_labelling import worth_labelling
 
     classifier = _opened(model, threads)
-    rows = None if (earlier := _logged(reference)) else inputs.read_rows(reference, columns)
+    earlier = _logged(reference)
+    rows = inputs.read_rows(reference, columns) if earlier is None else None
     held, right = _reference(earlier, rows, classifier)
-    now = _logged(log) or _answered(inputs.read_rows(log, columns), classifier)
-    found = drift(held, right, now, window)
+    now = _logged(log)
+    if now is None:
+        now = _answered(inputs.read_rows(log, columns), classifier)
+    elif classifier is not None:
+        check_answers(classifier, now)
+    with progress_lines.bar("windows") as advance:
+        found = drift(held, right, now, window, advance)
     chosen = worth_labelling(now.texts, found.unlike, now.confidences, label_next)
     told = [{"text": now.texts[one.place], "why": one.why, **_said(now, one.place)} for one in chosen]
     table = output.plain({"texts": len(now), "reference": len(held), "moved": found.moved, "fell": found.fell,

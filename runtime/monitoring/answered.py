@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.errors import DataError
+from ...models.errors import DataError, UsageError
 from ..data.row import Row
 from ..encoders.classifier import Classifier
+
+_COMPARED = 20
+"""Texts of a log that a model is asked again."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,18 @@ def by(model: Classifier, texts: Sequence[str], advance: Callable[[int, int], No
         if advance is not None:
             advance(place + 1, len(texts))
     return Answered(texts, [one.label for one in found], np.array([one.probability for one in found]))
+
+
+def check_answers(model: Classifier, log: Answered) -> None:
+    """UsageError where a log's answers are not those of this model: of some of its texts it says others. Texts with a
+    bracket are left alone: something personal may have stood there."""
+    whole = [place for place, text in enumerate(log.texts) if "[" not in text and "\n\n" not in text]
+    some = whole[::max(1, len(whole) // _COMPARED)][:_COMPARED]
+    assert log.labels is not None
+    others = sum(model.classify(log.texts[place]).label != log.labels[place] for place in some)
+    if others > len(some) / 5:
+        raise UsageError(f"the log's answers are not this model's: of {len(some)} of its texts it labels {others} "
+                         "otherwise", "give the model that answered it, or answer its texts anew: edgestill classify")
 
 
 def of_rows(rows: Sequence[Row]) -> Answered:

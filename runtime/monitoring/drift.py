@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,22 +61,26 @@ class Drift:
         return _twice([window.expected is not None and window.expected.fell for window in self.windows])
 
 
-def drift(reference: Answered, right: NDArray[np.bool_] | None, log: Answered, window: int = 200) -> Drift:
-    """Hold the log against the reference in windows of about this many texts. `right` says which of the reference's
-    answers are; without it, or without answers, no accuracy is expected. DataError for too few texts on either side."""
+def drift(reference: Answered, right: NDArray[np.bool_] | None, log: Answered, window: int = 200,
+          advance: Callable[[int, int], None] = lambda done, all_of_them: None) -> Drift:
+    """Hold the log against the reference in windows of about this many texts: time and memory grow with the square of
+    a window's. `right` says which of the reference's answers are; without it, or without answers, no accuracy is
+    expected. `advance` is told how many windows are done, of how many. DataError for too few texts on either side."""
     for texts, what in ((len(reference), "reference"), (len(log), "log")):
         if texts < SMALLEST:
             raise DataError(f"the {what} holds {texts} texts, and a difference takes {SMALLEST} to be seen",
                             "wait for more, or give more rows")
     near = reference.some(_spaced(len(reference), REFERENCE))
     found, unlike = [], []
-    for number, places in enumerate(np.array_split(np.arange(len(log)), max(1, round(len(log) / window)))):
+    parts = np.array_split(np.arange(len(log)), max(1, round(len(log) / window)))
+    for number, places in enumerate(parts):
         here = log.some(places.tolist())
         told, scores = _held(near, here, int(places[0]), number)
         if right is not None and reference.confidences is not None and here.confidences is not None:
             told = Window(**{**vars(told), "expected": expected(reference.confidences, right, here.confidences)})
         found.append(told)
         unlike.append(scores)
+        advance(number + 1, len(parts))
     return Drift(tuple(found), np.concatenate(unlike))
 
 

@@ -53,6 +53,12 @@ def test_a_model_answers_both_and_its_accuracy_is_expected(packed_bert: Path, tm
     capsys.readouterr()
     assert main.call(["drift", str(answered), *words[2:]]) == 0
     assert json.loads(capsys.readouterr().out)["windows"] == [window], "what classify wrote is what it says now"
+    lines = [json.loads(line) for line in answered.read_text().splitlines()]
+    other = next(label for label in ("x", "y") if label != lines[0]["label"])
+    strange = [line | {"top": [{"label": other, "probability": 0.9}]} for line in lines]
+    (tmp_path / "strange.jsonl").write_text("".join(json.dumps(line) + "\n" for line in strange))
+    assert main.call(["drift", str(tmp_path / "strange.jsonl"), *words[2:]]) == 2
+    assert "of 20 of its texts it labels 20 otherwise" in capsys.readouterr().err
     assert main.call(["drift", str(answered), "--reference", str(answered), "--check"]) == 0
     assert "Nothing says that inputs have moved" in capsys.readouterr().out
 
