@@ -13,6 +13,8 @@ from .float_model import FloatModel
 
 FAR = 0.5
 """Of a matrix's length: 4 bits lie at a tenth of it, rows in another order at 1.4 times."""
+_AT_ONCE = 2**22
+"""Weights that are compared at once."""
 Make = Callable[[str, NDArray[np.float32]], NDArray[np.float32]]
 """What takes the place of the weight of a name, both as the float model keeps it."""
 
@@ -29,11 +31,9 @@ def placed(model: FloatModel, names: Iterable[str], make: Make) -> Iterator[Floa
         whole = True
         for name in names:
             weight = _weight(model, name)
-            made = None if weight is None else _made(name, weight.data, make)
-            whole = whole and made is not None
+            whole = weight is not None and weight.ndim == 2 and _near(_made(name, weight.data, make), weight.data)
             if not whole:
                 break
-            del made
             for user in [each for each in modules if getattr(each, "weight", None) is weight]:
                 hooks.enter_context(_while_computing(name, user, make))
         yield FloatModel(model.folder, model.module) if whole else None  # a new one, without the logits of before
@@ -48,14 +48,22 @@ def _weight(model: FloatModel, name: str) -> Any:
 
 
 def _made(name: str, kept: Any, make: Make) -> Any:
-    """What takes the place of `kept`; None where it is another matrix."""
+    """What takes the place of `kept`."""
     import torch
 
-    if kept.ndim != 2:
-        return None
-    weight = torch.from_numpy(np.ascontiguousarray(make(name, np.ascontiguousarray(kept.cpu().numpy()))))
-    made = weight.to(kept.device)
-    return made if kept.shape == made.shape and bool((made - kept).norm() <= FAR * kept.norm()) else None
+    weight = np.ascontiguousarray(make(name, np.ascontiguousarray(kept.cpu().numpy())))
+    return torch.from_numpy(weight).to(kept.device)
+
+
+def _near(made: Any, kept: Any) -> bool:
+    """Whether a matrix is what another one was rounded to; some rows at a time, for the largest are a gigabyte."""
+    if made.shape != kept.shape:
+        return False
+    rows = max(1, _AT_ONCE // kept.shape[1])
+    pairs = [(float((one - other).square().sum()), float(other.square().sum()))
+             for one, other in zip(made.split(rows), kept.split(rows), strict=True)]
+    apart, length = (sum(part) for part in zip(*pairs, strict=True))
+    return bool(apart <= FAR**2 * length)
 
 
 @contextmanager
