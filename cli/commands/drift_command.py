@@ -105,7 +105,7 @@ def _answered(rows: list[Row], model: Classifier | None) -> Answered:
     if model is None:
         return of_rows(rows)
     with progress_lines.bar("answering") as advance:
-        return by(model, [row.question for row in rows], advance)
+        return by(model, rows, advance)
 
 
 def _reference(earlier: Answered | None, rows: list[Row] | None, model: Classifier | None) -> tuple[Answered, Any]:

@@ -39,15 +39,16 @@ class Answered:
                         None if self.confidences is None else self.confidences[np.array(places, int)])
 
 
-def by(model: Classifier, texts: Sequence[str], advance: Callable[[int, int], None] | None = None) -> Answered:
-    """What a classifier says of texts. UsageError where it does not choose one label."""
+def by(model: Classifier, rows: Sequence[Row],
+       advance: Callable[[int, int], None] = lambda done, all_of_them: None) -> Answered:
+    """What a classifier says of rows' texts, or pairs of them. UsageError where it does not choose one label."""
     model.head.require_single("drift")
     found = []
-    for place, text in enumerate(texts):
-        found.append(model.classify(text))
-        if advance is not None:
-            advance(place + 1, len(texts))
-    return Answered(texts, [one.label for one in found], np.array([one.probability for one in found]))
+    for place, row in enumerate(rows):
+        found.append(model.classify(row.texts if row.text else row.question))
+        advance(place + 1, len(rows))
+    return Answered([row.question for row in rows], [one.label for one in found],
+                    np.array([one.probability for one in found]))
 
 
 def check_answers(model: Classifier, log: Answered) -> None:
@@ -70,9 +71,9 @@ def of_rows(rows: Sequence[Row]) -> Answered:
 def logged(path: Path) -> Answered | None:
     """The texts and answers of a file that `classify -o` or `serve --log` wrote; None for another file.
 
-    DataError for a line that is none of theirs, after a first that is.
+    DataError for a line that is none of theirs, after a first that is, and for answers of several models.
     """
-    texts, labels, confidences = [], [], []
+    texts, labels, confidences, models = [], [], [], set[str]()
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             found = _record(line)
@@ -84,10 +85,15 @@ def logged(path: Path) -> Answered | None:
             texts.append(found[0])
             labels.append(found[1])
             confidences.append(found[2])
+            models.add(found[3])
+    if len(models) > 1:
+        raise DataError(f"{path}: holds answers of {len(models)} models: {', '.join(sorted(models))}",
+                        "put the lines of one of them into a file of their own: they say which in \"model\"")
     return Answered(texts, labels, np.array(confidences)) if texts else None
 
 
-def _record(line: str) -> tuple[str, str, float] | None:
+def _record(line: str) -> tuple[str, str, float, str] | None:
+    """Text, label, probability and the model's name of a line."""
     try:
         told: Any = json.loads(line)
         text, best = told["text"], told["top"][0]
@@ -96,4 +102,5 @@ def _record(line: str) -> tuple[str, str, float] | None:
         return None
     if not (isinstance(text, str) and isinstance(label, str) and isinstance(probability, int | float)):
         return None
-    return (f"{text}\n\n{told['text_pair']}" if told.get("text_pair") else text), label, float(probability)
+    whole = f"{text}\n\n{told['text_pair']}" if told.get("text_pair") else text
+    return whole, label, float(probability), str(told.get("model", ""))

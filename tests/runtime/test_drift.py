@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgestill.models.errors import DataError
+from edgestill.runtime.data.row import Row
+from edgestill.runtime.encoders.head import Classification, Head
 from edgestill.runtime.monitoring import answered
 from edgestill.runtime.monitoring.answered import Answered
 from edgestill.runtime.monitoring.drift import Drift, drift
@@ -98,6 +100,21 @@ def test_what_to_label_is_unsure_or_unlike_and_never_twice_the_same() -> None:
     assert [one.place for one in worth_labelling(some, np.array([0.1, 0.1, 0.9, 0.2, 0.8]), None, 9)] == [2, 4, 3, 0]
 
 
+def test_pairs_are_answered_as_pairs() -> None:
+    class Model:
+        head = Head("softmax", ("a", "b"))
+
+        def classify(self, text: object) -> Classification:
+            asked.append(text)
+            return Classification("softmax", ("a",), {"a": 0.75, "b": 0.25})
+
+    asked: list[object] = []
+    rows = [Row(text="one", pair="two"), Row(text="one"), Row(messages=({"role": "user", "content": "hi"},))]
+    found = answered.by(Model(), rows)  # type: ignore[arg-type]
+    assert asked == [("one", "two"), "one", "hi"] and list(found.texts) == ["one\n\ntwo", "one", "hi"]
+    assert found.labels == ["a"] * 3
+
+
 def test_logs_are_read_and_what_is_no_log_is_not(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     top = [{"label": "on", "probability": 0.75}]
@@ -108,6 +125,9 @@ def test_logs_are_read_and_what_is_no_log_is_not(tmp_path: Path) -> None:
     assert log.confidences is not None and log.confidences.tolist() == [0.75, 0.75]
     path.write_text(path.read_text() + '{"text": "d", "top": [{"label": 3}]}\n')
     with pytest.raises(DataError, match=r"log\.jsonl:3: no answer of a classifier"):
+        answered.logged(path)
+    path.write_text("".join(json.dumps({**line, "model": name}) + "\n" for line, name in zip(lines, "mn", strict=True)))
+    with pytest.raises(DataError, match="holds answers of 2 models: m, n"):
         answered.logged(path)
     for other in ('{"text": "a", "label": "b"}\n', "[1]\n", "no JSON\n", ""):
         path.write_text(other)
