@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 
 import openai
@@ -48,6 +49,13 @@ class Running:
         """The value of a line of /metrics."""
         lines = self.ask("GET", "/metrics")[1].decode().splitlines()
         return next((float(found.rpartition(" ")[2]) for found in lines if found.startswith(line + " ")), 0.0)
+
+
+def response(connection: socket.socket) -> tuple[int, bytes, dict[str, str]]:
+    """Status, body and headers of one whole response: what comes first may be its head alone."""
+    found = HTTPResponse(connection)
+    found.begin()
+    return found.status, found.read(), {name.lower(): value for name, value in found.getheaders()}
 
 
 @contextlib.contextmanager
