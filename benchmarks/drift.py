@@ -72,7 +72,7 @@ def main() -> None:
         best = said.argmax(axis=1)
         return Answered([row["text"] for row in rows], model.classes_[best].tolist(), said.max(axis=1))
 
-    false = found = errors = 0
+    false = errors = 0
     kinds: dict[str, list[int]] = {}
     gaps = []
     for half in range(HALVES):

@@ -57,8 +57,7 @@ def command(log: Path, reference: Path, model: Path | None, window: int, label_n
 
     classifier = _opened(model, threads)
     earlier = _logged(reference)
-    rows = inputs.read_rows(reference, columns) if earlier is None else None
-    held, right = _reference(earlier, rows, classifier)
+    held, right = _tested(inputs.read_rows(reference, columns), classifier) if earlier is None else (earlier, None)
     now = _logged(log)
     if now is None:
         now = _answered(inputs.read_rows(log, columns), classifier)
@@ -108,13 +107,10 @@ def _answered(rows: list[Row], model: Classifier | None) -> Answered:
         return by(model, rows, advance)
 
 
-def _reference(earlier: Answered | None, rows: list[Row] | None, model: Classifier | None) -> tuple[Answered, Any]:
-    """The reference, and which of its answers are right, where that can be known."""
+def _tested(rows: list[Row], model: Classifier | None) -> tuple[Answered, Any]:
+    """Rows with the model's answers, and which of these are right, where that can be known."""
     import numpy as np
 
-    if earlier is not None or rows is None:
-        assert earlier is not None
-        return earlier, None
     held = _answered(rows, model)
     if held.labels is None or not all(row.label for row in rows):
         return held, None

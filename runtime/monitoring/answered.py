@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...models.errors import DataError, UsageError
 from ..data.row import Row
 from ..encoders.classifier import Classifier
+from ..evaluation.evaluate import spaced
 
 _COMPARED = 20
 """Texts of a log that a model is asked again."""
@@ -55,7 +56,7 @@ def check_answers(model: Classifier, log: Answered) -> None:
     """UsageError where a log's answers are not those of this model: of some of its texts it says others. Texts with a
     bracket are left alone: something personal may have stood there."""
     whole = [place for place, text in enumerate(log.texts) if "[" not in text and "\n\n" not in text]
-    some = whole[::max(1, len(whole) // _COMPARED)][:_COMPARED]
+    some = spaced(whole, _COMPARED)
     assert log.labels is not None
     others = sum(model.classify(log.texts[place]).label != log.labels[place] for place in some)
     if others > len(some) / 5:

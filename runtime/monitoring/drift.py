@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import DataError
+from ..evaluation.evaluate import spaced
 from . import two_samples
 from .answered import Answered
 from .expected_accuracy import Expected, expected
@@ -19,8 +20,9 @@ LEVEL = 0.02
 """Share of windows without drift that are told to have moved, over all tests of a window."""
 SMALLEST = 50
 """Texts of a window: below, hardly any drift can be seen."""
-REFERENCE = 1000
-"""Most texts of the reference that a window is held against, evenly spaced."""
+REFERENCE, ANSWERS = 1000, 10_000
+"""Most texts of the reference that a window is held against, and whose answers say what accuracy to expect: evenly
+spaced."""
 NAMES = {"words": "which words", "new_words": "words that the reference lacks", "length": "characters a text",
          "labels": "labels given", "confidence": "how sure the model is"}
 """What each test looks at."""
@@ -70,14 +72,16 @@ def drift(reference: Answered, right: NDArray[np.bool_] | None, log: Answered, w
         if texts < SMALLEST:
             raise DataError(f"the {what} holds {texts} texts, and a difference takes {SMALLEST} to be seen",
                             "wait for more, or give more rows")
-    near = reference.some(_spaced(len(reference), REFERENCE))
+    near = reference.some(spaced(range(len(reference)), REFERENCE))
+    answers = spaced(range(len(reference)), ANSWERS)
+    sure, right = reference.some(answers).confidences, None if right is None else right[answers]
     found, unlike = [], []
     parts = np.array_split(np.arange(len(log)), max(1, round(len(log) / window)))
     for number, places in enumerate(parts):
         here = log.some(places.tolist())
         told, scores = _held(near, here, int(places[0]), number)
-        if right is not None and reference.confidences is not None and here.confidences is not None:
-            told = Window(**{**vars(told), "expected": expected(reference.confidences, right, here.confidences)})
+        if right is not None and sure is not None and here.confidences is not None:
+            told = replace(told, expected=expected(sure, right, here.confidences))
         found.append(told)
         unlike.append(scores)
         advance(number + 1, len(parts))
@@ -100,10 +104,6 @@ def _held(near: Answered, here: Answered, first: int, seed: int) -> tuple[Window
     moved = tuple(name for name, does in zip(found, holds, strict=True) if does)
     typical = words.typical(len(near)) if {"words", "new_words"} & set(moved) else ()
     return Window(first, len(here), found, moved, typical, None), scores[len(near):]
-
-
-def _spaced(count: int, most: int) -> list[int]:
-    return [round(place) for place in np.linspace(0, count - 1, min(count, most))]
 
 
 def _twice(said: Sequence[bool]) -> bool:
